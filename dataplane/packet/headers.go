@@ -73,7 +73,7 @@ const (
 	FaultShort            // a header or tag is cut off
 	FaultVersion          // the IP version field contradicts the Ethernet type
 	FaultHeaderLen        // an IPv4 header length below 5 words or beyond the packet
-	FaultLength           // an IP, UDP or extension header length contradicts the bytes that are there
+	FaultLength           // an IP, UDP, IPv4 option or extension header length contradicts the bytes that are there
 	FaultIPChecksum       // the IPv4 header checksum is wrong
 	FaultTCPOffset        // a TCP data offset below 5 words or beyond the packet
 	FaultExtension        // more extension headers than maxExtensions, or one out of place
