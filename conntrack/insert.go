@@ -1,0 +1,174 @@
+package conntrack
+
+import "sync/atomic"
+
+// Conn is a connection to be inserted. Its four tuples are of one family, and their Space is not zero.
+type Conn struct {
+	Forward, Reply     Tuple // packets of each direction as they arrive
+	ForwardTo, ReplyTo Tuple // what they become
+	Backend, Flags     uint32
+	OneWay             bool // only Forward is looked up (direct routing and tunnels), and TCP goes by the INPUT_ONLY table
+}
+
+// Outcome is what Insert did.
+type Outcome uint8
+
+const (
+	Inserted Outcome = iota
+	Exists           // there is a connection of the forward tuple: Insert's Ref and State are its
+	Full             // no room: capacity is reached, or so much has just ended that its memory still waits for the workers
+	Clash            // another connection has the reply tuple, or Reply equals Forward: Insert's Ref is the other one's entry, or zero
+)
+
+// String is the outcome in lower case.
+func (o Outcome) String() string {
+	switch o {
+	case Inserted:
+		return "inserted"
+	case Exists:
+		return "exists"
+	case Full:
+		return "full"
+	case Clash:
+		return "clash"
+	}
+	return "?"
+}
+
+// Insert makes c a connection, as worker w, and returns its forward entry. Its state is what kernel IPVS gives it for its first packet,
+// which has tcpFlags: that of None after this packet. The packet is not counted; give it to Track with the Ref, as every other.
+// Track runs it through the state machine again, which changes nothing, as no event moves None twice.
+//
+// Of two workers that insert the same forward or reply tuple at once, one gets Exists or Clash. A connection in the way that has
+// expired is ended; the next Expire of any worker reports it.
+func (t *Table) Insert(w int, c *Conn, tcpFlags uint8, to *Timeouts, now Tick) (Ref, State, Outcome) {
+	if c.Forward.Space == 0 || !c.OneWay && (c.Reply.Space == 0 || c.Forward == c.Reply) {
+		return 0, None, Clash
+	}
+	f := ip4
+	if c.Forward.V6 {
+		f = ip6
+	}
+	state := c.firstState(tcpFlags)
+
+	// Before any lock the entries are written, so that a lock is not held through their cache misses.
+	var n uint32
+	if t.reserve() {
+		if n = t.take(w, f); n == 0 {
+			t.live.Add(-1)
+		}
+	}
+	r := f.ref(n)
+	if n != 0 {
+		t.prepare(r, c, state, to, now)
+	}
+
+	forward := t.hasher.sum(&c.Forward)
+	var reply uint64
+	var s stretches
+	s.add(t.home(forward))
+	if !c.OneWay {
+		reply = t.hasher.sum(&c.Reply)
+		s.add(t.home(reply))
+	}
+	var ended [2]Ref // expired connections that stood in the way
+	t.lock(&s)
+	other, outcome := t.publish(r, c, forward, reply, now, &ended)
+	if outcome == Inserted {
+		atomic.StoreUint32(&t.families[f].deadlines[n], due(now, to[state])) // under the lock: whoever unlinks it now clears it after us
+	}
+	t.unlock(&s)
+
+	for _, e := range ended {
+		if e != 0 {
+			t.vanish(e)
+			t.orphans.push(t, e)
+		}
+	}
+	if outcome != Inserted {
+		if n != 0 {
+			atomic.StoreUint64(t.life(r), uint64(word(atomic.LoadUint64(t.life(r)))&generationMask))
+			t.live.Add(-1)
+			t.giveBack(w, f, n)
+		}
+		state = None
+		if other != 0 {
+			state = t.State(other)
+		}
+		return other, state, outcome
+	}
+	return r, state, Inserted
+}
+
+// firstState is the state of a connection after its first packet.
+func (c *Conn) firstState(tcpFlags uint8) State {
+	if c.Forward.Proto() != protoTCP {
+		return UDP
+	}
+	if c.OneWay {
+		return None.step(inputOnly, tcpFlags)
+	}
+	return None.step(input, tcpFlags)
+}
+
+const protoTCP = 6
+
+// prepare writes both entries of r. Nobody can find them yet.
+func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {
+	t.fill(r, &c.Forward, &c.ForwardTo, c)
+	t.fill(r|refReply, &c.Reply, &c.ReplyTo, c)
+	flags := wordLive
+	if c.OneWay {
+		flags |= wordNoOutput | wordOneWay
+	}
+	e, p := t.common(r), t.common(r|refReply)
+	atomic.StoreUint32(&e.seen, uint32(now))
+	atomic.StoreUint32(&p.seen, uint32(now))
+	atomic.StoreUint64(&e.packets, 0)
+	atomic.StoreUint64(&p.packets, 0)
+	generation := word(atomic.LoadUint64(&e.word)) + generationUnit
+	atomic.StoreUint64(&e.word, uint64(makeWord(state, flags, generation, to[state])))
+}
+
+// publish puts r's slots into the index unless a living connection has one of its tuples. The stretches of both hashes are locked.
+// A slot of a connection that is ending or has expired is taken over where it stands: two slots of one key would let a reader meet
+// the wrong one.
+func (t *Table) publish(r Ref, c *Conn, forward, reply uint64, now Tick, ended *[2]Ref) (Ref, Outcome) {
+	at, other := t.find(&c.Forward, forward, nowhere)
+	if other != 0 && t.holds(other, now, &ended[0]) {
+		return other, Exists
+	}
+	var replyAt uint32
+	if !c.OneWay {
+		replyAt, other = t.find(&c.Reply, reply, at)
+		if other != 0 && t.holds(other, now, &ended[1]) {
+			return other, Clash
+		}
+	}
+	if r.number() == 0 || at == nowhere || replyAt == nowhere {
+		return 0, Full
+	}
+	atomic.StoreUint64(&t.index[at], slotOf(forward, at-t.home(forward), r))
+	if !c.OneWay {
+		atomic.StoreUint64(&t.index[replyAt], slotOf(reply, replyAt-t.home(reply), r|refReply))
+	}
+	return 0, Inserted
+}
+
+// holds reports whether the connection of r is alive. One that has expired is ended here, and its forward entry written to ended if it was
+// this call that ended it.
+func (t *Table) holds(r Ref, now Tick, ended *Ref) bool {
+	for p := t.life(r); ; {
+		w := word(atomic.LoadUint64(p))
+		if !w.live() {
+			return false
+		}
+		if !w.expired(t.last(r), now) {
+			return true
+		}
+		if atomic.CompareAndSwapUint64(p, uint64(w), uint64(w&^wordLive)) {
+			*ended = r &^ refReply
+			return false
+		}
+	}
+}

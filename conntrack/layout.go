@@ -1,0 +1,60 @@
+package conntrack
+
+import "math/bits"
+
+// The memory of a Table, in whole pages:
+//
+//	header | index | IPv4 deadlines | IPv6 deadlines | IPv4 entries | IPv6 entries
+//
+// It holds numbers in the machine's byte order and no Go pointer, so the collector never scans it and it can be mapped from a file.
+
+const (
+	pageSize      = 4096
+	layoutVersion = 1
+	magic         = 0x6b6e74632d726977 // "wir-ctnk" as little-endian bytes
+)
+
+// header is the first page.
+type header struct {
+	magic    uint64
+	version  uint64    // of the layout; stands at this place in all versions
+	capacity uint64    // connections
+	conns    uint64    // entry pairs of each arena
+	secret   [2]uint64 // of the hash
+}
+
+// layout is the sizes of the parts.
+type layout struct {
+	homes int // places of the index that a hash can point at
+	slots int // all places of the index
+	conns int // entry pairs of each arena
+}
+
+// layoutOf sizes the parts. The index has four places for each connection, which fills two, so its load is one half at most. An arena
+// has a few connections more than capacity, so that those which wait in one worker's cache are not missing for another:
+// capacity can always be reached.
+func layoutOf(capacity, workers int) layout {
+	homes := 4 * capacity
+	return layout{
+		homes: homes,
+		slots: homes + maxProbe + 1,                // the last one stays empty
+		conns: 1 + capacity + (workers+1)*cacheMax, // number 0 is nobody
+	}
+}
+
+// offsets are where the parts begin, in bytes, and the size of all.
+func (l layout) offsets() (index, deadlines4, deadlines6, entries4, entries6, size int) {
+	pages := func(n int) int { return (n + pageSize - 1) &^ (pageSize - 1) }
+	index = pageSize
+	deadlines4 = index + pages(8*l.slots)
+	deadlines6 = deadlines4 + pages(4*l.conns)
+	entries4 = deadlines6 + pages(4*l.conns)
+	entries6 = entries4 + pages(128*l.conns)
+	return index, deadlines4, deadlines6, entries4, entries6, entries6 + pages(256*l.conns)
+}
+
+// home is where the probe for a tuple of hash h begins: h scaled to the index, by its upper bits. The tag is its lower half.
+func (t *Table) home(h uint64) uint32 {
+	hi, _ := bits.Mul64(h, t.homes)
+	return uint32(hi)
+}

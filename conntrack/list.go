@@ -1,0 +1,68 @@
+package conntrack
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Info is a connection as control sees it.
+type Info struct {
+	Forward, ForwardTo    Tuple
+	Reply, ReplyTo        Tuple
+	State                 State
+	Backend, Flags        uint32
+	Expires               time.Duration // after now, unless a packet comes
+	InPackets, OutPackets uint64        // forward and reply
+}
+
+// Range calls f for each connection that has not expired, in no order, until f returns false. Any goroutine may call it while workers
+// run, and f may take its time: connections are copied a few at a time, and memory is held back from reuse only meanwhile. What is inserted
+// or ends during Range may be listed or not. f must not call Range.
+func (t *Table) Range(now Tick, f func(*Info) bool) {
+	t.ranging.Lock()
+	defer t.ranging.Unlock()
+	const batch = 64
+	var infos [batch]Info
+	for fam := range t.families {
+		a := &t.families[fam]
+		for from := uint32(1); from < a.fresh.Load(); from += batch {
+			n := t.copyTo(&infos, family(fam), from, min(from+batch, a.fresh.Load()), now)
+			for i := range infos[:n] {
+				if !f(&infos[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// copyTo writes connections from to to-1 to infos and returns how many it wrote. It is awake as the last worker meanwhile, so none of
+// them is given to another connection.
+func (t *Table) copyTo(infos *[64]Info, f family, from, to uint32, now Tick) (n int) {
+	me := len(t.workers) - 1
+	t.Wake(me)
+	defer t.workers[me].quiet.Store(asleep)
+	for c := from; c < to; c++ {
+		// A deadline is written after the entries, and taken away before they are.
+		if atomic.LoadUint32(&t.families[f].deadlines[c]) == 0 {
+			continue
+		}
+		r := f.ref(c)
+		w := word(atomic.LoadUint64(t.life(r)))
+		last := t.last(r)
+		if !w.live() || w.expired(last, now) {
+			continue
+		}
+		e, p := t.common(r), t.common(r|refReply)
+		i := &infos[n]
+		n++
+		*i = Info{
+			State: w.state(), Backend: e.Backend, Flags: e.Flags,
+			Expires:   time.Duration(int64(w.timeout())-int64(now.since(last))) << tickShift,
+			InPackets: atomic.LoadUint64(&e.packets), OutPackets: atomic.LoadUint64(&p.packets),
+		}
+		i.Forward, i.ForwardTo = t.tuples(r)
+		i.Reply, i.ReplyTo = t.tuples(r | refReply)
+	}
+	return n
+}

@@ -1,0 +1,126 @@
+// Package conntrack holds the connections of all workers and the translation each is under.
+//
+// A [Table] is shared: looking up takes no lock, inserting and unlinking lock a few stretches of the index. A connection is two
+// adjacent entries, one for each direction; its state is one word of the forward entry, changed by compare-and-swap:
+//
+//	forward  client  -> VIP     as the client sent it
+//	reply    backend -> client  as the backend answers it
+//
+// All memory is taken in [New]: an index of 8-byte slots, two arenas of dense entries, one for each family, and an array of deadlines that
+// is all the expiry scan reads. Pages that were never used cost nothing. A full table refuses the connection.
+//
+// A worker is a goroutine with a number. It holds the [Ref]s that it looked up until it says [Table.Quiesce], once a vector; memory of
+// a connection that ended is given to another when all workers have said so since. Time is handed in, as a [Tick].
+package conntrack
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// Limits of [Options].
+const (
+	MaxCapacity = 1 << 28
+	MaxWorkers  = 256
+)
+
+// Options say how large a Table is and where it lives.
+type Options struct {
+	Capacity int       // most connections, both families together: 1 to MaxCapacity
+	Workers  int       // their numbers are 0 to Workers-1: 1 to MaxWorkers
+	File     *os.File  // mapped and locked (flock) until Close: a memfd, or a file on tmpfs. nil: the Go heap
+	Secret   [2]uint64 // of the hash; zero: random
+}
+
+// Table is the connections of all workers.
+type Table struct {
+	// read for every packet
+	hasher hasher
+	homes  uint64   // places of the index that a hash can point at
+	index  []uint64 // tag<<32 | Ref, or empty, or tombstone; atomic. Longer than homes, so that no probe wraps around
+	v4     []Entry4 // by Ref
+	v6     []Entry6 // by Ref without its family
+	locks  []spin   // one for each stretch of the index
+
+	// written for new and ended connections
+	_        [64]byte // keeps what is written off the lines above
+	live     atomic.Int64
+	epoch    atomic.Uint64
+	families [families]arena
+	cursor   atomic.Uint64 // of the expiry scan: the next connection, counted through both arenas
+	orphans  orphans       // ended by Insert, not yet reported by Expire
+	workers  []worker      // the last is Range's
+
+	// read by control
+	capacity int
+	memory   *memory
+	ranging  sync.Mutex // one Range at a time
+}
+
+// New makes an empty Table. A file that holds anything but a Table of this layout is refused, with an error that says what it holds; a
+// Table that it holds is lost. All workers start awake: one that does not run must be put to [Table.Sleep], else what ends is
+// never reused.
+func New(o Options) (*Table, error) {
+	if o.Capacity < 1 || o.Capacity > MaxCapacity {
+		return nil, fmt.Errorf("conntrack: capacity %d: must be 1 to %d", o.Capacity, MaxCapacity)
+	}
+	if o.Workers < 1 || o.Workers > MaxWorkers {
+		return nil, fmt.Errorf("conntrack: %d workers: must be 1 to %d", o.Workers, MaxWorkers)
+	}
+	if o.Secret == [2]uint64{} {
+		var b [16]byte
+		rand.Read(b[:])
+		o.Secret = [2]uint64{binary.NativeEndian.Uint64(b[:]), binary.NativeEndian.Uint64(b[8:])}
+	}
+	l := layoutOf(o.Capacity, o.Workers)
+	m, err := newMemory(l, o.File)
+	if err != nil {
+		return nil, err
+	}
+	*m.header() = header{magic: magic, version: layoutVersion, capacity: uint64(o.Capacity), conns: uint64(l.conns), secret: o.Secret}
+	t := &Table{
+		hasher:   newHasher(o.Secret),
+		homes:    uint64(l.homes),
+		index:    m.index(),
+		v4:       m.entries4(),
+		v6:       m.entries6(),
+		locks:    make([]spin, stretch(uint32(l.slots-1))+1),
+		capacity: o.Capacity,
+		memory:   m,
+		workers:  make([]worker, o.Workers+1),
+	}
+	for f := range t.families {
+		t.families[f] = arena{next: make([]uint32, l.conns), deadlines: m.deadlines(family(f))}
+		t.families[f].fresh.Store(1)
+	}
+	t.workers[o.Workers].quiet.Store(asleep)
+	return t, nil
+}
+
+// Close gives the memory back. No worker and no Range may be running, and none may touch t or an entry of it afterwards.
+func (t *Table) Close() error {
+	t.index, t.v4, t.v6 = nil, nil, nil
+	for f := range t.families {
+		t.families[f].deadlines = nil
+	}
+	return t.memory.close()
+}
+
+// Len is the number of connections now.
+func (t *Table) Len() int { return int(t.live.Load()) }
+
+// Cap is the most connections there can be.
+func (t *Table) Cap() int { return t.capacity }
+
+// reserve counts one more connection, unless there are as many as there may be.
+func (t *Table) reserve() bool {
+	if t.live.Add(1) > int64(t.capacity) {
+		t.live.Add(-1)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,74 @@
+package conntrack
+
+import "sync/atomic"
+
+// Track is one packet of r's direction: it counts the packet, restarts the timer with to's timeout of the state, and moves the state.
+// tcpFlags matter for TCP only. Only the caller that gets a Change whose states differ has made it.
+//
+// It reports false, and has changed nothing, if the connection has expired or is being unlinked: the packet is to be treated as one of
+// no connection. Such a caller may Unlink it at once; else Insert or Expire end it.
+//
+// A packet never restarts the timer of a connection that Expire has ended, nor does Expire end one whose timer a packet has restarted,
+// as long as no worker's now is behind another's by half the timeout.
+func (t *Table) Track(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (c Change, alive bool) {
+	e := t.common(r)
+	w := word(atomic.LoadUint64(t.life(r)))
+	if !w.live() {
+		return Change{}, false
+	}
+	state := w.state()
+	idle := now.since(Tick(atomic.LoadUint32(&e.seen)))
+	if state.step(w.direction(r), tcpFlags) != state || to[state] != w.timeout() || 2*int64(idle) >= int64(w.timeout()) ||
+		w&wordNoOutput != 0 && r.Reply() {
+		return t.transit(r, tcpFlags, to, now)
+	}
+	if idle > 0 {
+		atomic.StoreUint32(&e.seen, uint32(now)) // once in a tick, not for each packet: it is a locked instruction
+	}
+	atomic.AddUint64(&e.packets, 1)
+	return Change{state, state}, true
+}
+
+// State is that of r's connection now.
+func (t *Table) State(r Ref) State { return word(atomic.LoadUint64(t.life(r))).state() }
+
+// direction is that of packets of r.
+func (w word) direction(r Ref) direction {
+	switch {
+	case r.Reply():
+		return output
+	case w&wordNoOutput != 0:
+		return inputOnly
+	}
+	return input
+}
+
+// transit is Track for a packet that changes the word: a transition, a new timeout, the first packet of a server, or one so late that
+// the timer may fire at the same moment. seen is stored before the word is changed and the timer reads them the other way round
+// (Expire), so either it sees the packet or its own change of the word fails.
+func (t *Table) transit(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (Change, bool) {
+	e, p := t.common(r), t.life(r)
+	for {
+		w := word(atomic.LoadUint64(p))
+		if !w.live() || w.expired(t.last(r), now) {
+			return Change{}, false
+		}
+		c := Change{w.state(), w.state().step(w.direction(r), tcpFlags)}
+		flags := w & (wordLive | wordNoOutput | wordOneWay)
+		if r.Reply() {
+			flags &^= wordNoOutput
+		}
+		next := makeWord(c.New, flags, w+generationUnit, to[c.New])
+		if now.since(Tick(atomic.LoadUint32(&e.seen))) > 0 {
+			atomic.StoreUint32(&e.seen, uint32(now))
+		}
+		if !atomic.CompareAndSwapUint64(p, uint64(w), uint64(next)) {
+			continue
+		}
+		if to[c.New] < w.timeout() {
+			t.families[r.family()].lower(r.number(), due(now, to[c.New]))
+		}
+		atomic.AddUint64(&e.packets, 1)
+		return c, true
+	}
+}
