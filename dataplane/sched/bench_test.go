@@ -1,0 +1,121 @@
+package sched
+
+import (
+	"fmt"
+	"testing"
+)
+
+// filled is a plan of n destinations with mixed weights, and connections on each.
+func filled(tb testing.TB, name string, flags Flags, n int) *Plan {
+	dests := make([]Dest, n)
+	for i := range dests {
+		l := new(Load)
+		for range i % 7 {
+			l.Bind(i%2 == 0, 0, 0)
+		}
+		dests[i] = Dest{Load: l, ID: uint32(i), Weight: int32(1 + i%10)}
+	}
+	p, err := New(name, flags, 1, dests)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+func TestScheduleDoesNotAllocate(t *testing.T) {
+	for _, d := range disciplines {
+		t.Run(fmt.Sprintf("%s flags=%d", d.name, d.flags), func(t *testing.T) {
+			older := filled(t, d.name, d.flags, 20)
+			newer, err := New(d.name, d.flags, 2, []Dest{{Load: new(Load), ID: 7, Weight: 2}, {Load: new(Load), ID: 3, Weight: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s State
+			older.Adopt(&s)
+			port := uint16(0)
+			for _, p := range []*Plan{older, newer, older} { // the first of all, after an edit, by a plan that is behind
+				if n := testing.AllocsPerRun(100, func() {
+					port++
+					f := Flow{SrcPort: port, Dst: [16]byte{15: byte(port)}, V6: true, Now: int64(port) * 1e9}
+					if p.Schedule(&s, &f) < 0 {
+						t.Error("no destination")
+					}
+				}); n != 0 {
+					t.Errorf("%v allocations for each choice", n)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadDoesNotAllocate(t *testing.T) {
+	l := new(Load)
+	if n := testing.AllocsPerRun(100, func() {
+		l.Bind(false, 3, 0)
+		l.Activate()
+		l.Deactivate()
+		l.Unbind(false, 3, 0)
+	}); n != 0 {
+		t.Errorf("%v allocations for each connection", n)
+	}
+}
+
+func BenchmarkSchedule(b *testing.B) {
+	for _, d := range disciplines {
+		for _, n := range []int{4, 1000} {
+			b.Run(fmt.Sprintf("%s/flags=%d/dests=%d", d.name, d.flags, n), func(b *testing.B) {
+				p := filled(b, d.name, d.flags, n)
+				var s State
+				p.Adopt(&s)
+				var f Flow
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					f.Src[2], f.Src[3] = byte(i>>8), byte(i)
+					f.Dst[3] = byte(i & 63)
+					p.Schedule(&s, &f)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkWorstCase: the heaviest of 1000 destinations is overloaded, so that 65534 levels lie between its weight and what the others offer;
+// and all are.
+func BenchmarkWorstCase(b *testing.B) {
+	for _, free := range []int{1, 0} {
+		b.Run(fmt.Sprintf("free=%d", free), func(b *testing.B) {
+			dests := make([]Dest, 1000)
+			for i := range dests {
+				dests[i] = Dest{Load: new(Load), ID: uint32(i), Weight: 1}
+				if i >= free {
+					dests[i].Load.Bind(false, 1, 0)
+				}
+			}
+			dests[len(dests)-1].Weight = 65535
+			p, err := New("wrr", 0, 1, dests)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var s State
+			for b.Loop() {
+				p.Schedule(&s, &Flow{})
+			}
+		})
+	}
+}
+
+func BenchmarkShared(b *testing.B) {
+	for _, name := range []string{"rr", "wlc"} {
+		b.Run(name, func(b *testing.B) {
+			p := filled(b, name, 0, 16)
+			var s State
+			b.RunParallel(func(pb *testing.PB) {
+				var f Flow
+				for pb.Next() {
+					n := p.Schedule(&s, &f)
+					p.dests[n].load.Bind(false, 0, 0)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,243 @@
+// Package sched chooses the backend of a new connection, decision for decision as Linux IPVS does.
+//
+// A [Plan] is one configuration of one service: its destinations in list order, immutable, made by control. A [State] is what the
+// scheduler remembers between two connections; it belongs to the service and outlives plans. A [Load] is what a backend bears
+// now; it belongs to the backend, and all plans and workers share it:
+//
+//	Plan  dests in list order, weights, tables      one per reload, read without a lock
+//	State cursor of rr, wrr; cache of lblc, lblcr   one per service, under its own spin lock
+//	Load  active, inactive, persistent, overload    one per backend, atomics
+//
+// Nothing here runs for each packet: [Plan.Schedule] runs once for each new connection, from any worker. It allocates nothing and
+// fails in one way only, by finding no destination.
+package sched
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// ErrUnknownScheduler is wrapped by New's error when no scheduler has the name.
+var ErrUnknownScheduler = errors.New("unknown scheduler")
+
+// ErrFlag is wrapped by New's error when a flag is not the scheduler's.
+var ErrFlag = errors.New("flag belongs to another scheduler")
+
+// Dest is a destination of a service: a backend, as the scheduler sees it.
+type Dest struct {
+	Load       *Load // the backend's counts; must not be nil
+	ID         uint32
+	Weight     int32  // 0: takes no new connection; negative is refused
+	LastWeight int32  // the latest weight that was not 0; need not be set where Weight is not
+	Upper      uint32 // connections at which the backend is overloaded; 0: never
+	Lower      uint32 // connections below which it is no longer; 0: three quarters of Upper
+	Addr       netip.Addr
+	Port       uint16
+}
+
+// lastWeight is what the kernel calls last_weight.
+func (d *Dest) lastWeight() int32 {
+	if d.Weight != 0 {
+		return d.Weight
+	}
+	return d.LastWeight
+}
+
+// fold is the address as fold has it of a packet's.
+func (d *Dest) fold() uint32 {
+	var b [16]byte
+	a := d.Addr.Unmap()
+	copy(b[:], a.AsSlice())
+	return fold(&b, a.Is6())
+}
+
+// Flags change how a scheduler chooses. Each belongs to one scheduler.
+type Flags uint8
+
+const (
+	ShPort     Flags = 1 << iota // sh hashes the source port, too
+	ShFallback                   // sh goes on to another bucket when the first one's destination is unavailable
+	MhPort                       // the same two, for mh
+	MhFallback
+)
+
+// Flow is the packet that opens a connection. Ports are in host order; addresses are as on the wire, IPv4 in the first 4 bytes.
+type Flow struct {
+	Src, Dst         [16]byte
+	V6               bool
+	SrcPort, DstPort uint16
+	Now              int64 // nanoseconds, of a clock that all packets of a service share: for lblc and lblcr
+}
+
+// kind is a scheduler. Schedule dispatches by a switch on it rather than through an interface or a function value, so that a caller's
+// Flow stays on its stack.
+type kind uint8
+
+const (
+	kindRR kind = iota
+	kindWRR
+	kindLC
+	kindWLC
+	kindSH
+	kindDH
+	kindMH
+	kindSED
+	kindNQ
+	kindFO
+	kindOVF
+	kindLBLC
+	kindLBLCR
+	kindTwos
+	kinds
+)
+
+// A scheduler is its name and flags here, and its cases in New, Schedule and, if it remembers anything, adjust.
+var (
+	names = [kinds]string{kindRR: "rr", kindWRR: "wrr", kindLC: "lc", kindWLC: "wlc", kindSH: "sh", kindDH: "dh", kindMH: "mh",
+		kindSED: "sed", kindNQ: "nq", kindFO: "fo", kindOVF: "ovf", kindLBLC: "lblc", kindLBLCR: "lblcr", kindTwos: "twos"}
+	flags = [kinds]Flags{kindSH: ShPort | ShFallback, kindMH: MhPort | MhFallback}
+)
+
+// Names lists the schedulers that New knows.
+func Names() []string { return append([]string(nil), names[:]...) }
+
+// Plan is a service's destinations under one scheduler. It is immutable.
+type Plan struct {
+	kind       kind
+	flags      Flags
+	generation uint64
+	dests      []slot
+
+	scale   scale       // wrr: of the weights
+	first   int32       // wrr: the level of a new service
+	buckets *[256]int32 // sh: index into dests, of all buckets; nil without dests
+	maglev  *maglev     // mh: nil without dests that ever had a weight
+
+	order []place // the dests by ID, where the scheduler has a cursor or a cache to find again
+}
+
+// slot is what scheduling reads of a Dest: 16 bytes, so that four share a cache line.
+type slot struct {
+	load   *Load
+	weight int32
+	id     uint32
+}
+
+// usable reports whether the destination takes new connections.
+func (d *slot) usable() bool { return d.weight > 0 && !d.load.Overloaded() }
+
+// New makes a plan of dests, whose first is the head of the kernel's list. generation must grow from each plan of a service to its next;
+// it is how State tells a plan that is new from one that a worker has not let go of yet.
+//
+// It fails for an unknown name (ErrUnknownScheduler), a flag of another scheduler (ErrFlag), a negative weight, a Dest
+// without Load, and more dests than mh's table has slots. No dests at all are a valid plan that never finds one.
+func New(name string, f Flags, generation uint64, dests []Dest) (*Plan, error) {
+	return (*Plan)(nil).Next(name, f, generation, dests)
+}
+
+// Next is New for the plan that follows p, which may be nil. It shares mh's table with p when both come out the same: making one takes
+// tens of microseconds, and an edit that only drains a server changes none.
+func (p *Plan) Next(name string, f Flags, generation uint64, dests []Dest) (*Plan, error) {
+	k := kind(0)
+	for k < kinds && names[k] != name {
+		k++
+	}
+	if k == kinds {
+		return nil, fmt.Errorf("scheduler %q: %w", name, ErrUnknownScheduler)
+	}
+	if f&^flags[k] != 0 {
+		return nil, fmt.Errorf("scheduler %q: flags %#x: %w", name, uint8(f&^flags[k]), ErrFlag)
+	}
+	var was *maglev
+	if p != nil {
+		was = p.maglev
+	}
+	p = &Plan{kind: k, flags: f, generation: generation, dests: make([]slot, len(dests))}
+	for i, d := range dests {
+		switch {
+		case d.Load == nil:
+			return nil, fmt.Errorf("scheduler %q: dests[%d]: no Load", name, i)
+		case d.Weight < 0:
+			return nil, fmt.Errorf("scheduler %q: dests[%d]: weight %d is negative", name, i, d.Weight)
+		case d.LastWeight < 0:
+			return nil, fmt.Errorf("scheduler %q: dests[%d]: last weight %d is negative", name, i, d.LastWeight)
+		}
+		p.dests[i] = slot{load: d.Load, weight: d.Weight, id: d.ID}
+	}
+	switch k {
+	case kindRR, kindLBLC, kindLBLCR:
+		p.order = placesOf(p.dests)
+	case kindWRR:
+		p.scale, p.first = levelsOf(p.dests)
+	case kindSH:
+		p.buckets = bucketsOf(p.dests)
+	case kindMH:
+		if len(dests) > mhSlots {
+			return nil, fmt.Errorf("scheduler %q: %d destinations, but its table has room for %d", name, len(dests), mhSlots)
+		}
+		p.maglev = maglevOf(dests, was)
+	}
+	return p, nil
+}
+
+// Scheduler is the name of the plan's scheduler.
+func (p *Plan) Scheduler() string { return names[p.kind] }
+
+// Generation is what New was given.
+func (p *Plan) Generation() uint64 { return p.generation }
+
+// Schedule chooses the destination of a new connection and returns its index in New's dests, or -1 if there is none. s is the service's;
+// only schedulers with a memory lock it: rr and wrr for at most a few walks over the destinations, lblc and lblcr for a look into their cache.
+//
+// The first plan of a newer generation adjusts s as the kernel does on an edit. A plan older than s, of a worker that has not
+// seen the reload yet, chooses by its own destinations and leaves s as it is.
+func (p *Plan) Schedule(s *State, f *Flow) int {
+	switch p.kind {
+	case kindRR, kindWRR:
+		return p.scheduleNext(s)
+	case kindLBLC, kindLBLCR:
+		return p.scheduleLocal(s, f)
+	}
+	if s.plan.Load() != p {
+		p.take(s) // so that rr starts anew if it comes back after this scheduler
+	}
+	switch p.kind {
+	case kindLC:
+		return p.leastConn()
+	case kindWLC:
+		return p.weightedLeastConn()
+	case kindSH:
+		return p.sourceHash(f)
+	case kindDH:
+		return p.destinationHash(f)
+	case kindMH:
+		return p.maglevHash(f)
+	case kindSED:
+		return p.shortestDelay()
+	case kindNQ:
+		return p.neverQueue()
+	case kindFO:
+		return p.failover()
+	case kindOVF:
+		return p.overflow()
+	default:
+		return p.twoChoices(s)
+	}
+}
+
+// scheduleNext is Schedule for those that remember where they stood.
+func (p *Plan) scheduleNext(s *State) (i int) {
+	s.lock()
+	m, keep := p.resume(s)
+	if p.kind == kindRR {
+		i = p.roundRobin(&m)
+	} else {
+		i = p.weightedRoundRobin(&m)
+	}
+	if keep {
+		s.mark = m
+	}
+	s.unlock()
+	return i
+}
