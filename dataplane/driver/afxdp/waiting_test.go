@@ -1,0 +1,97 @@
+package afxdp
+
+import (
+	"testing"
+	"time"
+
+	"weir/dataplane/driver/wait"
+	"weir/dataplane/packet"
+)
+
+// A worker that sleeps in any mode is woken by every frame that an AF_XDP socket receives: one frame is under way at a time, so a
+// wakeup that is lost shows. When the device vanishes, the sleeper does not spin, and it wakes for the socket that comes after.
+func TestWaitingForFrames(t *testing.T) {
+	for _, m := range []wait.Mode{wait.Adaptive, wait.Poll, wait.EpollLevel, wait.EpollEdge, wait.Signal} {
+		t.Run(m.String(), func(t *testing.T) {
+			inNamespace(t)
+			u := testUmem(t, UmemOptions{})
+			p := openPort(t, u, "va", Options{})
+			w, err := wait.New(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			if err := w.SetFDs([]int{p.FD()}); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Bind(); err != nil {
+				t.Fatal(err)
+			}
+			var d [packet.VectorSize]packet.Desc
+			round := func() int {
+				n := p.Receive(d[:])
+				for _, d := range d[:n] {
+					u.pool.Put(d.Addr)
+				}
+				p.Flush()
+				return n
+			}
+			oneByOne := func(frames int) {
+				t.Helper()
+				sent, done := make(chan struct{}), make(chan struct{})
+				go func() {
+					defer close(done)
+					for range sent {
+						for end := time.Now().Add(30 * time.Microsecond); time.Now().Before(end); {
+						}
+						p.far.inject(testFrame(0, 60))
+					}
+				}()
+				defer func() { close(sent); <-done }()
+				for i := range frames {
+					sent <- struct{}{}
+					for got := 0; got == 0; {
+						if got = round(); got > 0 {
+							w.Worked()
+							break
+						}
+						if w.Arm() {
+							if got = round(); got == 0 {
+								if e := w.Sleep(5 * time.Second); e&wait.Timeout != 0 {
+									t.Fatalf("frame %d: slept until the timeout", i)
+								}
+							}
+							w.Disarm()
+						}
+					}
+				}
+			}
+			oneByOne(2000)
+
+			p.program.close()
+			deleteLink(t, "va")
+			returns := 0
+			for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+				round()
+				if w.Arm() {
+					w.Sleep(50 * time.Millisecond)
+					w.Disarm()
+					returns++
+				}
+			}
+			if p.FD() != -1 || returns > 30 {
+				t.Errorf("the device is gone: descriptor %d, woke up %d times in 300ms with a timeout of 50ms", p.FD(), returns)
+			}
+			addVeth(t, "va", "vap")
+			eventually(t, "the queue is back", func() bool { round(); return p.Stats().Up })
+			p.program, p.far = attach(t, "va", ModeNative), openFar(t, "vap")
+			p.register(t, p.Queue)
+			if err := w.SetFDs([]int{p.FD()}); err != nil {
+				t.Fatal(err)
+			}
+			oneByOne(200)
+			sleeps, spurious := w.Sleeps()
+			t.Logf("%d sleeps, %d for nothing", sleeps, spurious)
+		})
+	}
+}
