@@ -1,0 +1,74 @@
+package steer
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"weir/dataplane/packet"
+)
+
+// benchCases are packets by how much must be asked about them.
+func benchCases() []ruleCase {
+	pick := map[string]bool{
+		"service, IPv4": true, "service, IPv6": true, "service, port range: within": true, "a server's answer": true,
+		"VXLAN: a VNI of ours": true, "routed through": true, "SSH": true, "likewise, quoting options": true,
+		"service behind 6 extension headers": true,
+	}
+	var out []ruleCase
+	for _, c := range packetCases() {
+		if pick[c.name] {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// BenchmarkProgram is the program's time alone, in a loop within the kernel. What is taken finds no socket here: a look-up of the
+// heartbeat's age and a second counter stand for the redirect.
+func BenchmarkProgram(b *testing.B) {
+	r := testRules()
+	p := loaded(b, r, Options{})
+	for name, prog := range map[string]*ebpf.Program{"xdp": p.xdp, "tc": p.tc} {
+		if prog == nil {
+			continue
+		}
+		if info, err := prog.Info(); err == nil {
+			if n, ok := info.VerifiedInstructions(); ok {
+				b.Logf("%s: the verifier went through %d instructions", name, n)
+			}
+		}
+		for _, c := range benchCases() {
+			b.Run(name+"/"+c.want.String()+"/"+c.name, func(b *testing.B) {
+				_, each, err := prog.Benchmark(frame(c.packet), b.N, b.ResetTimer)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(each)/float64(time.Nanosecond), "ns/run")
+			})
+		}
+	}
+}
+
+func BenchmarkClassify(b *testing.B) {
+	c := compiled(testRules())
+	for _, tt := range benchCases() {
+		b.Run(tt.want.String()+"/"+tt.name, func(b *testing.B) {
+			pool, err := packet.NewPool(make([]byte, 2048), 2048)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var f packet.Frame
+			in := frame(tt.packet)
+			copy(pool.Memory(), in)
+			f.Open(pool, packet.Desc{Len: uint32(len(in))})
+			b.ReportAllocs()
+			for b.Loop() {
+				if Classify(c, 0, &f) != tt.want.Verdict() {
+					b.Fatal("wrong verdict")
+				}
+			}
+		})
+	}
+}

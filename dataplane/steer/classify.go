@@ -1,0 +1,157 @@
+package steer
+
+import (
+	"encoding/binary"
+
+	"weir/dataplane/packet"
+)
+
+// Classify decides whose the frame f is that came in by the engine's port of that index, exactly as the program does for the port's
+// device. It allocates nothing and looks only at the frame's bytes; f need not have been parsed.
+func Classify(r *Compiled, port int, f *packet.Frame) Verdict {
+	return Explain(r, port, f).Verdict()
+}
+
+// Explain is Classify and says which rule decided.
+func Explain(r *Compiled, port int, f *packet.Frame) Reason {
+	if uint(port) >= uint(len(r.devices)) {
+		return PassNotOurPort
+	}
+	return r.explain(r.devices[port], f.Bytes())
+}
+
+func (c *Compiled) explain(device uint32, b []byte) Reason {
+	if len(b) < 14 {
+		return PassShort
+	}
+	etherType := binary.BigEndian.Uint16(b[12:])
+	vlan, off := uint16(0), 14
+	tagged := isTag(etherType)
+	if tagged {
+		if len(b) < 18 {
+			return PassShort
+		}
+		vlan, etherType, off = binary.BigEndian.Uint16(b[14:])&0xfff, binary.BigEndian.Uint16(b[16:]), 18
+	}
+
+	bits := c.vlans.get(macKey(device, vlan, 0))
+	switch {
+	case bits == 0:
+		return PassNotOurPort
+	case bits&portAccess != 0:
+		return TakeAccess
+	case c.macs.get(macKey(device, vlan, mac(b))) == 0:
+		if etherType == packet.EtherTypeARP {
+			return PassARPND
+		}
+		return PassNotOurMAC
+	}
+
+	if tagged && isTag(etherType) { // a stacked tag is looked through: the outer one says whose the frame is
+		if len(b) < 22 {
+			return PassShort
+		}
+		etherType, off = binary.BigEndian.Uint16(b[20:]), 22
+	}
+	var t tuple
+	switch etherType {
+	case packet.EtherTypeARP:
+		return PassARPND
+	case packet.EtherTypeIPv4:
+		if !walk(&t, b, off, 4, 4) {
+			return PassShort
+		}
+	case packet.EtherTypeIPv6:
+		if !walk(&t, b, off, 6, 4) {
+			return PassShort
+		}
+	default:
+		return PassNotIP
+	}
+	return c.rules(&t, b)
+}
+
+// rules asks rules 2 to 6, and the part of rule 1 that is about ND.
+func (c *Compiled) rules(t *tuple, b []byte) Reason {
+	if t.family == 6 && t.isICMP() && t.shape == shapeWhole && t.icmp >= 133 && t.icmp <= 137 {
+		return PassARPND
+	}
+	var q tuple // what an ICMP error quotes, if it can be attributed
+	quotes := t.isError() && walk(&q, b, t.l4+8, t.family, quoteMin) && q.shape == shapeWhole && hasPorts(q.proto)
+
+	bits := c.hosts.get(key{t.dst.hi, t.dst.lo, uint64(t.family)})
+	fromUs := quotes && q.src == t.dst
+	if bits&hostNAT != 0 {
+		k := setKey{kindNAT, t.family, 0, t.dst}
+		switch {
+		case fromUs && c.has(k, q.srcPort, true):
+			return TakeNAT
+		case hasPorts(t.proto) && t.shape == shapeLater:
+			return TakeNAT
+		case hasPorts(t.proto) && t.shape == shapeWhole && c.has(k, t.dstPort, true):
+			return TakeNAT
+		}
+	}
+	if bits&hostVTEP != 0 && t.proto == packet.ProtoUDP && t.shape == shapeWhole && len(b)-t.l4 >= 16 {
+		vni := binary.BigEndian.Uint32(b[t.l4+12:]) >> 8
+		if c.vnis.get(vniKey(t.dst, t.family, t.dstPort, vni)) != 0 {
+			return TakeVXLAN
+		}
+	}
+	if bits&hostVIP != 0 {
+		return c.toVIP(t, &q, fromUs, bits&hostVIPRanges != 0)
+	}
+	if bits&(hostLocal|hostNAT|hostVTEP) != 0 {
+		return PassHost
+	}
+	return c.fromServer(t, &q, quotes)
+}
+
+// toVIP is rule 3: what a VIP is sent.
+func (c *Compiled) toVIP(t, q *tuple, fromUs, ranged bool) Reason {
+	switch {
+	case t.shape == shapeMalformed:
+		return TakeMalformed
+	case t.shape == shapeLater || t.first:
+		return TakeFragment
+	case hasPorts(t.proto) && c.has(setKey{kindService, t.family, t.proto, t.dst}, t.dstPort, ranged):
+		return TakeService
+	case fromUs && c.has(setKey{kindService, t.family, q.proto, t.dst}, q.srcPort, ranged):
+		return TakeICMP
+	}
+	return PassVIP
+}
+
+// fromServer is rule 5: what a server answers, and errors about what it was sent, by whomever.
+func (c *Compiled) fromServer(t, q *tuple, quotes bool) Reason {
+	if quotes {
+		bits := c.hosts.get(key{q.dst.hi, q.dst.lo, uint64(t.family)})
+		if bits&hostServer != 0 && c.has(setKey{kindServer, t.family, q.proto, q.dst}, q.dstPort, bits&hostServerRanges != 0) {
+			return TakeServerICMP
+		}
+		return PassOther
+	}
+	if !hasPorts(t.proto) || t.shape == shapeMalformed {
+		return PassOther
+	}
+	bits := c.hosts.get(key{t.src.hi, t.src.lo, uint64(t.family)})
+	if bits&hostServer == 0 {
+		return PassOther
+	}
+	if t.shape == shapeLater {
+		return TakeServerFragment
+	}
+	if c.has(setKey{kindServer, t.family, t.proto, t.src}, t.srcPort, bits&hostServerRanges != 0) {
+		return TakeServer
+	}
+	return PassOther
+}
+
+func isTag(etherType uint16) bool {
+	return etherType == packet.EtherTypeVLAN || etherType == packet.EtherTypeQinQ
+}
+
+// mac is the six bytes at the front of b as a number.
+func mac(b []byte) uint64 {
+	return uint64(binary.BigEndian.Uint32(b))<<16 | uint64(binary.BigEndian.Uint16(b[4:]))
+}

@@ -1,0 +1,192 @@
+package steer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+
+	"github.com/cilium/ebpf"
+)
+
+// layoutVersion numbers the layout of the maps' keys and values, and what they mean. A change of any of them needs another number: a
+// start that finds pinned maps of its own number goes on with them, else it replaces them.
+const layoutVersion = 1
+
+// tableID names a map that the rules fill. Additions go through them in this order and removals in the opposite one, so that an
+// address is known to be ours only while all that is asked next about it is there.
+type tableID int
+
+const (
+	tablePorts  tableID = iota // ports of VIPs and servers, one by one
+	tableRanges                // ranges of ports, as prefixes
+	tableVNIs                  // VNIs of VTEPs
+	tableHosts                 // addresses
+	tableMACs                  // devices, VLANs and our MAC addresses on them
+	numTables
+)
+
+// All values are one 32-bit number; ports, ranges and VNIs are mere sets. Keys, in bytes; numbers in the host's order where not said:
+//
+//	ports   address 16, port 2 (as on the wire), protocol 1, kind and family 1
+//	ranges  prefix length 4, address 16, kind and family 1, protocol 1, port 2 (as on the wire)
+//	vnis    address 16, VNI 4, port 2 (as on the wire), family 2
+//	hosts   address 16, family 4                                         -> host bits
+//	macs    ifindex 4, VLAN 2, MAC 6; VLAN with vlanWhole and MAC zero   -> port bits, slot of the device from bit 8 on
+//	        stands for the VLAN as a whole
+//
+// An IPv4 address is the last 4 of the 16 bytes.
+var tables = [numTables]struct {
+	name    string
+	kind    ebpf.MapType
+	keySize uint32
+	flags   uint32
+}{
+	tablePorts:  {"ports", ebpf.Hash, 20, 0},
+	tableRanges: {"ranges", ebpf.LPMTrie, 24, noPrealloc},
+	tableVNIs:   {"vnis", ebpf.Hash, 24, 0},
+	tableHosts:  {"hosts", ebpf.Hash, 20, 0},
+	tableMACs:   {"macs", ebpf.Hash, 12, 0},
+}
+
+const (
+	noPrealloc = 1 // BPF_F_NO_PREALLOC, which a trie must be made with
+	vlanWhole  = 1 << 15
+	slotShift  = 8
+	rangeBits  = 8 * (16 + 1 + 1) // of a range's key that stand before its port
+)
+
+// image is what the tables hold or shall hold: per table its keys, as strings of bytes, and values.
+type image [numTables]map[string]uint32
+
+func newImage() image {
+	var m image
+	for i := range m {
+		m[i] = map[string]uint32{}
+	}
+	return m
+}
+
+// imageOf lays out the rules. slot gives the slot of a device.
+func imageOf(r *Rules, slot func(ifindex int) (uint32, error)) (image, error) {
+	m := newImage()
+	if err := r.Check(); err != nil {
+		return m, err
+	}
+	host := func(a addr, family uint8, is uint32) {
+		m[tableHosts][string(binary.NativeEndian.AppendUint32(wire(a, family), uint32(family)))] |= is
+	}
+	set := func(k setKey, from, to uint16, is, ranged uint32) {
+		if from == to && k.kind != kindNAT {
+			key := append(binary.BigEndian.AppendUint16(wire(k.addr, k.family), from), k.proto, k.tag())
+			m[tablePorts][string(key)] = 1
+		} else {
+			is |= ranged
+			for _, p := range prefixes(from, to) {
+				m[tableRanges][string(k.rangeKey(p))] = 1
+			}
+		}
+		host(k.addr, k.family, is)
+	}
+	for _, l := range r.Local {
+		a, family := addrOf(l)
+		host(a, family, hostLocal)
+	}
+	for _, n := range r.NAT {
+		a, family := addrOf(n.Addr)
+		set(setKey{kindNAT, family, 0, a}, n.From, n.To, hostNAT, 0)
+	}
+	for _, s := range r.Services {
+		a, family := addrOf(s.VIP)
+		from, to := s.ports()
+		set(setKey{kindService, family, s.Protocol, a}, from, to, hostVIP, hostVIPRanges)
+	}
+	for _, s := range r.Servers {
+		a, family := addrOf(s.Addr)
+		from, to := everyPort(s.Port, s.Port)
+		set(setKey{kindServer, family, s.Protocol, a}, from, to, hostServer, hostServerRanges)
+	}
+	for _, v := range r.VTEPs {
+		a, family := addrOf(v.Addr)
+		host(a, family, hostVTEP)
+		for _, vni := range v.VNIs {
+			key := binary.NativeEndian.AppendUint32(wire(a, family), vni)
+			key = binary.NativeEndian.AppendUint16(binary.BigEndian.AppendUint16(key, v.Port), uint16(family))
+			m[tableVNIs][string(key)] = 1
+		}
+	}
+	return m, portsImage(m[tableMACs], r, slot)
+}
+
+// portsImage lays out devices, VLANs and MAC addresses. Ports without a device are not the program's.
+func portsImage(m map[string]uint32, r *Rules, slot func(ifindex int) (uint32, error)) error {
+	key := func(ifindex int, vlan uint16, mac [6]byte) string {
+		k := binary.NativeEndian.AppendUint32(nil, uint32(ifindex))
+		return string(append(binary.NativeEndian.AppendUint16(k, vlan), mac[:]...))
+	}
+	for _, p := range r.Ports {
+		if p.Ifindex == 0 {
+			continue
+		}
+		s, err := slot(p.Ifindex)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		m[key(p.Ifindex, p.VLAN|vlanWhole, [6]byte{})] |= portOurs | s<<slotShift
+		for _, mac := range p.MACs {
+			m[key(p.Ifindex, p.VLAN, mac)] |= portOurs | s<<slotShift
+		}
+		for _, v := range p.Access {
+			m[key(p.Ifindex, v|vlanWhole, [6]byte{})] |= portAccess | s<<slotShift
+		}
+	}
+	for _, p := range r.Ports { // a MAC found on an access VLAN must say so: the program then asks no further
+		if p.Ifindex == 0 || m[key(p.Ifindex, p.VLAN|vlanWhole, [6]byte{})]&portAccess == 0 {
+			continue
+		}
+		for _, mac := range p.MACs {
+			m[key(p.Ifindex, p.VLAN, mac)] |= portAccess
+		}
+	}
+	return nil
+}
+
+// wire is an address as keys bear it.
+func wire(a addr, family uint8) []byte {
+	b := make([]byte, 16, 24)
+	if family == 6 {
+		binary.BigEndian.PutUint64(b, a.hi)
+		binary.BigEndian.PutUint64(b[8:], a.lo)
+	} else {
+		binary.BigEndian.PutUint32(b[12:], uint32(a.lo))
+	}
+	return b
+}
+
+// tag is kind and family in one byte.
+func (k setKey) tag() byte { return byte(k.kind)<<4 | k.family }
+
+func (k setKey) rangeKey(p prefix) []byte {
+	b := append(binary.NativeEndian.AppendUint32(nil, rangeBits+uint32(p.bits)), wire(k.addr, k.family)...)
+	return binary.BigEndian.AppendUint16(append(b, k.tag(), k.proto), p.port)
+}
+
+// prefix is the ports that begin with the first bits of port.
+type prefix struct {
+	port uint16
+	bits int
+}
+
+// prefixes cuts a range of ports into the fewest prefixes, 30 at most. So a trie answers exactly whether a port is in any number of
+// ranges, with one look-up and no loop.
+func prefixes(from, to uint16) []prefix {
+	var out []prefix
+	for at := uint32(from); at <= uint32(to); {
+		size := uint32(1) << bits.TrailingZeros32(at|1<<16) // as large as at is aligned
+		for at+size-1 > uint32(to) {
+			size /= 2
+		}
+		out = append(out, prefix{uint16(at), 16 - bits.TrailingZeros32(size)})
+		at += size
+	}
+	return out
+}

@@ -1,0 +1,257 @@
+package steer
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weir/dataplane/packet"
+)
+
+// TestAdoption is a weir killed and started again under traffic, with maps that can be taken over and with maps that cannot.
+func TestAdoption(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	v := newVeth(t, "wxs")
+	id := filepath.Join(bpffs(t), "weir", "a")
+	r := v.rules()
+	ours := frame(tcp(client4, 4000, vip4, 80))
+
+	first := start(t, Options{Path: id}, r, v.near)
+	if ok, why := first.Pinned(); !ok || first.Adopted() {
+		t.Fatalf("pinned %v (%s), adopted %v", ok, why, first.Adopted())
+	}
+	first.Beat(monotonic())
+	if got := counts(t, first, v, ours); got != "take_service dropped_no_socket" {
+		t.Fatalf("first: %s", got)
+	}
+	if err := first.Close(); err != nil { // as when it is killed
+		t.Fatal(err)
+	}
+	before := v.xdpProgram(t)
+	if before == 0 {
+		t.Fatal("the program went with the process")
+	}
+	v.tapped(ours)
+
+	var stop atomic.Bool
+	sent := make(chan int)
+	go func() {
+		n := 0
+		for ; !stop.Load(); n++ {
+			if _, err := unix.Write(v.send, ours); err != nil && err != unix.ENOBUFS {
+				t.Errorf("send: %v", err)
+				break
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+		sent <- n
+	}()
+	var last *Program
+	for _, tt := range []struct {
+		name    string
+		options Options
+		adopted bool
+	}{
+		{"same", Options{}, true},
+		{"another number of queues", Options{Queues: 8}, false},
+		{"same again", Options{Queues: 8}, true},
+	} {
+		tt.options.Path = id
+		if err := os.Mkdir(filepath.Join(id, "v0"), 0o700); err != nil { // of an older weir
+			t.Error(err)
+		}
+		p := start(t, tt.options, r, v.near)
+		if p.Adopted() != tt.adopted {
+			t.Errorf("%s: adopted %v, want %v", tt.name, p.Adopted(), tt.adopted)
+		}
+		now := v.xdpProgram(t)
+		if now == before || now == 0 {
+			t.Errorf("%s: program %d before and %d after", tt.name, before, now)
+		}
+		before = now
+		if got, want := names(t, id), "v1 "+(linkKey{hookXDP, v.near}).pin(); got != want {
+			t.Errorf("%s: pins %q, want %q", tt.name, got, want)
+		}
+		if tt.name != "same again" {
+			p.Close()
+		}
+		last = p
+	}
+	stop.Store(true)
+	if n := <-sent; n < 20 { // a busy machine sends few
+		t.Errorf("only %d frames were sent", n)
+	}
+	if n := v.tapped(ours); n != 0 {
+		t.Errorf("the kernel saw %d frames of ours: there was a gap", n)
+	}
+	if s, err := last.Stats(); err != nil || s[TakeService] != s[DroppedNoSocket] || s[TakeService] == 0 || s[PassedStale] != 0 {
+		t.Errorf("stats %v: %v", s.Named(), err)
+	}
+	if err := last.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if id := v.xdpProgram(t); id != 0 {
+		t.Errorf("program %d after Destroy", id)
+	}
+	if _, err := os.Stat(id); !os.IsNotExist(err) {
+		t.Errorf("the pins' directory after Destroy: %v", err)
+	}
+}
+
+func TestAdoptionRemovesWhatIsNoLongerMeant(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	a, b := newVeth(t, "wxsa"), newVeth(t, "wxsb")
+	id := filepath.Join(bpffs(t), "a")
+	r := a.rules()
+	r.Ports = append(r.Ports, Port{Name: "b", Ifindex: b.near, MACs: [][6]byte{ourMAC}})
+	start(t, Options{Path: id}, r, a.near, b.near).Close()
+
+	p := start(t, Options{Path: id}, a.rules(), a.near)
+	if a.xdpProgram(t) == 0 || b.xdpProgram(t) != 0 {
+		t.Errorf("programs %d and %d, want the first alone", a.xdpProgram(t), b.xdpProgram(t))
+	}
+	for key := range p.held[tableMACs] {
+		if ifindexOf(key) != a.near {
+			t.Errorf("an entry of device %d is left", ifindexOf(key))
+		}
+	}
+	if len(p.slots) != 1 {
+		t.Errorf("slots %v, want one", p.slots)
+	}
+	p.Close()
+
+	// The device is lost together with the link's hold on it.
+	dev, err := netlink.LinkByIndex(a.near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkDel(dev); err != nil {
+		t.Fatal(err)
+	}
+	p = start(t, Options{Path: id}, b.rules(), b.near)
+	if b.xdpProgram(t) == 0 {
+		t.Error("no program")
+	}
+	if got, want := names(t, id), "v1 "+(linkKey{hookXDP, b.near}).pin(); got != want {
+		t.Errorf("pins %q, want %q", got, want)
+	}
+	p.Close()
+	if _, err := Cleanup(id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCleanup is two weirs on one host, both dead; what is left of one is removed.
+func TestCleanup(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	a, b := newVeth(t, "wxsa"), newVeth(t, "wxsb")
+	root := filepath.Join(bpffs(t), "weir") // the root of a bpffs has files of its own
+	p := start(t, Options{Path: filepath.Join(root, "a")}, a.rules(), a.near)
+	if err := p.AttachDrop(a.far); err != nil && p.tc != nil {
+		t.Logf("without tcx: %v", err)
+	}
+	p.Close()
+	start(t, Options{Path: filepath.Join(root, "b")}, b.rules(), b.near).Close()
+
+	removed, err := Cleanup(filepath.Join(root, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(removed) < 3 { // link, maps, directory
+		t.Errorf("removed %v", removed)
+	}
+	if a.xdpProgram(t) != 0 || b.xdpProgram(t) == 0 {
+		t.Errorf("programs %d and %d, want the second alone", a.xdpProgram(t), b.xdpProgram(t))
+	}
+	if got := names(t, root); got != "b" {
+		t.Errorf("left: %s, want b", got)
+	}
+	if removed, err = Cleanup(filepath.Join(root, "a")); err != nil || removed != nil {
+		t.Errorf("again: %v, %v", removed, err)
+	}
+	if _, err = Cleanup(filepath.Join(root, "b")); err != nil || names(t, root) != "" {
+		t.Errorf("left: %s: %v", names(t, root), err)
+	}
+	if _, err = Cleanup(t.TempDir()); err == nil {
+		t.Error("a directory that is not on a bpffs was cleaned up")
+	}
+}
+
+func TestUnpinned(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	v := newVeth(t, "wxs")
+	p := start(t, Options{Path: filepath.Join(t.TempDir(), "weir")}, v.rules(), v.near)
+	if ok, why := p.Pinned(); ok || !strings.Contains(why, "not on a bpffs") {
+		t.Errorf("pinned %v: %q", ok, why)
+	}
+	if v.xdpProgram(t) == 0 {
+		t.Error("not attached")
+	}
+	p.Close()
+	if id := v.xdpProgram(t); id != 0 {
+		t.Errorf("program %d outlives the process though it is not pinned", id)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	needBPF(t)
+	many := func(n int) *Rules {
+		r := &Rules{}
+		for i := range n {
+			r.Services = append(r.Services, Service{netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), packet.ProtoTCP, 80, 80})
+		}
+		return r
+	}
+	if _, err := Load(Options{MaxEntries: 10, Rules: many(11)}); err == nil || !strings.Contains(err.Error(), "ports: 11 entries are needed, max_entries is 10") {
+		t.Errorf("Load: %v", err)
+	}
+	p := loaded(t, many(6), Options{MaxEntries: 10})
+	err := p.Add(&Rules{Services: []Service{{far4, packet.ProtoTCP, 1, 1}, {far4, packet.ProtoTCP, 2, 2}, {far4, packet.ProtoTCP, 3, 3},
+		{far4, packet.ProtoTCP, 4, 4}, {far4, packet.ProtoTCP, 5, 5}}})
+	if err == nil || !strings.Contains(err.Error(), "11 entries are needed while old and new rules hold together, the map has room for 10") {
+		t.Errorf("Add: %v", err)
+	}
+	if len(p.held[tablePorts]) != 6 {
+		t.Errorf("%d entries after an Add that was refused, want 6", len(p.held[tablePorts]))
+	}
+	p = loaded(t, &Rules{}, Options{Devices: 2})
+	if err := p.Add(&Rules{Ports: []Port{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}}); err == nil ||
+		!strings.Contains(err.Error(), "c: steer: ifindex 3: more than 2 devices") {
+		t.Errorf("devices: %v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	r := &Rules{
+		Ports:    []Port{{Name: "p", Ifindex: -1, VLAN: 4095, Access: []uint16{5000}}},
+		Local:    []netip.Addr{{}},
+		NAT:      []NAT{{nat4, 9, 8}},
+		VTEPs:    []VTEP{{vtep4, 4789, []uint32{1 << 24}}},
+		Services: []Service{{vip4, packet.ProtoICMP, 9, 8}},
+		Servers:  []Server{{netip.Addr{}, 0, 0}},
+	}
+	err := r.Check()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if n := len(strings.Split(err.Error(), "\n")); n != 10 {
+		t.Errorf("%d faults are named, want all 10:\n%v", n, err)
+	}
+	if c, err := Compile(r); c != nil || err == nil {
+		t.Error("Compile takes bad rules")
+	}
+	if err := testRules().Check(); err != nil {
+		t.Errorf("good rules: %v", err)
+	}
+}

@@ -1,0 +1,263 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Options of a Program. Zero values stand for the defaults named.
+type Options struct {
+	// Path is the directory on a bpffs that holds the pins of this weir and of no other, as /sys/fs/bpf/weir/main. Empty, or where no
+	// bpffs is mounted: nothing is pinned, and the program goes when the process goes; see Program.Pinned.
+	Path string
+
+	// Rules are those about to be added; maps are made twice as large as these need, 1024 entries at least.
+	Rules *Rules
+
+	MaxEntries int // upper limit of each map's entries, 65536
+	Devices    int // network devices, 64
+	Queues     int // receive queues of a device, 64
+}
+
+func (o Options) withDefaults() Options {
+	if o.Rules == nil {
+		o.Rules = &Rules{}
+	}
+	for _, d := range []struct {
+		field *int
+		value int
+	}{{&o.MaxEntries, 65536}, {&o.Devices, 64}, {&o.Queues, 64}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return o
+}
+
+// Program is the steering in the kernel: the XDP and the tc program, their maps, and the links that attach them. All methods but Beat
+// are control's; they may be called from any goroutine.
+//
+// A start calls Load, Add, Attach, Register and Remove in this order: so a program that a predecessor left attached, or one that
+// replaces it, knows what is ours at any moment. A reload calls Add, publishes the snapshot, then calls Remove. A clean stop calls
+// Destroy; a process that dies, or calls Close, leaves the program attached for its successor if it is pinned.
+type Program struct {
+	heart heartbeat // read and written by workers through Beat; no lock
+
+	mu       sync.Mutex
+	opts     Options
+	maps     mapSet
+	pins     pins
+	xdp, tc  *ebpf.Program
+	tcErr    error // why the kernel does not take tc
+	slots    map[int]uint32
+	links    map[linkKey]link.Link
+	held     image // what the tables hold
+	wanted   image // what they shall hold after Remove
+	replaced bool  // the maps are new, though a predecessor's program may be attached
+}
+
+// Load makes or adopts the maps and loads the programs; nothing is attached yet. Maps that a predecessor pinned are taken over with
+// what they hold if their layout is ours and they are large enough, else replaced.
+//
+// It needs CAP_BPF and CAP_NET_ADMIN and Linux 5.15.
+func Load(o Options) (*Program, error) {
+	o = o.withDefaults()
+	p := &Program{opts: o, slots: map[int]uint32{}, links: map[linkKey]link.Link{}, held: newImage(), wanted: newImage()}
+	need, err := imageOf(o.Rules, func(int) (uint32, error) { return 0, nil })
+	if err != nil {
+		return nil, err
+	}
+	for id, t := range need {
+		if len(t) > o.MaxEntries {
+			return nil, fmt.Errorf("steer: %s: %d entries are needed, max_entries is %d", tables[id].name, len(t), o.MaxEntries)
+		}
+	}
+	if p.pins, err = openPins(o.Path); err != nil {
+		return nil, err
+	}
+	if err := p.open(need); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Program) open(need image) (err error) {
+	if p.maps, err = p.pins.adoptMaps(p.opts, need); err != nil {
+		return err
+	}
+	if p.maps.heartbeat == nil {
+		p.replaced = true
+		if p.maps, err = makeMaps(p.opts, need); err != nil {
+			return err
+		}
+		if err = p.pins.pinMaps(&p.maps); err != nil {
+			return err
+		}
+	} else if err = p.readHeld(); err != nil {
+		return err
+	}
+	for id, t := range p.held {
+		p.wanted[id] = maps.Clone(t) // until Add says otherwise
+	}
+	if p.heart, err = mapHeartbeat(p.maps.heartbeat); err != nil {
+		return err
+	}
+	if p.xdp, err = p.load(hookXDP); err != nil {
+		return err
+	}
+	if p.tc, p.tcErr = p.load(hookTC); p.tcErr != nil {
+		p.tc = nil // only ports that ask for it suffer
+	}
+	return p.pins.pinProgram(p.xdp)
+}
+
+// load generates a program, and has the kernel verify it. It uses no helper that is for GPL programs only.
+func (p *Program) load(h hook) (*ebpf.Program, error) {
+	spec := &ebpf.ProgramSpec{Name: "weir_steer", Type: ebpf.XDP, Instructions: generate(h, p.maps.fds(p.opts.Queues))}
+	if h == hookTC {
+		spec.Name, spec.Type = "weir_steer_tc", ebpf.SchedCLS
+	}
+	prog, err := ebpf.NewProgram(spec)
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("load %s: %w (CAP_BPF and CAP_NET_ADMIN are needed)", spec.Name, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", spec.Name, err)
+	}
+	return prog, nil
+}
+
+// readHeld reads back what adopted tables hold, and which slots their devices have.
+func (p *Program) readHeld() error {
+	for id, m := range p.maps.tables {
+		var value uint32
+		key := make([]byte, tables[id].keySize)
+		it := m.Iterate()
+		for it.Next(&key, &value) {
+			p.held[id][string(key)] = value
+			if tableID(id) == tableMACs {
+				p.slots[ifindexOf(string(key))] = value >> slotShift
+			}
+		}
+		if err := it.Err(); err != nil {
+			return fmt.Errorf("read pinned map %s: %w", tables[id].name, err)
+		}
+	}
+	return nil
+}
+
+// Beat says that the workers are alive, at ns nanoseconds of CLOCK_MONOTONIC. Every worker calls it about every 10 ms. It takes no lock
+// and makes no system call. It must not be called after Close or Destroy.
+func (p *Program) Beat(ns uint64) { p.heart.beat.Store(ns) }
+
+// Pinned reports whether maps, program and links outlive the process, and if not, why.
+func (p *Program) Pinned() (ok bool, why string) { return p.pins.dir != "", p.pins.why }
+
+// Adopted reports whether a predecessor's maps were taken over.
+func (p *Program) Adopted() bool { return !p.replaced }
+
+// slot is the device's number in the socket map; a new device gets a free one.
+func (p *Program) slot(ifindex int) (uint32, error) {
+	if s, ok := p.slots[ifindex]; ok {
+		return s, nil
+	}
+	used := map[uint32]bool{}
+	for _, s := range p.slots {
+		used[s] = true
+	}
+	for s := range uint32(p.opts.Devices) {
+		if !used[s] {
+			p.slots[ifindex] = s
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("steer: ifindex %d: more than %d devices", ifindex, p.opts.Devices)
+}
+
+// Register puts an AF_XDP socket into the queue of a device: from now on it gets what is ours there.
+func (p *Program) Register(ifindex, queue, fd int) error {
+	i, err := p.socketIndex(ifindex, queue)
+	if err != nil {
+		return err
+	}
+	if err := p.maps.sockets.Update(i, uint32(fd), ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("register socket for ifindex %d queue %d: %w", ifindex, queue, err)
+	}
+	return nil
+}
+
+// Unregister takes the queue's socket out; what is ours there is then dropped, or passed once the heartbeat is stale. A socket that is
+// closed leaves by itself.
+func (p *Program) Unregister(ifindex, queue int) error {
+	i, err := p.socketIndex(ifindex, queue)
+	if err != nil {
+		return err
+	}
+	if err := p.maps.sockets.Delete(i); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unregister socket of ifindex %d queue %d: %w", ifindex, queue, err)
+	}
+	return nil
+}
+
+func (p *Program) socketIndex(ifindex, queue int) (uint32, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if queue < 0 || queue >= p.opts.Queues {
+		return 0, fmt.Errorf("steer: ifindex %d: queue %d is outside 0..%d", ifindex, queue, p.opts.Queues-1)
+	}
+	s, err := p.slot(ifindex)
+	return s*uint32(p.opts.Queues) + uint32(queue), err
+}
+
+// Stats are frames since the maps were made, by reason; a predecessor's are among them if its maps were adopted.
+type Stats [NumReasons]uint64
+
+// Named is the stats by metric name.
+func (s *Stats) Named() map[string]uint64 {
+	m := make(map[string]uint64, len(s))
+	for r, n := range s {
+		m[Reason(r).String()] = n
+	}
+	return m
+}
+
+// Stats sums the counters of all CPUs.
+func (p *Program) Stats() (Stats, error) {
+	var s Stats
+	var perCPU []uint64
+	for r := range s {
+		if err := p.maps.counters.Lookup(uint32(r), &perCPU); err != nil {
+			return s, fmt.Errorf("read counter %s: %w", Reason(r), err)
+		}
+		for _, n := range perCPU {
+			s[r] += n
+		}
+	}
+	return s, nil
+}
+
+// Close lets go of everything and leaves it to a successor what is pinned: the program stays attached, and drops what is ours until
+// the last heartbeat is older than grace. What is not pinned is detached.
+func (p *Program) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	clear(p.links)
+	for _, prog := range []*ebpf.Program{p.xdp, p.tc} {
+		if prog != nil {
+			errs = append(errs, prog.Close())
+		}
+	}
+	p.xdp, p.tc = nil, nil
+	return errors.Join(append(errs, p.heart.unmap(), p.maps.close())...)
+}
