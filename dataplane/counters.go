@@ -1,0 +1,94 @@
+package dataplane
+
+// Counters of one worker. Only the worker writes them, and anyone may read them at any time: each is one aligned word, written by
+// add and read by load (counters_word.go), so no reader sees half a number and no worker pays for a locked instruction.
+type Counters struct {
+	Received  counter // frames taken from receive rings; what steering in software passed is not among them
+	Forwarded counter
+	Answered  counter
+	Punted    counter
+	Consumed  counter
+	Held      counter // a gauge: frames that wait now
+	Sent      counter // frames sent in addition to the forwarded: answers, fragments after the first
+	Passed    counter // frames left to the kernel by steering in software
+	Drops     [NumDrops]counter
+
+	Vectors    counter // non-empty vectors
+	Rounds     counter
+	Sleeps     counter
+	AnswerLost counter // answers made but not sent: no route, neighbour or room; their cause counts as answered
+}
+
+// BackendCounters are one worker's counts for one backend. In is from the client, Out from the server; bytes are of IP packets.
+type BackendCounters struct {
+	InPackets, InBytes   counter
+	OutPackets, OutBytes counter
+	Conns                counter
+	_                    [3]counter // a cache line of its own
+}
+
+// Verdicts are a worker's or all workers' sums, as `weir stats` shows them: Received is the sum of the others.
+type Verdicts struct {
+	Received  uint64 `json:"received"`
+	Forwarded uint64 `json:"forwarded"`
+	Answered  uint64 `json:"answered"`
+	Punted    uint64 `json:"punted"`
+	Consumed  uint64 `json:"consumed"`
+	Dropped   uint64 `json:"dropped"`
+	Held      uint64 `json:"held"`
+}
+
+// Add sums the counters up into v and drops, which are indexed by Drop.
+func (c *Counters) Add(v *Verdicts, drops *[NumDrops]uint64) {
+	v.Received += c.Received.load()
+	v.Forwarded += c.Forwarded.load()
+	v.Answered += c.Answered.load()
+	v.Punted += c.Punted.load()
+	v.Consumed += c.Consumed.load()
+	v.Held += c.Held.load()
+	for d := range c.Drops {
+		n := c.Drops[d].load()
+		drops[d] += n
+		v.Dropped += n
+	}
+}
+
+// Backend sums up what all workers counted for the backend with the given ID.
+func (e *Engine) Backend(id uint32) (t Traffic) {
+	for _, w := range e.workers {
+		t = t.Plus(w.Backends[id].Sum())
+	}
+	return t
+}
+
+// WorkerSums are one worker's counters that no verdict shows.
+type WorkerSums struct{ Received, Sent, Passed, Vectors, Rounds, Sleeps, Held, AnswerLost uint64 }
+
+// Sum reads the counters that Add leaves out, and those that show how busy the worker is.
+func (c *Counters) Sum() WorkerSums {
+	return WorkerSums{c.Received.load(), c.Sent.load(), c.Passed.load(), c.Vectors.load(), c.Rounds.load(), c.Sleeps.load(), c.Held.load(), c.AnswerLost.load()}
+}
+
+// Traffic is what was counted for a backend or service. In is from the clients, bytes are of IP packets.
+type Traffic struct {
+	Conns      uint64 `json:"conns"`
+	InPackets  uint64 `json:"in_packets"`
+	InBytes    uint64 `json:"in_bytes"`
+	OutPackets uint64 `json:"out_packets"`
+	OutBytes   uint64 `json:"out_bytes"`
+}
+
+// Plus is the sum of both.
+func (t Traffic) Plus(o Traffic) Traffic {
+	return Traffic{t.Conns + o.Conns, t.InPackets + o.InPackets, t.InBytes + o.InBytes, t.OutPackets + o.OutPackets, t.OutBytes + o.OutBytes}
+}
+
+// Minus is what was counted since o.
+func (t Traffic) Minus(o Traffic) Traffic {
+	return Traffic{t.Conns - o.Conns, t.InPackets - o.InPackets, t.InBytes - o.InBytes, t.OutPackets - o.OutPackets, t.OutBytes - o.OutBytes}
+}
+
+// Sum reads one worker's counters for the backend.
+func (c *BackendCounters) Sum() Traffic {
+	return Traffic{c.Conns.load(), c.InPackets.load(), c.InBytes.load(), c.OutPackets.load(), c.OutBytes.load()}
+}

@@ -1,0 +1,40 @@
+package dataplane
+
+import "weir/dataplane/packet"
+
+// fragment cuts a translated IPv4 packet whose DF bit is clear into pieces that fit the link, as a router does (RFC 791 3.2). The first
+// piece carries the frame's verdict; the others count as sent.
+func (w *Worker) fragment(f *packet.Frame, l *lane, own bool) {
+	ip := f.Chunk()[f.L3:f.L3End]
+	mtu := w.mtu(l)
+	first := true
+	for offset := 0; offset >= 0; {
+		addr, ok := w.pool.Get()
+		if !ok {
+			break
+		}
+		piece := &w.own
+		*piece = packet.Frame{}
+		piece.Open(w.pool, packet.Desc{Addr: addr + packet.Headroom, Len: uint32(w.pool.ChunkSize() - packet.Headroom)})
+		n, next := packet.Fragment4(piece.Bytes(), ip, offset, mtu)
+		if n == 0 {
+			w.pool.Put(addr)
+			break
+		}
+		piece.Kind = packet.KindIPv4
+		piece.L3, piece.L3End = piece.Start, piece.Start+uint16(n)
+		p := &w.snap.Ports[l.out]
+		w.link(piece, p, l.mac)
+		w.transmit(p.Device, piece.Desc(), own || !first)
+		first, offset = false, next
+	}
+	w.pool.Put(f.Desc().Addr)
+	if !first {
+		return
+	}
+	if own {
+		w.Counters.AnswerLost.add(1)
+	} else {
+		w.Counters.Drops[DropNoMemory].add(1)
+	}
+}

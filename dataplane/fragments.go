@@ -1,0 +1,281 @@
+package dataplane
+
+import (
+	"runtime"
+	"sync/atomic"
+
+	"weir/conntrack"
+	"weir/dataplane/packet"
+)
+
+// Only the first fragment of a datagram shows its ports, and the others may come to another worker: they carry no ports to hash. So what
+// became of the first is written down here, in a map of all workers by (addresses, protocol, identification), and the others become the
+// same. Nothing is gathered or copied: each fragment goes on at once, but one that comes before its first waits for it (wait list
+// below), for a moment.
+//
+// What has been seen of a datagram is kept as ranges, to find overlaps, which serve attacks alone: IPv6 forbids them (RFC 5722), and
+// with IPv4 different hosts put different things together (RFC 3128). A datagram with one is cut off from then on.
+type fragmentMap struct {
+	secret uint64
+	sets   [fragmentSets]fragmentSet
+}
+
+const (
+	fragmentSets   = 1024
+	fragmentWays   = 4
+	fragmentRanges = 32             // pieces of one datagram; 65535 bytes at an MTU of 1500 are 45, but such datagrams are nobody's
+	fragmentLife   = 30_000_000_000 // nanoseconds, of a datagram from its first-seen fragment (RFC 791 says 15 s, Linux 30 s)
+)
+
+// fragmentSet is a few datagrams whose keys hash alike. Fragments are rare and each takes the set's lock.
+type fragmentSet struct {
+	lock atomic.Uint32
+	ways [fragmentWays]datagramInPieces
+}
+
+// datagramInPieces is what is known of one datagram.
+type datagramInPieces struct {
+	key      fragmentKey
+	deadline int64 // nanoseconds; in the past: free
+	known    bool  // the first fragment has been seen: to is valid
+	cut      bool  // an overlap was seen
+	pieces   uint8
+	to       tail
+	seen     [fragmentRanges]struct{ from, to uint16 } // in bytes
+}
+
+type fragmentKey struct {
+	src, dst conntrack.Addr
+	id       uint32
+	proto    uint8
+	v6       bool
+}
+
+// tail is what later fragments become: the addresses of the first one's connection.
+type tail struct {
+	src, dst conntrack.Addr
+	backend  uint32
+	reply    bool
+}
+
+func (s *fragmentSet) acquire() {
+	for i := 0; !s.lock.CompareAndSwap(0, 1); i++ {
+		if i > 100 {
+			runtime.Gosched() // whoever has it was stopped by its kernel
+		}
+	}
+}
+
+func (s *fragmentSet) release() { s.lock.Store(0) }
+
+func keyOf(f *packet.Frame) (k fragmentKey) {
+	k.src, k.dst = addresses(f, f.L3)
+	k.id, k.proto, k.v6 = f.FragmentID, f.Proto, f.Kind&packet.KindIPv6 != 0
+	return k
+}
+
+func (m *fragmentMap) set(k *fragmentKey) *fragmentSet {
+	h := mix(m.secret, k.src.Hi^k.dst.Lo<<1, k.src.Lo^uint64(k.id)<<32)
+	return &m.sets[mix(h, k.dst.Hi, k.dst.Lo^uint64(k.proto))%fragmentSets]
+}
+
+// find returns the datagram with key k, or the free way, or the one that ends first, if there is none and enter is set.
+func (s *fragmentSet) find(k *fragmentKey, now int64, enter bool) *datagramInPieces {
+	oldest := &s.ways[0]
+	for i := range s.ways {
+		d := &s.ways[i]
+		if d.deadline > now && d.key == *k {
+			return d
+		}
+		if d.deadline < oldest.deadline {
+			oldest = d
+		}
+	}
+	if !enter {
+		return nil
+	}
+	*oldest = datagramInPieces{key: *k, deadline: now + fragmentLife}
+	return oldest
+}
+
+// add notes bytes from..to of the datagram and reports what is wrong with them, or DropNone.
+func (d *datagramInPieces) add(from, to uint16) Drop {
+	if d.cut {
+		return DropFragmentOverlap
+	}
+	for _, x := range d.seen[:d.pieces] {
+		if x.from == from && x.to == to {
+			return DropFragmentDuplicate
+		}
+		if from < x.to && x.from < to {
+			d.cut = true
+			return DropFragmentOverlap
+		}
+	}
+	if d.pieces == fragmentRanges {
+		d.cut = true
+		return DropFragmentMany
+	}
+	d.seen[d.pieces].from, d.seen[d.pieces].to = from, to
+	d.pieces++
+	return DropNone
+}
+
+// span is the bytes of the datagram that f holds. Extension headers behind an IPv6 first fragment's are left out: a hole, not an overlap.
+func span(f *packet.Frame) (from, to uint16) {
+	return f.FragmentOff, f.FragmentOff + f.L3End - f.L4
+}
+
+// first enters the datagram that the first fragment f belongs to, with what its connection's entry makes of it.
+func (w *Worker) first(v *vector, i int) {
+	f, l := &v.frames[i], &v.lanes[i]
+	k := keyOf(f)
+	s := w.engine.fragments.set(&k)
+	s.acquire()
+	d := s.find(&k, w.now, true)
+	drop := d.add(span(f))
+	if drop == DropNone {
+		d.known = true
+		d.to = tail{backend: w.table.Backend(l.ref), reply: l.ref.Reply()}
+		if l.ref.V6() {
+			e := w.table.Entry6(l.ref)
+			d.to.src, d.to.dst = e.NewSrc, e.NewDst
+		} else {
+			e := w.table.Entry4(l.ref)
+			d.to.src, d.to.dst = conntrack.Addr{Lo: uint64(e.NewSrc)}, conntrack.Addr{Lo: uint64(e.NewDst)}
+		}
+	}
+	s.release()
+	if drop != DropNone {
+		l.discard(drop)
+	}
+}
+
+// later takes a fragment other than the first: it becomes what its first became, or waits for that.
+func (w *Worker) later(v *vector, i int, waited bool) {
+	f, l := &v.frames[i], &v.lanes[i]
+	k := keyOf(f)
+	s := w.engine.fragments.set(&k)
+	s.acquire()
+	d := s.find(&k, w.now, false)
+	if d == nil || !d.known {
+		s.release()
+		if !waited {
+			l.verdict = waitVerdict
+		}
+		return
+	}
+	drop := d.add(span(f))
+	to := d.to
+	s.release()
+	if drop != DropNone {
+		l.discard(drop)
+		return
+	}
+	if f.TTL <= 1 {
+		l.discard(DropTTL) // a later fragment is not answered
+		return
+	}
+	v.tails[i] = to
+	c, bytes := &w.Backends[to.backend], uint64(f.L3End-f.L3)
+	if to.reply {
+		c.OutPackets.add(1)
+		c.OutBytes.add(bytes)
+	} else {
+		c.InPackets.add(1)
+		c.InBytes.add(bytes)
+	}
+}
+
+// rewriteTail gives a later fragment the addresses of its first.
+func rewriteTail(f *packet.Frame, to *tail) {
+	h := f.Chunk()[f.L3:]
+	if f.Kind&packet.KindIPv6 != 0 {
+		put64(h[8:], to.src.Hi)
+		put64(h[16:], to.src.Lo)
+		put64(h[24:], to.dst.Hi)
+		put64(h[32:], to.dst.Lo)
+		h[7]--
+		return
+	}
+	put32(h[12:], uint32(to.src.Lo))
+	put32(h[16:], uint32(to.dst.Lo))
+	h[8]--
+	fillHeader4(h) // parse has verified the old one
+}
+
+// Fragments that came before their first wait here, a few for a moment: in order is the rule, and a flood of tails must cost nothing. From
+// a server's side the moment is short: most of them are of the server's own datagrams, whose first the kernel has had already.
+const (
+	earlySlots      = 64
+	earlyTime       = 250_000_000 // nanoseconds
+	earlyServerTime = 5_000_000
+)
+
+// waitVerdict marks a frame that finish puts on the worker's list of early fragments.
+const waitVerdict Verdict = 0xfe
+
+type early struct {
+	n        int
+	frames   [earlySlots]packet.Frame
+	deadline [earlySlots]int64
+}
+
+// delay puts an early fragment on the list. If there is no room it is settled at once.
+func (w *Worker) delay(f *packet.Frame) {
+	e := &w.early
+	if e.n == earlySlots {
+		w.abandon(f)
+		return
+	}
+	e.frames[e.n], e.deadline[e.n] = *f, w.now+earlyServerTime
+	if w.toVIP(f) {
+		e.deadline[e.n] = w.now + earlyTime
+	}
+	e.n++
+	w.Counters.Held.add(1)
+}
+
+// toVIP reports whether the packet's destination is a VIP.
+func (w *Worker) toVIP(f *packet.Frame) bool {
+	_, dst := addresses(f, f.L3)
+	return w.snap.Services.IsVIP(dst, f.Kind&packet.KindIPv6 != 0)
+}
+
+// abandon settles a fragment whose first did not come: to a VIP it is dropped; else it may be a server's own, and is the kernel's.
+func (w *Worker) abandon(f *packet.Frame) {
+	if w.toVIP(f) {
+		w.Counters.Drops[DropFragmentAlone].add(1)
+	} else {
+		w.punt(f)
+	}
+	w.pool.Put(f.Desc().Addr)
+}
+
+// review looks whether the firsts of early fragments have come meanwhile, at whichever worker.
+func (w *Worker) review() {
+	e, v := &w.early, &w.v
+	kept := 0
+	for i := range e.n {
+		v.n, v.port = 1, int(e.frames[i].Port)
+		v.frames[0], v.lanes[0] = e.frames[i], lane{}
+		v.queries[0].Ref, v.queries[0].Ports = 0, 0
+		v.tails[0] = tail{}
+		w.later(v, 0, true)
+		if v.lanes[0].verdict == Pending && v.tails[0] == (tail{}) {
+			if w.now < e.deadline[i] {
+				e.frames[kept], e.deadline[kept] = e.frames[i], e.deadline[i]
+				kept++
+				continue
+			}
+			w.Counters.Held.sub(1)
+			w.abandon(&e.frames[i])
+			continue
+		}
+		w.Counters.Held.sub(1)
+		w.resolve(v)
+		w.rewrite(v)
+		w.finish(v)
+	}
+	e.n = kept
+}

@@ -1,0 +1,129 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+)
+
+// Frames whose next hop has no MAC address yet wait here while control makes the kernel resolve it: the first few of each hop, for up
+// to holdTime, as the kernel's own neighbour queues do. All memory is in the worker.
+const (
+	holdHops  = 64            // next hops that can be waited for at once
+	holdDepth = 3             // frames that wait for one of them
+	holdTime  = 1_000_000_000 // nanoseconds
+)
+
+type hold struct {
+	used int // frames that wait, in all
+	hops [holdHops]heldHop
+}
+
+// heldHop is a next hop that is waited for; n of zero marks a free slot.
+type heldHop struct {
+	lane     lane
+	deadline int64 // nanoseconds, of the first frame
+	n        int
+	frames   [holdDepth]packet.Frame
+	own      [holdDepth]bool
+}
+
+// wait holds f until its next hop is known. What finds no room is dropped.
+func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
+	var free *heldHop
+	for i := range w.hold.hops {
+		h := &w.hold.hops[i]
+		if h.n == 0 {
+			if free == nil {
+				free = h
+			}
+			continue
+		}
+		if h.lane.out == l.out && h.lane.hop == l.hop && h.lane.v6 == l.v6 {
+			if h.n == holdDepth {
+				w.forsake(f, own)
+				return
+			}
+			w.keep(h, f, own)
+			return
+		}
+	}
+	if free == nil {
+		w.forsake(f, own)
+		return
+	}
+	free.lane, free.deadline = *l, w.now+holdTime
+	w.keep(free, f, own)
+	w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
+}
+
+func (w *Worker) keep(h *heldHop, f *packet.Frame, own bool) {
+	h.frames[h.n], h.own[h.n] = *f, own
+	h.n++
+	w.hold.used++
+	if !own {
+		w.Counters.Held.add(1)
+	}
+}
+
+// forsake drops a frame that no neighbour was found for.
+func (w *Worker) forsake(f *packet.Frame, own bool) {
+	w.pool.Put(f.Desc().Addr)
+	if own {
+		w.Counters.AnswerLost.add(1)
+	} else {
+		w.Counters.Drops[DropNoNeighbor].add(1)
+	}
+}
+
+// release lets those frames go whose next hop has become known, and drops those that have waited long enough.
+func (w *Worker) release() {
+	for i := range w.hold.hops {
+		h := &w.hold.hops[i]
+		if h.n == 0 {
+			continue
+		}
+		known := int(h.lane.out) < len(w.snap.Ports)
+		if known {
+			h.lane.mac = w.neighbor(int(h.lane.out), h.lane.hop, h.lane.v6)
+			known = h.lane.mac != nil
+		}
+		if !known && w.now < h.deadline {
+			continue
+		}
+		n := h.n
+		h.n = 0
+		w.hold.used -= n
+		for j := range n {
+			if !h.own[j] {
+				w.Counters.Held.sub(1)
+			}
+			if known {
+				w.leave(&h.frames[j], &h.lane, h.own[j])
+			} else {
+				w.forsake(&h.frames[j], h.own[j])
+			}
+		}
+	}
+}
+
+// NextDeadline is when the first of the frames that wait gives up, in nanoseconds; ok is false when none waits.
+func (w *Worker) NextDeadline() (ns int64, ok bool) {
+	for _, at := range w.early.deadline[:w.early.n] {
+		if !ok || at < ns {
+			ns, ok = at, true
+		}
+	}
+	for i := range w.hold.hops {
+		if h := &w.hold.hops[i]; h.n > 0 && (!ok || h.deadline < ns) {
+			ns, ok = h.deadline, true
+		}
+	}
+	return ns, ok
+}
+
+// Want asks control to make a next hop known.
+type Want struct {
+	Port int
+	Addr conntrack.Addr
+	V6   bool
+}

@@ -1,0 +1,49 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+)
+
+// lookup asks the connection table for all frames of the vector at once. An ICMP error is asked for by the packet it quotes, turned
+// round: the quoted packet went the other way, so its reverse is the tuple of the connection's packets that come the error's way.
+func (w *Worker) lookup(v *vector) {
+	for i := range v.n {
+		f, q := &v.frames[i], &v.queries[i]
+		q.Ref, q.Space = 0, 0
+		if v.lanes[i].verdict != Pending {
+			continue
+		}
+		ask(f, &q.Tuple)
+	}
+	w.table.Lookup(v.queries[:v.n])
+}
+
+// ask writes the tuple that f is to be looked up by into t; Space stays zero when f can belong to no connection.
+func ask(f *packet.Frame, t *conntrack.Tuple) {
+	t.V6 = f.Kind&packet.KindIPv6 != 0
+	switch {
+	case f.Kind&packet.KindTransport != 0 && balanced(f.Proto):
+		t.Src, t.Dst = addresses(f, f.L3)
+		t.Ports = uint32(f.SrcPort)<<16 | uint32(f.DstPort)
+		t.Space = uint32(f.Proto)
+	case f.Kind&packet.KindQuote != 0 && translatable(f) && balanced(f.QuoteProto):
+		t.Dst, t.Src = addresses(f, f.QuoteL3)
+		t.Ports = uint32(f.QuoteDst)<<16 | uint32(f.QuoteSrc)
+		t.Space = uint32(f.QuoteProto)
+	default:
+		t.Space = 0
+	}
+}
+
+// balanced are the protocols that services have.
+func balanced(proto uint8) bool { return proto == packet.ProtoTCP || proto == packet.ProtoUDP }
+
+// translatable are the ICMP errors that kernel IPVS translates: destination unreachable, source quench and time exceeded of ICMP, every
+// error of ICMPv6. Redirects and parameter problems are between neighbours and end here.
+func translatable(f *packet.Frame) bool {
+	if f.Proto == packet.ProtoICMPv6 {
+		return true
+	}
+	return f.ICMPType == icmpUnreachable || f.ICMPType == icmpSourceQuench || f.ICMPType == icmpTimeExceeded
+}

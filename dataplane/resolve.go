@@ -1,0 +1,81 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+	"weir/dataplane/route"
+)
+
+// resolve finds, by the destination that each packet is about to get, the port it leaves by and its next hop's MAC address. Nothing of
+// the packet has been changed yet, so what cannot leave is answered as it came.
+func (w *Worker) resolve(v *vector) {
+	for i := range v.n {
+		l := &v.lanes[i]
+		if l.verdict != Pending {
+			continue
+		}
+		f := &v.frames[i]
+		dst, v6 := v.tails[i].dst, f.Kind&packet.KindIPv6 != 0
+		if l.ref != 0 {
+			dst = w.destination(l.ref)
+		}
+		mtu, ok := w.nextHop(l, dst, v6, v.queries[i].Ports)
+		if !ok {
+			l.discard(DropNoRoute)
+			continue
+		}
+		if int(f.L3End-f.L3) > mtu && (v6 || f.Kind&packet.KindICMPError != 0 || be16(f.Chunk()[f.L3+6:])&dontFragment != 0) {
+			w.tooBig(v, i, mtu)
+		}
+	}
+}
+
+const dontFragment = 0x4000 // in the IPv4 header's word of flags and fragment offset
+
+// destination is where the packet goes once it is translated.
+func (w *Worker) destination(ref conntrack.Ref) conntrack.Addr {
+	if ref.V6() {
+		return w.table.Entry6(ref).NewDst
+	}
+	return conntrack.Addr{Lo: uint64(w.table.Entry4(ref).NewDst)}
+}
+
+// nextHop writes port, hop and, if known, MAC address towards dst into l and returns the link's MTU in bytes. It reports false where no
+// port of ours leads to dst.
+func (w *Worker) nextHop(l *lane, dst conntrack.Addr, v6 bool, flow uint32) (mtu int, ok bool) {
+	var e *route.Entry
+	if v6 {
+		e = w.snap.Routes.Lookup6(dst.Hi, dst.Lo)
+	} else {
+		e = w.snap.Routes.Lookup4(uint32(dst.Lo))
+	}
+	if e == nil || e.Kind != route.Unicast {
+		return 0, false
+	}
+	h := e.Hop(mix(dst.Hi, dst.Lo, uint64(flow)))
+	if h == nil || h.Port < 0 || h.Port >= len(w.snap.Ports) {
+		return 0, false
+	}
+	l.out, l.routeMTU, l.hop, l.v6 = int16(h.Port), uint16(min(h.MTU, 0xffff)), dst, v6
+	if h.Via.IsValid() {
+		l.hop, l.v6 = AddrOf(h.Via)
+	}
+	l.mac = w.neighbor(int(l.out), l.hop, l.v6)
+	return w.mtu(l), true
+}
+
+// mtu is that of the link in l, in bytes: the port's, or the route's if that is smaller.
+func (w *Worker) mtu(l *lane) int {
+	mtu := w.snap.Ports[l.out].MTU
+	if l.routeMTU != 0 && int(l.routeMTU) < mtu {
+		return int(l.routeMTU)
+	}
+	return mtu
+}
+
+func (w *Worker) neighbor(port int, hop conntrack.Addr, v6 bool) *[6]byte {
+	if v6 {
+		return w.snap.Neighbors.Lookup6(port, hop.Hi, hop.Lo)
+	}
+	return w.snap.Neighbors.Lookup4(port, uint32(hop.Lo))
+}

@@ -1,0 +1,90 @@
+package dataplane
+
+import (
+	"net/netip"
+
+	"weir/conntrack"
+	"weir/dataplane/route"
+	"weir/dataplane/sched"
+	"weir/dataplane/steer"
+)
+
+// Snapshot is all that workers know of the configuration, the health of servers, routes and neighbours at one moment. Control builds
+// it, publishes it by one pointer swap and never changes it again; a worker loads it once per vector, so no vector sees two.
+type Snapshot struct {
+	// read for every packet
+	Ports     []Port    // by port index
+	Backends  []Backend // by backend ID; IDs are stable from snapshot to snapshot, unused ones are zero
+	Routes    *route.Table
+	Neighbors *route.Neighbors
+
+	// read for new connections and oddities
+	Services *Services
+	Steer    *steer.Compiled         // what the XDP program knows, for ports without one
+	Local    map[netip.Addr]struct{} // the host's own addresses, VIPs aside; used where we answer in the host's place
+	Answers  Rate
+
+	// read by control
+	Generation uint64
+}
+
+// Port is what the stages know of a network device, or of one VLAN on it.
+type Port struct {
+	Name string
+	MAC  [6]byte
+	VLAN uint16 // identifier of the tag its traffic bears, 0: none
+
+	// Device is the index of the port whose queues move this one's frames: itself, or the first of those that share a device by VLAN.
+	Device int
+	Shared bool // other ports share the device
+	MTU    int  // of the IP packet, in bytes
+
+	// Filtered says that a steering program stands in front, so that only what is ours arrives. Otherwise steer asks the same
+	// questions in software.
+	Filtered  bool
+	Addresses []netip.Prefix
+}
+
+// Forward is how a packet gets from here to its server.
+type Forward uint8
+
+const (
+	ForwardNAT Forward = iota // destination rewritten; answers come back through us
+)
+
+// Backend is a real server of one service. Its identity within the service is (address, port, segment), and its ID stands for both.
+type Backend struct {
+	// read for every packet
+	Timeouts  *conntrack.Timeouts // of its service
+	Load      *sched.Load         // its connection counts, the same in every snapshot
+	Live      bool                // still configured; otherwise only old connections bear the ID
+	V6        bool
+	Forward   Forward
+	Port      uint16 // 0: the client's destination port
+	Service   uint32 // slot of its service in Services.All
+	Addr      conntrack.Addr
+	Upper     uint32 // connection thresholds, 0: none
+	Lower     uint32
+	ExpireNow bool   // expire_nodest_conn of its service: connections end with the server instead of falling silent
+	Weight    int32  // as configured; 0 drains
+	ReuseMode uint32 // conn_reuse_mode of its service
+}
+
+// Service is a virtual service: one (protocol, VIP, port or port range).
+type Service struct {
+	Name      string
+	Protocol  uint8
+	VIP       netip.Addr
+	Port      uint16
+	PortTo    uint16       // equal to Port unless a range; 0-65535 for port 0
+	Plan      *sched.Plan  // immutable, of this snapshot
+	State     *sched.State // cursor, shared by all snapshots
+	Dests     []uint32     // backend ID of each of the plan's destinations
+	SloppyTCP bool         // any TCP segment but a RST opens a connection, not only a SYN
+	OnePacket bool         // UDP: each packet is scheduled anew and leaves no entry
+}
+
+// Rate is a limit of events, in events a second; the burst is one second's worth. Zero refuses everything.
+type Rate struct {
+	PerSecond int
+}

@@ -1,0 +1,33 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+)
+
+// vector is the frames that go through the stages together, and what the stages have decided on each so far. Arrays of one stage's data
+// lie together, so that a stage's loop touches few cache lines.
+type vector struct {
+	n       int
+	port    int // all frames of a vector were received on one port
+	frames  [packet.VectorSize]packet.Frame
+	queries [packet.VectorSize]conntrack.Query
+	lanes   [packet.VectorSize]lane
+	tails   [packet.VectorSize]tail // of later fragments, which have no entry in their lane
+}
+
+// lane is what the stages decide on one frame.
+type lane struct {
+	verdict  Verdict       // written by the first stage that knows; later stages pass the frame over
+	drop     Drop          // valid with Dropped
+	ref      conntrack.Ref // entry whose rewrite applies, 0: a later fragment, see tails
+	out      int16         // index of the port to leave by; it and what follows are valid after resolve, while Pending
+	routeMTU uint16        // of the route, in bytes, 0: the port's
+	hop      conntrack.Addr
+	v6       bool     // family of hop
+	mac      *[6]byte // of the next hop, nil: unknown yet
+}
+
+func (l *lane) discard(d Drop) {
+	l.verdict, l.drop = Dropped, d
+}

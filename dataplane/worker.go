@@ -1,0 +1,162 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/driver"
+	"weir/dataplane/packet"
+)
+
+// Worker takes frames from one queue of every port through the stages and sends what comes of them. One goroutine drives it; nothing
+// in it is shared but what Engine says.
+//
+// The stages, each a loop over the vector, in the files of their names:
+//
+//	receive  parse  steer  lookup  schedule (misses only)  resolve  rewrite  transmit
+//
+// resolve stands before rewrite: a packet that cannot leave has not been touched yet, and the ICMP answer quotes it as it came.
+type Worker struct {
+	// read for every packet
+	id     int
+	engine *Engine
+	table  *conntrack.Table
+	pool   *packet.Pool
+	queues []driver.Queue // by port; nil where this worker has none
+	snap   *Snapshot      // of the current vector
+	now    int64          // nanoseconds, of the current vector
+	tick   conntrack.Tick // the same, coarse
+	v      vector
+	out    []outbox // by port
+
+	// Counters and Backends are written by the worker alone and read by anyone.
+	Counters Counters
+	Backends []BackendCounters // by backend ID
+
+	// used for few
+	descs   [packet.VectorSize]packet.Desc
+	conn    conntrack.Conn // scratch of schedule
+	own     packet.Frame   // scratch of answers and fragments
+	ended   [64]conntrack.Ended
+	hold    hold
+	early   early  // fragments that came before their first
+	ipID    uint16 // of the ICMP messages we make
+	pending bool   // a queue has something unfinished, or debt is left
+	scanned int64  // when scan last looked
+	debt    int64  // connections that are overdue to be looked at
+}
+
+// Round takes what has arrived on all queues through the stages once. now is the time in nanoseconds of the clock that drives
+// all timeouts; it never goes back. It reports how many frames were received.
+func (w *Worker) Round(now int64) int {
+	w.now, w.tick = now, conntrack.TickOf(now)
+	w.Counters.Rounds.add(1)
+	received := 0
+	for port, q := range w.queues {
+		if q == nil {
+			continue
+		}
+		if n := q.Receive(w.descs[:]); n > 0 {
+			received += n
+			w.process(port, w.descs[:n])
+		}
+	}
+	w.snap = w.engine.snapshot.Load()
+	if w.hold.used > 0 {
+		w.release()
+	}
+	if w.early.n > 0 {
+		w.review()
+	}
+	w.scan()
+	w.pending = w.debt > 0
+	for port, q := range w.queues {
+		if q == nil {
+			continue
+		}
+		w.flush(port)
+		if q.Flush() {
+			w.pending = true
+		}
+	}
+	w.table.Quiesce(w.id)
+	return received
+}
+
+// process takes one vector through the stages.
+func (w *Worker) process(port int, d []packet.Desc) {
+	w.snap = w.engine.snapshot.Load() // once per vector: no vector sees two configurations
+	v := &w.v
+	v.n, v.port = len(d), port
+	w.Counters.Vectors.add(1)
+	w.parse(v, d)
+	if !w.snap.Ports[port].Filtered {
+		w.steer(v)
+	}
+	w.lookup(v)
+	w.schedule(v)
+	w.resolve(v)
+	w.rewrite(v)
+	w.finish(v)
+}
+
+const (
+	// scanPeriod is the time in nanoseconds in which all connections are looked at once, so how late one may be to expire.
+	scanPeriod = 100_000_000
+	// scanSlice is the most connections that one round looks at: some 20 microseconds.
+	scanSlice = 1 << 14
+)
+
+// scan looks at as many connections as are due to be looked at since the last round, or pays a part of that if it is much.
+func (w *Worker) scan() {
+	all := int64(w.table.Used())
+	w.debt = min(w.debt+(all*min(w.now-w.scanned, scanPeriod)+scanPeriod-1)/scanPeriod, all)
+	w.scanned = w.now
+	slice := min(w.debt, scanSlice)
+	w.debt -= slice
+	if slice > 0 {
+		w.expire(int(slice))
+	}
+}
+
+// expire ends connections whose time is up and takes them out of their backends' accounts.
+func (w *Worker) expire(slice int) (more bool) {
+	n, more := w.table.Expire(w.id, w.tick, slice, w.ended[:])
+	for i := range w.ended[:n] {
+		w.account(&w.ended[i])
+	}
+	return more
+}
+
+// account takes an ended connection out of its backend's counts.
+func (w *Worker) account(e *conntrack.Ended) {
+	if b := w.backend(e.Backend); b.Load != nil {
+		b.Load.Unbind(e.State.Active(), b.Upper, b.Lower)
+	}
+}
+
+// backend is what the snapshot says of id. Another worker may already have a newer snapshot, with more backends, and have made
+// connections by it; then this worker takes the newer one, too.
+func (w *Worker) backend(id uint32) *Backend {
+	if id >= uint32(len(w.snap.Backends)) {
+		w.snap = w.engine.snapshot.Load()
+	}
+	return &w.snap.Backends[id]
+}
+
+// ExpireAll looks at every connection once. Replay calls it when its clock jumps; `weir run` relies on scan's slices.
+func (w *Worker) ExpireAll(now int64) {
+	w.now, w.tick = now, conntrack.TickOf(now)
+	w.snap = w.engine.snapshot.Load()
+	for w.expire(1 << 30) {
+	}
+	w.table.Quiesce(w.id)
+}
+
+// Holding is the number of frames that the worker holds between two rounds: those that wait for a neighbour, or for the first fragment of
+// their datagram.
+func (w *Worker) Holding() int { return w.hold.used + w.early.n }
+
+// Pending reports whether the last round left something unfinished in a queue, so that the worker must not sleep for long.
+func (w *Worker) Pending() bool { return w.pending }
+
+// Chunks is the size of the worker's frame memory.
+func (w *Worker) Chunks() int { return w.pool.Chunks() }
