@@ -1,0 +1,162 @@
+// Package bench measures weir. Its numbers mean something as ratios taken in one run on one machine.
+package bench
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"testing"
+
+	"weir/conntrack"
+	"weir/dataplane"
+	"weir/dataplane/driver"
+	"weir/dataplane/driver/mem"
+	"weir/dataplane/packet"
+	"weir/dataplane/packet/pkttest"
+	"weir/dataplane/route"
+	"weir/dataplane/sched"
+)
+
+var (
+	vip       = netip.MustParseAddr("198.18.9.9")
+	server    = netip.MustParseAddr("198.18.1.10")
+	wanMAC    = [6]byte{2, 0, 0, 0, 1, 1}
+	lanMAC    = [6]byte{2, 0, 0, 0, 1, 2}
+	routerMAC = [6]byte{2, 0, 0, 0, 1, 3}
+	serverMAC = [6]byte{2, 0, 0, 0, 1, 4}
+)
+
+// balancer is an engine of one worker with one UDP service over two ports whose frames never leave memory.
+type balancer struct {
+	engine *dataplane.Engine
+	worker *dataplane.Worker
+	ports  [2]*mem.Recycler
+	now    int64
+}
+
+func newBalancer(b *testing.B, conns int) *balancer {
+	b.Helper()
+	table, err := conntrack.New(conntrack.Options{Capacity: conns, Workers: 1, Secret: [2]uint64{1, 2}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { table.Close() })
+	load := new(sched.Load)
+	plan, err := sched.New("rr", 0, 1, []sched.Dest{{Load: load, Weight: 1, LastWeight: 1, Addr: server, Port: 5353}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	timeouts := conntrack.DefaultTimeouts()
+	addr, _ := dataplane.AddrOf(server)
+	x := &balancer{engine: dataplane.NewEngine(dataplane.Options{Table: table, MaxBackends: 16}), now: 1e9}
+	err = x.engine.Publish(&dataplane.Snapshot{
+		Ports: []dataplane.Port{
+			{Name: "wan", MAC: wanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24")}},
+			{Name: "lan", Device: 1, MAC: lanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.1.1/24")}},
+		},
+		Backends: []dataplane.Backend{{Timeouts: &timeouts, Load: load, Live: true, Port: 5353, Addr: addr, Weight: 1}},
+		Services: dataplane.NewServices([]dataplane.Service{{Protocol: packet.ProtoUDP, VIP: vip, Port: 53, PortTo: 53, Plan: plan,
+			State: new(sched.State), Dests: []uint32{0}}}),
+		Routes: route.NewTable([]route.Route{
+			{To: netip.MustParsePrefix("0.0.0.0/0"), Hops: []route.Hop{{Via: netip.MustParseAddr("198.18.0.2"), Port: 0, Weight: 1}}},
+			{To: netip.MustParsePrefix("198.18.0.0/24"), Hops: []route.Hop{{Port: 0, Weight: 1}}},
+			{To: netip.MustParsePrefix("198.18.1.0/24"), Hops: []route.Hop{{Port: 1, Weight: 1}}},
+		}),
+		Neighbors: route.NewNeighbors([]route.Neighbor{
+			{Port: 0, Addr: netip.MustParseAddr("198.18.0.2"), MAC: routerMAC, Valid: true},
+			{Port: 1, Addr: server, MAC: serverMAC, Valid: true},
+		}),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := packet.NewPool(make([]byte, 4096*2048), 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	x.ports = [2]*mem.Recycler{mem.NewRecycler(pool), mem.NewRecycler(pool)}
+	x.worker = x.engine.AddWorker(pool, []driver.Queue{x.ports[0], x.ports[1]})
+	return x
+}
+
+// client is the address and port of connection i. The two halves of the address always have the same sum, so that frames of
+// all connections have the same header checksum and a benchmark can turn one into another by writing six bytes.
+func client(i int) netip.AddrPort {
+	hi, lo := uint16(0x6440)+uint16(i>>15), uint16(0xfffe)-uint16(i>>15)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(hi >> 8), byte(hi), byte(lo >> 8), byte(lo)}), uint16(1024+i&0x7fff))
+}
+
+// frames of the connections as they arrive: 60 bytes, 64 with the frame check sequence that no driver shows.
+var (
+	request = pkttest.UDP(client(0), netip.AddrPortFrom(vip, 53)).Payload(make([]byte, 18)).Frame(routerMAC[:], wanMAC[:])
+	answer  = pkttest.UDP(netip.AddrPortFrom(server, 5353), client(0)).Payload(make([]byte, 18)).Frame(serverMAC[:], lanMAC[:])
+)
+
+// aim makes f a frame of connection i: address and port lie at these offsets.
+func aim(f []byte, addr, port, i int) []byte {
+	hi, lo, p := uint16(0x6440)+uint16(i>>15), uint16(0xfffe)-uint16(i>>15), uint16(1024+i&0x7fff)
+	binary.BigEndian.PutUint32(f[addr:], uint32(hi)<<16|uint32(lo))
+	binary.BigEndian.PutUint16(f[port:], p)
+	return f
+}
+
+func requestOf(i int) []byte { return aim(request, 26, 34, i) }
+func answerOf(i int) []byte  { return aim(answer, 30, 36, i) }
+
+// prepare puts a frame where the port's next Receive finds it.
+func (x *balancer) prepare(b *testing.B, port int, f []byte) {
+	if !x.ports[port].Prepare(f) {
+		b.Fatal("no room for a frame")
+	}
+}
+
+// round takes what was prepared through the worker.
+func (x *balancer) round() {
+	x.now += 1000
+	x.worker.Round(x.now)
+}
+
+const vector = 64
+
+// BenchmarkNAT is the whole pipeline for packets of established connections, each a random one of all, both directions in turn. What
+// preparing a frame costs is in it, a copy of 60 bytes and a random number; the yardstick pays for the same.
+func BenchmarkNAT(b *testing.B) {
+	for _, conns := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
+			x := newBalancer(b, conns)
+			for i := range conns {
+				x.prepare(b, 0, requestOf(i))
+				x.round()
+			}
+			if got := x.engine.Table.Len(); got != conns {
+				b.Fatalf("%d connections made of %d", got, conns)
+			}
+			before, _ := x.engine.Verdicts()
+			random := uint64(88172645463325252)
+			next := func() int {
+				random ^= random << 13
+				random ^= random >> 7
+				random ^= random << 17
+				h, _ := bits.Mul64(random, uint64(conns))
+				return int(h)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for n := 0; n < b.N; n += 2 * vector {
+				for range vector {
+					x.prepare(b, 0, requestOf(next()))
+					x.prepare(b, 1, answerOf(next()))
+				}
+				x.round()
+			}
+			b.StopTimer()
+			after, drops := x.engine.Verdicts()
+			done := after.Forwarded - before.Forwarded
+			if done != after.Received-before.Received {
+				b.Fatalf("%d forwarded of %d: %v", done, after.Received-before.Received, drops)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done), "ns/packet")
+		})
+	}
+}
