@@ -1,0 +1,199 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+func (d *decoder) checkServices(segments map[uint32]*Segment) {
+	c := d.config
+	names := map[string]*Service{}
+	vips := map[netip.Addr]*Service{}
+	for i := range c.Services {
+		for _, a := range c.Services[i].VIPs {
+			vips[a] = &c.Services[i]
+		}
+	}
+	for i := range c.Services {
+		s := &c.Services[i]
+		if s.Name != "" && s.Given("name") {
+			if first := names[s.Name]; first != nil {
+				d.errorf(s.Field("name"), s.Path+".name", "duplicate service name %s, first in line %d", quoted(s.Name), first.Field("name").Line)
+			} else {
+				names[s.Name] = s
+			}
+		}
+		if s.keys == nil {
+			continue // no mapping: said already
+		}
+		d.checkVIPs(s)
+		d.checkScheduling(s)
+		d.checkFullNAT(s, vips)
+		d.checkMasquerade(s)
+		for _, f := range connFields {
+			if s.Given(f.key) && s.Conntrack.Given(f.key) {
+				d.errorf(s.Field(f.key), join(s.Path, f.key), "is given in %s.conntrack, too: write one of them", s.Path)
+			}
+		}
+		d.checkBackends(s, segments)
+	}
+	d.checkIdentities()
+}
+
+func (d *decoder) checkVIPs(s *Service) {
+	one, many := s.Given("vip"), s.Given("vips")
+	switch {
+	case one && many:
+		d.errorf(s.Field("vips"), s.Path+".vips", "vip is given, too: write one of them")
+	case !one && !many:
+		d.errorf(s.Pos, s.Path, "vip is missing")
+	case many && len(s.VIPs) == 0 && !s.bad("vips"):
+		d.errorf(s.Field("vips"), s.Path+".vips", "is empty: at least one VIP is needed")
+	}
+	if one {
+		return
+	}
+	seen := map[netip.Addr]bool{}
+	for i, a := range s.VIPs {
+		if seen[a] {
+			pos, path := d.item(&s.Place, "vips", i)
+			d.errorf(pos, path, "duplicate VIP %s", a)
+		}
+		seen[a] = true
+	}
+}
+
+func (d *decoder) checkScheduling(s *Service) {
+	seen := map[string]bool{}
+	for i, flag := range s.Flags {
+		owner, _, _ := strings.Cut(flag, "-")
+		pos, path := d.item(&s.Place, "flags", i)
+		switch {
+		case s.Scheduler != "" && owner != s.Scheduler:
+			d.errorf(pos, path, "%s is a flag of scheduler %s, not of %s", flag, owner, s.Scheduler)
+		case seen[flag]:
+			d.errorf(pos, path, "duplicate flag %s", flag)
+		}
+		seen[flag] = true
+	}
+	if s.OnePacket && s.Protocol != "" && s.Protocol != "udp" {
+		d.errorf(s.Field("one_packet"), s.Path+".one_packet", "is for udp only, not for %s", s.Protocol)
+	}
+	if s.Port.Any() && s.Persistence == nil && !s.bad("persistence") {
+		d.errorf(s.Field("port"), s.Path+".port", "port 0 (every port) needs persistence, which keeps a client's connections together")
+	}
+}
+
+func (d *decoder) checkFullNAT(s *Service, vips map[netip.Addr]*Service) {
+	any := s.Forward == "fullnat"
+	var servers []netip.Addr // reached by fullnat
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		any = any || b.Forward == "fullnat"
+		if b.Forward == "fullnat" && b.Address.IsValid() {
+			servers = append(servers, b.Address)
+		}
+	}
+	f := s.FullNAT
+	switch {
+	case f == nil && !s.bad("fullnat") && (len(servers) > 0 || len(s.Backends) == 0) && any:
+		d.errorf(s.Field("forward"), s.Path, "fullnat is missing: forward: fullnat needs the addresses to send from")
+	case f != nil && !any && !s.bad("forward") && !anyBad(s.Backends, "forward"):
+		d.errorf(s.Field("fullnat"), s.Path+".fullnat", "is for forward: fullnat only")
+	}
+	if f == nil {
+		return
+	}
+	seen := map[netip.Addr]bool{}
+	for i, a := range f.Addresses {
+		pos, path := d.item(&f.Place, "addresses", i)
+		switch other := vips[a]; {
+		case other != nil:
+			d.errorf(pos, path, "%s is the VIP of %s: a fullnat address is used for nothing else", a, other.Path)
+		case slices.Contains(servers, a):
+			d.errorf(pos, path, "%s is a backend of this service", a)
+		case seen[a]:
+			d.errorf(pos, path, "duplicate address %s", a)
+		}
+		seen[a] = true
+	}
+	if len(f.Addresses) == 0 || f.bad("addresses") {
+		return
+	}
+	for _, a := range servers {
+		if !slices.ContainsFunc(f.Addresses, func(x netip.Addr) bool { return x.Is4() == a.Is4() }) {
+			d.errorf(f.Field("addresses"), f.Path+".addresses", "no %s address, but backend %s needs one", family(a), a)
+			return
+		}
+	}
+}
+
+func (d *decoder) checkMasquerade(s *Service) {
+	if s.Masquerade.Mode == "never" || s.Masquerade.Mode == "" || s.bad("forward") || anyBad(s.Backends, "forward") {
+		return
+	}
+	nat := len(s.Backends) == 0 && s.Forward == "nat"
+	for i := range s.Backends {
+		nat = nat || s.Backends[i].Forward == "nat"
+	}
+	if !nat {
+		d.errorf(s.Field("masquerade"), s.Path+".masquerade", "is for forward: nat only")
+	}
+}
+
+func anyBad(all []Backend, key string) bool {
+	return slices.ContainsFunc(all, func(b Backend) bool { return b.bad(key) })
+}
+
+// claim is a service's hold on ports of a VIP.
+type claim struct {
+	service *Service
+	vip     netip.Addr
+	index   int // of the VIP
+}
+
+// checkIdentities finds services that claim the same port of a VIP. Every port (port 0) stands aside for the others, as in IPVS, so it
+// collides only with another such.
+func (d *decoder) checkIdentities() {
+	type key struct {
+		protocol string
+		vip      netip.Addr
+		any      bool
+	}
+	granted := map[key][]claim{} // in the order of ports; none overlaps with another
+	for i := range d.config.Services {
+		s := &d.config.Services[i]
+		if s.Protocol == "" || s.Port == (PortRange{}) {
+			continue
+		}
+		for n, vip := range s.VIPs {
+			if slices.Contains(s.VIPs[:n], vip) {
+				continue // stands twice in the service: said already
+			}
+			k, x := key{s.Protocol, vip, s.Port.Any()}, claim{s, vip, n}
+			all := granted[k]
+			// The first of those that end at our beginning or later is the only one that may overlap and begin before us.
+			at, _ := slices.BinarySearchFunc(all, s.Port.From, func(c claim, from uint16) int { return int(c.service.Port.To) - int(from) })
+			if at < len(all) && all[at].service.Port.overlaps(s.Port) {
+				d.collide(all[at], x)
+				continue
+			}
+			granted[k] = slices.Insert(all, at, x)
+		}
+	}
+}
+
+// collide tells of b, which claims what a has.
+func (d *decoder) collide(a, b claim) {
+	pos, path := d.item(&b.service.Place, "vips", b.index)
+	if b.service.Given("vip") {
+		pos, path = b.service.Field("vip"), b.service.Path+".vip"
+	}
+	what := "is"
+	if a.service.Port != b.service.Port {
+		what = "overlaps with port " + a.service.Port.String() + " of"
+	}
+	d.errorf(pos, path, "%s %s port %s %s %s already (%s, line %d)", b.service.Protocol, b.vip, b.service.Port, what, a.service.Path,
+		printable(a.service.Name), a.service.Pos.Line)
+}

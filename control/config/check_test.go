@@ -1,0 +1,157 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestChecks gives one mistake at a time to a configuration that is right otherwise, and demands that exactly this be told. The broken
+// files of testdata hold the same rules to standing together.
+func TestChecks(t *testing.T) {
+	const (
+		wan = "{name: wan, interface: eth1}"
+		web = "{name: web, vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10}]}"
+	)
+	for _, x := range []struct{ name, text, want string }{
+		{"version 2", "version: 2\nports: [" + wan + "]", "version: must be 1, not 2"},
+		{"no version", "ports: [" + wan + "]", "version is missing"},
+		{"no ports", "version: 1", "ports is missing"},
+		{"empty ports", "version: 1\nports: []", "ports: is empty: at least one port is needed"},
+		{"queues as a number", ports("{name: wan, interface: eth1, queues: 4}"), `ports[0].queues: must be all or a list such as "0-3": is 4 a number of queues, or the queue "4"?`},
+		{"queues twice", ports(`{name: wan, interface: eth1, queues: "0-3,2"}`), `ports[0].queues: 2 stands twice in "0-3,2"`},
+		{"XDP mode without XDP", ports("{name: wan, interface: eth1, driver: af_packet, xdp_mode: native}"), "warning: ports[0].xdp_mode: has no effect with driver af_packet"},
+		{"one device, two sets of queues", ports(`{name: a, interface: eth1, queues: "0-3"}, {name: b, interface: eth1, vlan: 5}`), "ports[1].queues: must be as in ports[0]"},
+		{"port address twice", ports("{name: a, interface: eth1, addresses: [198.18.0.1/24, 198.18.0.1/16]}"), "ports[0].addresses[1]: duplicate address 198.18.0.1"},
+		{"MTU below IPv4's", ports("{name: wan, interface: eth1, mtu: 575}"), "ports[0].mtu: must be 576 to 3500, not 575"},
+		{"MTU of IPv6", ports(`{name: wan, interface: eth1, mtu: 1279, addresses: ["2001:db8::1/64"]}`), "ports[0].mtu: must be at least 1280"},
+		{"mem without MAC", ports("{name: wan, driver: mem, addresses: [198.18.0.1/24]}"), "ports[0]: mac is missing: driver mem needs it"},
+		{"interface name too long", ports("{name: wan, interface: abcdefghijklmnop}"), "ports[0].interface: must be 1 to 15 bytes long, not 16"},
+		{"name with a space", ports(`{name: "my wan", interface: eth1}`), "ports[0].name: must not contain spaces"},
+		{"zero workers", "version: 1\nengine: {workers: 0}\nports: [" + wan + "]", "engine.workers: must be 1 to 256, not 0"},
+		{"workers without CPUs", "version: 1\nengine: {workers: {}}\nports: [" + wan + "]", "engine.workers: cpus is missing"},
+		{"more workers than can be", "version: 1\nengine: {workers: {cpus: 0-256}}\nports: [" + wan + "]", "engine.workers: there can be 256 workers, not 257"},
+		{"backwards CPUs", "version: 1\nengine: {workers: {cpus: 5-2}}\nports: [" + wan + "]", `engine.workers.cpus: the range "5-2" ends before it begins`},
+		{"neighbor twice", ports(wan) + "neighbors: [{address: 198.18.0.2, mac: 02:00:00:00:00:01, port: wan}, {address: 198.18.0.2, mac: 02:00:00:00:00:02, port: wan}]",
+			"neighbors[1].address: duplicate neighbor 198.18.0.2 on port wan, first in line 3"},
+		{"neighbor without port", ports(wan) + "neighbors: [{address: 198.18.0.2, mac: 02:00:00:00:00:01}]", "neighbors[0]: port is missing"},
+		{"zero MAC", ports(wan) + "neighbors: [{address: 198.18.0.2, mac: 00:00:00:00:00:00, port: wan}]", "neighbors[0].mac: a MAC address cannot be zero"},
+		{"broadcast VIP", services("{vip: 255.255.255.255, port: 80, backends: [{address: 198.18.1.10}]}"), "services[0].vip: a VIP cannot be the broadcast address"},
+		{"no VIP", services("{vips: [], port: 80, backends: [{address: 198.18.1.10}]}"), "services[0].vips: is empty"},
+		{"service twice", services(web + ", {name: web2, vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10}]}"),
+			"services[1].vip: tcp 198.18.9.9 port 80 is services[0] already (web, line 3)"},
+		{"every port twice", services("{vip: 198.18.9.9, port: 0, persistence: {}, backends: [{address: 198.18.1.10}]}, {vip: 198.18.9.9, port: 0, persistence: {}, name: b, backends: [{address: 198.18.1.10}]}"),
+			"services[1].vip: tcp 198.18.9.9 port 0 is services[0] already"},
+		{"range from 0", services("{vip: 198.18.9.9, port: 0-80, backends: [{address: 198.18.1.10}]}"), `services[0].port: ports are 1 to 65535, not "0-80"`},
+		{"port too high", services("{vip: 198.18.9.9, port: 65536, backends: [{address: 198.18.1.10}]}"), `services[0].port: ports are 1 to 65535, not "65536"`},
+		{"SCTP once", services("{vip: 198.18.9.9, port: 80, protocol: sctp, one_packet: true, backends: [{address: 198.18.1.10}]}"), "services[0].one_packet: is for udp only, not for sctp"},
+		{"both conntracks", services("{vip: 198.18.9.9, port: 80, sloppy_tcp: true, conntrack: {sloppy_tcp: true}, backends: [{address: 198.18.1.10}]}"),
+			"services[0].sloppy_tcp: is given in services[0].conntrack, too"},
+		{"max_connections of a service", services("{vip: 198.18.9.9, port: 80, conntrack: {max_connections: 5}, backends: [{address: 198.18.1.10}]}"), "services[0].conntrack.max_connections: unknown key"},
+		{"tunnel to another port", services("{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10, forward: gue, port: 81}]}"), "services[0].backends[0].port: must be the service's port 80"},
+		{"fullnat of one backend", services("{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10, forward: fullnat}]}"), "services[0]: fullnat is missing"},
+		{"fullnat without backends", services("{vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.9.9]}, backends: [{address: 198.18.1.10}]}"),
+			"services[0].fullnat.addresses[0]: 198.18.9.9 is the VIP of services[0]"},
+		{"FDB holds the gateway", ports(wan) + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, fdb: [{mac: 02:00:00:00:50:01, vtep: 192.0.2.2}], gateway: {address: 172.16.1.1/24, mac: 02:00:00:00:50:01}}]}",
+			"vxlan.segments[0].fdb[0].mac: this is the gateway's address"},
+		{"FDB points at us", ports(wan) + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, fdb: [{mac: 02:00:00:00:50:01, vtep: 192.0.2.1}]}]}",
+			"vxlan.segments[0].fdb[0].vtep: 192.0.2.1 is our own VTEP"},
+		{"max_connections too many", ports(wan) + "conntrack: {max_connections: 67108865}", "conntrack.max_connections: must be 1024 to 67108864, not 67108865"},
+		{"too many answers", ports(wan) + "limits: {answers: 1000001/s}", `limits.answers: must be 0/s to 1000000/s, not "1000001/s"`},
+		{"answers a minute", ports(wan) + "limits: {answers: 60/m}", `limits.answers: must be a rate such as 1000/s, not "60/m"`},
+		{"negative grace", ports(wan) + "grace: -1s", `grace: must be 0s to 10m, not "-1s"`},
+		{"token without HTTP", ports(wan) + "admin: {token_file: /etc/weir/token}", "warning: admin.token_file: has no effect without admin.http"},
+		{"HTTP without port", ports(wan) + "admin: {http: 127.0.0.1}", `admin.http: must be an address with a port such as 127.0.0.1:9180, not "127.0.0.1"`},
+		{"socket too long", ports(wan) + "admin: {socket: /" + strings.Repeat("x", 107) + "}", "admin.socket: must be 1 to 107 bytes long, not 108"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			_, diags := Parse("f", []byte(x.text))
+			if len(diags) != 1 {
+				t.Fatalf("%d diagnostics, want one with %s:\n%v", len(diags), x.want, Errors(diags))
+			}
+			want := x.want
+			if !strings.HasPrefix(want, "warning: ") {
+				want = "error: " + want
+			}
+			if !strings.Contains(diags[0].String(), ": "+want) {
+				t.Errorf("got  %s\nwant %s", diags[0], want)
+			}
+		})
+	}
+}
+
+// TestBounds holds the ends of every range to being within it.
+func TestBounds(t *testing.T) {
+	for _, text := range []string{
+		ports(`{name: a, interface: abcdefghijklmno, mtu: 576, vlan: 4094}`),
+		ports(`{name: a, interface: eth1, mtu: 3500}`),
+		ports(`{name: a, interface: eth1, mtu: 1280, addresses: ["2001:db8::1/64"]}`),
+		ports("{name: a, interface: eth1}") + "conntrack: {max_connections: 1024, timeouts: {udp: 1s, tcp_none: 744h}, conn_reuse_mode: 3}\ngrace: 0s\nlimits: {answers: 0/s}",
+		ports("{name: a, interface: eth1}") + "conntrack: {max_connections: 67108864, conn_reuse_mode: 0}\ngrace: 10m\nlimits: {answers: 1000000/s}",
+		ports("{name: a, interface: eth1}") + "vxlan: {port: 65535, segments: [{vni: 1, vtep: 192.0.2.1}, {vni: 16777215, vtep: 192.0.2.1}]}",
+		services("{vip: 198.18.9.9, port: 1-65535, backends: [{address: 198.18.1.10, weight: 65535, lower_threshold: 2147483647, upper_threshold: 2147483647}, {address: 198.18.1.11, weight: 0}]}"),
+		"version: 1\nengine: {workers: 256}\n" + strings.TrimPrefix(ports("{name: a, interface: eth1}"), "version: 1\n"),
+	} {
+		if _, diags := Parse("f", []byte(text)); len(diags) > 0 {
+			t.Errorf("%s\n%v", text, Errors(diags))
+		}
+	}
+}
+
+func ports(list string) string { return "version: 1\nports: [" + list + "]\n" }
+
+func services(list string) string {
+	return ports("{name: wan, interface: eth1}") + "services: [" + list + "]\n"
+}
+
+// TestOverlapAgreesWithTwin compares which services are refused with a twin that marks every port in a table.
+func TestOverlapAgreesWithTwin(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		type owner struct {
+			vip, protocol string
+			port          int
+		}
+		owners := map[owner]bool{}
+		want := map[int]bool{}
+		var list []string
+		for i := range rapid.IntRange(1, 12).Draw(t, "services") {
+			vip := rapid.SampledFrom([]string{"198.18.9.1", "198.18.9.2"}).Draw(t, "vip")
+			protocol := rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "protocol")
+			from := rapid.IntRange(0, 40).Draw(t, "from")
+			to := from
+			if from > 0 && rapid.Bool().Draw(t, "range") {
+				to = rapid.IntRange(from, 40).Draw(t, "to")
+			}
+			list = append(list, fmt.Sprintf("{name: s%d, vip: %s, protocol: %s, port: %d-%[4]d, persistence: {}, backends: [{address: 198.18.1.10}]}", i, vip, protocol, from))
+			if to == from {
+				list[i] = strings.Replace(list[i], fmt.Sprintf("port: %d-%d", from, from), fmt.Sprintf("port: %d", from), 1)
+			} else {
+				list[i] = strings.Replace(list[i], fmt.Sprintf("port: %d-%d", from, from), fmt.Sprintf("port: %d-%d", from, to), 1)
+			}
+			for port := from; port <= to; port++ { // port 0 is itself alone here, which is what it collides with
+				want[i] = want[i] || owners[owner{vip, protocol, port}]
+			}
+			if !want[i] {
+				for port := from; port <= to; port++ {
+					owners[owner{vip, protocol, port}] = true
+				}
+			}
+		}
+		_, diags := Parse("f", []byte(services(strings.Join(list, ",\n"))))
+		got := map[int]bool{}
+		for _, d := range diags {
+			var i int
+			if _, err := fmt.Sscanf(d.Path, "services[%d].vip", &i); err != nil || got[i] {
+				t.Fatalf("unexpected: %v", d)
+			}
+			got[i] = true
+		}
+		for i := range list {
+			if got[i] != want[i] {
+				t.Errorf("services[%d]: refused %t, want %t\n%s", i, got[i], want[i], strings.Join(list, "\n"))
+			}
+		}
+	})
+}

@@ -1,0 +1,188 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+)
+
+// Diff is what a reload changes.
+type Diff struct {
+	Added, Removed, Changed []string     // services, by identity: "tcp 198.18.9.9:80"
+	Sections                []string     // other parts that changed and can be reloaded: routes, limits, ...
+	Restart                 []string     // keys that changed and need a restart: the reload must be refused
+	Refusals                []Diagnostic // the same at their place in the new configuration
+}
+
+// String is what the log tells of a reload: "services +1 -0 ~2".
+func (d Diff) String() string {
+	return fmt.Sprintf("services +%d -%d ~%d", len(d.Added), len(d.Removed), len(d.Changed))
+}
+
+// Empty reports whether nothing changed.
+func (d Diff) Empty() bool {
+	return len(d.Added)+len(d.Removed)+len(d.Changed)+len(d.Sections)+len(d.Restart) == 0
+}
+
+// Compare tells what changes from one valid configuration to the next. Services go by their identity, one for each VIP: a service that
+// gets a second VIP is one added. A name is a label, so a new name is a change.
+func Compare(old, next *Config) (d Diff) {
+	before, after := identities(old), identities(next)
+	for _, id := range after.order {
+		if was, ok := before.service[id]; !ok {
+			d.Added = append(d.Added, id)
+		} else if !same(was, after.service[id]) {
+			d.Changed = append(d.Changed, id)
+		}
+	}
+	for _, id := range before.order {
+		if _, ok := after.service[id]; !ok {
+			d.Removed = append(d.Removed, id)
+		}
+	}
+	for _, x := range []struct {
+		name      string
+		old, next any
+	}{
+		{"ports", reloadable(old.Ports), reloadable(next.Ports)},
+		{"routes", old.Routes, next.Routes},
+		{"neighbors", old.Neighbors, next.Neighbors},
+		{"limits", old.Limits, next.Limits},
+		{"vxlan", old.VXLAN, next.VXLAN},
+		{"admin", Admin{HTTP: old.Admin.HTTP, TokenFile: old.Admin.TokenFile}, Admin{HTTP: next.Admin.HTTP, TokenFile: next.Admin.TokenFile}},
+		{"bind_vips", old.BindVIPs, next.BindVIPs},
+		{"grace", old.Grace, next.Grace},
+	} {
+		if !same(x.old, x.next) {
+			d.Sections = append(d.Sections, x.name)
+		}
+	}
+	d.Refusals = restarts(old, next)
+	for _, r := range d.Refusals {
+		d.Restart = append(d.Restart, r.Path)
+	}
+	return d
+}
+
+// RestartFields are the keys that differ between old and next and need a restart, such as ports[0].queues.
+func RestartFields(old, next *Config) []string { return Compare(old, next).Restart }
+
+// restarts finds what cannot be changed while workers run: how many there are and how they wait, their queues, the table's size, the
+// socket. Ports go by their number, which is what the data path knows them by.
+func restarts(old, next *Config) (diags []Diagnostic) {
+	tell := func(place *Place, path, key string, was, is any) {
+		if !same(was, is) {
+			diags = append(diags, next.Errorf(place.Field(key), join(path, key), "a change needs a restart: it is %v in the running configuration, %v here",
+				was, is))
+		}
+	}
+	tell(&next.Engine.Place, "engine", "workers", old.Engine.Workers, next.Engine.Workers)
+	tell(&next.Engine.Place, "engine", "wait", old.Engine.Wait, next.Engine.Wait)
+	if was, is := len(old.Ports), len(next.Ports); was != is {
+		diags = append(diags, next.Errorf(next.Field("ports"), "ports", "a change of their number needs a restart: %d in the running configuration, %d here", was, is))
+	}
+	for i := range min(len(old.Ports), len(next.Ports)) {
+		was, is := &old.Ports[i], &next.Ports[i]
+		tell(&is.Place, is.Path, "name", was.Name, is.Name)
+		tell(&is.Place, is.Path, "driver", was.Driver, is.Driver)
+		tell(&is.Place, is.Path, "interface", was.Interface, is.Interface)
+		tell(&is.Place, is.Path, "xdp_mode", was.XDPMode, is.XDPMode)
+		tell(&is.Place, is.Path, "queues", was.Queues, is.Queues)
+	}
+	tell(&next.Conntrack.Place, "conntrack", "max_connections", old.Conntrack.MaxConnections, next.Conntrack.MaxConnections)
+	tell(&next.Admin.Place, "admin", "socket", old.Admin.Socket, next.Admin.Socket)
+	return diags
+}
+
+// String is workers as they are written.
+func (w Workers) String() string {
+	switch {
+	case len(w.CPUs) > 0:
+		return fmt.Sprintf("{cpus: %q}", listing(w.CPUs))
+	case w.Count > 0:
+		return fmt.Sprint(w.Count)
+	}
+	return "auto"
+}
+
+// String is queues as they are written.
+func (q Queues) String() string {
+	if q.All {
+		return "all"
+	}
+	return fmt.Sprintf("%q", listing(q.List))
+}
+
+// reloadable are ports less what needs a restart.
+func reloadable(ports []Port) []Port {
+	ports = slices.Clone(ports)
+	for i := range ports {
+		p := &ports[i]
+		p.Name, p.Driver, p.Interface, p.XDPMode, p.Queues = "", "", "", "", Queues{}
+	}
+	return ports
+}
+
+// identified are services by identity.
+type identified struct {
+	service map[string]Service // each as it is for its one VIP
+	order   []string           // of the file
+}
+
+func identities(c *Config) identified {
+	all := identified{service: map[string]Service{}}
+	for _, s := range c.Services {
+		vips, backends := s.VIPs, s.Backends
+		for _, vip := range vips {
+			s.VIPs, s.Backends = []netip.Addr{vip}, nil
+			for _, b := range backends {
+				if b.Serves(vip) {
+					s.Backends = append(s.Backends, b)
+				}
+			}
+			s.Conntrack.MaxConnections = 0 // no service's own
+			id := s.Protocol + " " + hostPort(vip, s.Port)
+			all.service[id] = s
+			all.order = append(all.order, id)
+		}
+	}
+	return all
+}
+
+// same compares configuration by value, wherever it stands in the file. An empty list is the same as none.
+func same(a, b any) bool { return equal(reflect.ValueOf(a), reflect.ValueOf(b)) }
+
+func equal(a, b reflect.Value) bool {
+	switch a.Kind() {
+	case reflect.Struct:
+		if a.Type() == reflect.TypeFor[Place]() {
+			return true
+		}
+		if a.Type().PkgPath() == "net/netip" {
+			return a.Equal(b)
+		}
+		for i := range a.NumField() {
+			if !equal(a.Field(i), b.Field(i)) {
+				return false
+			}
+		}
+		return true
+	case reflect.Slice:
+		if a.Len() != b.Len() {
+			return false
+		}
+		for i := range a.Len() {
+			if !equal(a.Index(i), b.Index(i)) {
+				return false
+			}
+		}
+		return true
+	case reflect.Pointer:
+		if a.IsNil() || b.IsNil() {
+			return a.IsNil() == b.IsNil()
+		}
+		return equal(a.Elem(), b.Elem())
+	}
+	return a.Equal(b)
+}

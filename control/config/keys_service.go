@@ -1,0 +1,198 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var serviceTable = table[Service]{"services[]", append([]field[Service]{
+	{"name", func(d *decoder, v value, s *Service) { d.name(v, &s.Name) }},
+	{"vip", func(d *decoder, v value, s *Service) { decodeVIPs(d, v, s, false) }},
+	{"vips", func(d *decoder, v value, s *Service) { decodeVIPs(d, v, s, true) }},
+	{"port", func(d *decoder, v value, s *Service) { d.ports(v, &s.Port, true) }},
+	{"protocol", func(d *decoder, v value, s *Service) { d.enum(v, &s.Protocol, "protocol", Protocols) }},
+	{"scheduler", func(d *decoder, v value, s *Service) { d.enum(v, &s.Scheduler, "scheduler", Schedulers) }},
+	{"flags", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Flags, decodeFlag) }},
+	{"forward", func(d *decoder, v value, s *Service) { d.enum(v, &s.Forward, "way to forward", Forwards) }},
+	{"one_packet", func(d *decoder, v value, s *Service) { d.boolean(v, &s.OnePacket) }},
+	{"persistence", func(d *decoder, v value, s *Service) { s.Persistence = decodePersistence(d, v) }},
+	{"fullnat", func(d *decoder, v value, s *Service) { s.FullNAT = decodeFullNAT(d, v) }},
+	{"masquerade", func(d *decoder, v value, s *Service) { decodeMasquerade(d, v, &s.Masquerade) }},
+	{"conntrack", func(d *decoder, v value, s *Service) {
+		decodeMapping(d, v, &s.Conntrack, &s.Conntrack.Place, &serviceConntrackTable)
+	}},
+	{"backends", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Backends, decodeBackend) }},
+}, connFieldsOf(func(s *Service) *Conntrack { return &s.Conntrack })...)}
+
+// connFieldsOf are connFields as keys of what has a Conntrack.
+func connFieldsOf[T any](of func(*T) *Conntrack) (fields []field[T]) {
+	for _, f := range connFields {
+		fields = append(fields, field[T]{f.key, func(d *decoder, v value, to *T) { f.set(d, v, of(to)) }})
+	}
+	return fields
+}
+
+// serviceConntrackTable lets a service give the same keys in a section of the same name, for whoever copies the global one.
+var serviceConntrackTable = table[Conntrack]{"services[].conntrack", connFields}
+
+func decodeService(d *decoder, v value, s *Service) bool {
+	*s = Service{Protocol: "tcp", Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, Conntrack: d.config.Conntrack}
+	s.Conntrack.Place = Place{} // the service's own section, if it has one
+	if !decodeMapping(d, v, s, &s.Place, &serviceTable) {
+		return true
+	}
+	d.require(&s.Place, "port")
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if !b.Given("forward") {
+			b.Forward = s.Forward
+		}
+		if b.Port == 0 && !b.bad("port") && s.Port.Single() {
+			b.Port = s.Port.From // the client's port is the service's, whichever of the two was meant
+		}
+		if !b.Given("tunnel_port") && b.Forward == "gue" {
+			b.TunnelPort = 6080 // as IANA has it for GUE
+		}
+		if !b.Given("name") && b.Address.IsValid() {
+			b.Name = b.identity()
+		}
+	}
+	if !s.Given("name") && len(s.VIPs) > 0 && s.Port != (PortRange{}) {
+		s.Name = s.Protocol + "-" + hostPort(s.VIPs[0], s.Port)
+	}
+	return true
+}
+
+// hostPort is an address with its port or ports, in the usual form: 198.18.9.9:80, [2001:db8::1]:8000-8010.
+func hostPort(a netip.Addr, p PortRange) string { return net.JoinHostPort(a.String(), p.String()) }
+
+// String is the range as it is written: 80, 8000-8010, or 0 for every port.
+func (p PortRange) String() string {
+	switch {
+	case p.From == 0:
+		return "0"
+	case p.From == p.To:
+		return strconv.Itoa(int(p.From))
+	}
+	return fmt.Sprintf("%d-%d", p.From, p.To)
+}
+
+// identity tells backends of one service apart.
+func (b *Backend) identity() string {
+	id := netip.AddrPortFrom(b.Address, b.Port).String()
+	if b.VNI != 0 {
+		id += "@" + strconv.Itoa(int(b.VNI))
+	}
+	return id
+}
+
+// decodeVIPs takes one VIP or a list of them. Both keys at once are the check's matter.
+func decodeVIPs(d *decoder, v value, s *Service, list bool) {
+	vip := func(d *decoder, v value, a *netip.Addr) bool {
+		if !d.unicast(v, a, "a VIP") {
+			return false
+		}
+		if a.Is6() && a.IsLinkLocalUnicast() {
+			d.errorf(v.pos(), v.path, "a VIP cannot be a link-local address: %s", a)
+			return false
+		}
+		return true
+	}
+	if list {
+		decodeList(d, v, &s.VIPs, vip)
+		return
+	}
+	if v.node.Kind == yaml.SequenceNode {
+		d.errorf(v.pos(), v.path, "must be one address: write a list of them as vips")
+		return
+	}
+	var a netip.Addr
+	if vip(d, v, &a) {
+		s.VIPs = append(s.VIPs, a)
+	}
+}
+
+func decodeFlag(d *decoder, v value, flag *string) bool {
+	d.enum(v, flag, "flag", SchedulerFlags)
+	return *flag != ""
+}
+
+var persistenceTable = table[Persistence]{"services[].persistence", []field[Persistence]{
+	{"timeout", func(d *decoder, v value, p *Persistence) { d.duration(v, &p.Timeout, time.Second, longest) }},
+	{"prefix", func(d *decoder, v value, p *Persistence) { integer(d, v, &p.Prefix, 1, 32) }},
+	{"prefix6", func(d *decoder, v value, p *Persistence) { integer(d, v, &p.Prefix6, 1, 128) }},
+}}
+
+func decodePersistence(d *decoder, v value) *Persistence {
+	if isNull(v.node) {
+		return nil
+	}
+	p := &Persistence{Timeout: 300 * time.Second, Prefix: 32, Prefix6: 128}
+	decodeMapping(d, v, p, &p.Place, &persistenceTable)
+	return p
+}
+
+var fullNATTable = table[FullNAT]{"services[].fullnat", []field[FullNAT]{
+	{"addresses", func(d *decoder, v value, f *FullNAT) {
+		decodeList(d, v, &f.Addresses, func(d *decoder, v value, a *netip.Addr) bool { return d.unicast(v, a, "a fullnat address") })
+	}},
+	{"ports", func(d *decoder, v value, f *FullNAT) { d.ports(v, &f.Ports, false) }},
+	{"client_address", func(d *decoder, v value, f *FullNAT) {
+		d.enum(v, &f.ClientAddress, "way to pass on the client's address", ClientAddresses)
+	}},
+}}
+
+func decodeFullNAT(d *decoder, v value) *FullNAT {
+	if isNull(v.node) {
+		return nil
+	}
+	f := &FullNAT{Ports: PortRange{32768, 60999}, ClientAddress: "none"}
+	if decodeMapping(d, v, f, &f.Place, &fullNATTable) && len(f.Addresses) == 0 && !f.bad("addresses") {
+		d.errorf(f.Pos, f.Path, "addresses is missing")
+	}
+	return f
+}
+
+var masqueradeTable = table[Masquerade]{"services[].masquerade", []field[Masquerade]{
+	{"except", func(d *decoder, v value, m *Masquerade) {
+		decodeList(d, v, &m.Except, func(d *decoder, v value, p *netip.Prefix) bool { return d.prefix(v, p, false) })
+	}},
+}}
+
+func decodeMasquerade(d *decoder, v value, m *Masquerade) {
+	if v.node.Kind != yaml.MappingNode {
+		d.enum(v, &m.Mode, "masquerade", Masquerades[:3])
+		return
+	}
+	m.Mode = "except"
+	before := d.errors
+	if decodeMapping(d, v, m, nil, &masqueradeTable); len(m.Except) == 0 && d.errors == before {
+		d.errorf(v.pos(), v.path, "except is missing: masquerade without exception is written always")
+	}
+}
+
+var backendTable = table[Backend]{"services[].backends[]", []field[Backend]{
+	{"name", func(d *decoder, v value, b *Backend) { d.name(v, &b.Name) }},
+	{"address", func(d *decoder, v value, b *Backend) { d.unicast(v, &b.Address, "a backend") }},
+	{"port", func(d *decoder, v value, b *Backend) { integer(d, v, &b.Port, 0, 65535) }},
+	{"weight", func(d *decoder, v value, b *Backend) { integer(d, v, &b.Weight, 0, 65535) }},
+	{"upper_threshold", func(d *decoder, v value, b *Backend) { integer(d, v, &b.UpperThreshold, 0, math.MaxInt32) }},
+	{"lower_threshold", func(d *decoder, v value, b *Backend) { integer(d, v, &b.LowerThreshold, 0, math.MaxInt32) }},
+	{"forward", func(d *decoder, v value, b *Backend) { d.enum(v, &b.Forward, "way to forward", Forwards) }},
+	{"tunnel_port", func(d *decoder, v value, b *Backend) { integer(d, v, &b.TunnelPort, 1, 65535) }},
+	{"vni", func(d *decoder, v value, b *Backend) { integer(d, v, &b.VNI, 1, maxVNI) }},
+}}
+
+func decodeBackend(d *decoder, v value, b *Backend) bool {
+	*b = Backend{Weight: 1}
+	if decodeMapping(d, v, b, &b.Place, &backendTable) {
+		d.require(&b.Place, "address")
+	}
+	return true
+}

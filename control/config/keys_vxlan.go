@@ -1,0 +1,109 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// maxVNI is the largest VXLAN network identifier, of 24 bits (RFC 7348 section 5).
+const maxVNI = 1<<24 - 1
+
+var vxlanTable = table[VXLAN]{"vxlan", []field[VXLAN]{
+	{"port", func(d *decoder, v value, x *VXLAN) { integer(d, v, &x.Port, 1, 65535) }},
+	{"source_ports", func(d *decoder, v value, x *VXLAN) { d.ports(v, &x.SourcePorts, false) }},
+	{"udp_checksum", func(d *decoder, v value, x *VXLAN) { d.boolean(v, &x.UDPChecksum) }},
+	{"segments", func(d *decoder, v value, x *VXLAN) { decodeList(d, v, &x.Segments, decodeSegment) }},
+}}
+
+var segmentTable = table[Segment]{"vxlan.segments[]", []field[Segment]{
+	{"vni", func(d *decoder, v value, s *Segment) { integer(d, v, &s.VNI, 1, maxVNI) }},
+	{"vtep", func(d *decoder, v value, s *Segment) { d.unicast(v, &s.VTEP, "a VTEP") }},
+	{"peers", func(d *decoder, v value, s *Segment) {
+		decodeList(d, v, &s.Peers, func(d *decoder, v value, a *netip.Addr) bool { return d.unicast(v, a, "a peer") })
+	}},
+	{"access", func(d *decoder, v value, s *Segment) { decodeList(d, v, &s.Access, decodeAccess) }},
+	{"fdb", func(d *decoder, v value, s *Segment) { decodeList(d, v, &s.FDB, decodeFDB) }},
+	{"learning", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Learning) }},
+	{"ageing", func(d *decoder, v value, s *Segment) { d.duration(v, &s.Ageing, time.Second, longest) }},
+	{"max_entries", func(d *decoder, v value, s *Segment) { integer(d, v, &s.MaxEntries, 1, 1<<20) }},
+	{"gateway", func(d *decoder, v value, s *Segment) { s.Gateway = decodeGateway(d, v) }},
+}}
+
+func decodeSegment(d *decoder, v value, s *Segment) bool {
+	*s = Segment{Learning: true, Ageing: 300 * time.Second, MaxEntries: 16384}
+	if decodeMapping(d, v, s, &s.Place, &segmentTable) {
+		d.require(&s.Place, "vni", "vtep")
+	}
+	return true
+}
+
+var accessTable = table[Access]{"vxlan.segments[].access[]", []field[Access]{
+	{"port", func(d *decoder, v value, a *Access) { d.name(v, &a.Port) }},
+	{"vlan", func(d *decoder, v value, a *Access) { integer(d, v, &a.VLAN, 0, 4094) }},
+}}
+
+func decodeAccess(d *decoder, v value, a *Access) bool {
+	if decodeMapping(d, v, a, &a.Place, &accessTable) {
+		d.require(&a.Place, "port")
+	}
+	return true
+}
+
+var fdbTable = table[FDB]{"vxlan.segments[].fdb[]", []field[FDB]{
+	{"mac", func(d *decoder, v value, f *FDB) { d.mac(v, &f.MAC) }},
+	{"vtep", func(d *decoder, v value, f *FDB) { d.unicast(v, &f.VTEP, "a VTEP") }},
+}}
+
+func decodeFDB(d *decoder, v value, f *FDB) bool {
+	if decodeMapping(d, v, f, &f.Place, &fdbTable) {
+		d.require(&f.Place, "mac", "vtep")
+	}
+	return true
+}
+
+var gatewayTable = table[Gateway]{"vxlan.segments[].gateway", []field[Gateway]{
+	{"address", func(d *decoder, v value, g *Gateway) { d.stationPrefix(v, &g.Address) }},
+	{"mac", func(d *decoder, v value, g *Gateway) { d.mac(v, &g.MAC) }},
+}}
+
+func decodeGateway(d *decoder, v value) *Gateway {
+	if isNull(v.node) {
+		return nil
+	}
+	g := &Gateway{}
+	if decodeMapping(d, v, g, &g.Place, &gatewayTable) {
+		d.require(&g.Place, "address", "mac")
+	}
+	return g
+}
+
+// Keys are all keys there are, such as services[].backends[].weight, in the order of the tables.
+func Keys() (keys []string) {
+	add := func(path string, names []string) {
+		for _, n := range names {
+			keys = append(keys, join(path, n))
+		}
+	}
+	add(rootTable.path, rootTable.keys())
+	add(engineTable.path, engineTable.keys())
+	add(workersTable.path, workersTable.keys())
+	add(portTable.path, portTable.keys())
+	add(routeTable.path, routeTable.keys())
+	add(neighborTable.path, neighborTable.keys())
+	add(serviceTable.path, serviceTable.keys())
+	add(persistenceTable.path, persistenceTable.keys())
+	add(fullNATTable.path, fullNATTable.keys())
+	add(masqueradeTable.path, masqueradeTable.keys())
+	add(serviceConntrackTable.path, serviceConntrackTable.keys())
+	add(backendTable.path, backendTable.keys())
+	add(conntrackTable.path, conntrackTable.keys())
+	add(timeoutsTable.path, timeoutsTable.keys())
+	add(limitsTable.path, limitsTable.keys())
+	add(vxlanTable.path, vxlanTable.keys())
+	add(segmentTable.path, segmentTable.keys())
+	add(accessTable.path, accessTable.keys())
+	add(fdbTable.path, fdbTable.keys())
+	add(gatewayTable.path, gatewayTable.keys())
+	add(adminTable.path, adminTable.keys())
+	return keys
+}

@@ -1,0 +1,143 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	// MaxBytes is the size of the largest file that is read.
+	MaxBytes = 16 << 20
+	// maxDepth is how deep mappings and lists may nest. The configuration itself needs six.
+	maxDepth = 64
+	// maxAliased is how many values aliases may add to those that are written down.
+	maxAliased = 1 << 20
+	// maxDiagnostics is how many errors are told; whoever has more than these has the wrong file.
+	maxDiagnostics = 1000
+)
+
+// Load reads and parses the file at path. What cannot be read gives one Diagnostic, for which [Unreadable] returns the cause.
+//
+// The Config is nil if the file could not be read or is not YAML. It must not be used if [HasErrors] says so of the diagnostics, which
+// come in the order of the file.
+func Load(path string) (*Config, []Diagnostic) { return load(path, Parse) }
+
+// LoadReplay is Load for a replay, which has no devices: driver and interface of ports do not count, mac and addresses must be there,
+// and mtu is 1500 unless given.
+func LoadReplay(path string) (*Config, []Diagnostic) { return load(path, ParseReplay) }
+
+// Parse parses b; file is its name in diagnostics.
+func Parse(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, false) }
+
+// ParseReplay is Parse as [LoadReplay] does it.
+func ParseReplay(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, true) }
+
+func load(path string, parse func(string, []byte) (*Config, []Diagnostic)) (*Config, []Diagnostic) {
+	b, err := read(path)
+	if err != nil {
+		return nil, []Diagnostic{{File: path, Message: err.Error(), Err: &ReadError{Path: path, Err: err}}}
+	}
+	return parse(path, b)
+}
+
+// read reads at most one byte more than is allowed, so that Parse refuses the file and an endless one (a device, a pipe) ends.
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, cause(err)
+	}
+	if info.IsDir() {
+		return nil, errors.New("is a directory")
+	}
+	b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err != nil {
+		return nil, cause(err)
+	}
+	return b, nil
+}
+
+// cause drops call and path, which the diagnostic says already.
+func cause(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+func parse(file string, b []byte, replay bool) (*Config, []Diagnostic) {
+	c := defaults()
+	c.File = file
+	d := &decoder{config: &c, replay: replay, items: map[string]Pos{}}
+	root := d.document(b)
+	if root == nil {
+		return nil, sorted(d.diags)
+	}
+	if m := (measurer{}); !m.ok(d, root) {
+		return nil, sorted(d.diags)
+	}
+	d.decodeConfig(root)
+	d.check()
+	if d.omitted > 0 {
+		last := sorted(d.diags)[len(d.diags)-1]
+		d.diags = append(d.diags, c.Errorf(Pos{last.Line, last.Col}, "", "and %d more", d.omitted))
+	}
+	return &c, sorted(d.diags)
+}
+
+// document is the value of the only document in b, or nil after an error.
+func (d *decoder) document(b []byte) *yaml.Node {
+	if len(b) > MaxBytes {
+		d.errorf(Pos{}, "", "is larger than %d MiB", MaxBytes>>20)
+		return nil
+	}
+	if pos, what := notText(b); what != "" {
+		d.errorf(pos, "", "%s: this is not a text file in UTF-8", what)
+		return nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	var doc, next yaml.Node
+	err := decodeYAML(dec, &doc)
+	if err == nil {
+		switch err = decodeYAML(dec, &next); {
+		case err == nil:
+			d.errorf(Pos{next.Line, next.Column}, "", "a second document begins here: a configuration is one document")
+			return nil
+		case err == io.EOF:
+			err = nil
+		}
+	} else if err == io.EOF {
+		doc.Content = nil
+		err = nil
+	}
+	if err != nil {
+		pos, what := locate(b, err)
+		d.errorf(pos, "", "YAML: %s%s", what, cure(what))
+		return nil
+	}
+	if len(doc.Content) == 0 || isNull(doc.Content[0]) {
+		d.errorf(Pos{1, 1}, "", "is empty: a configuration begins with version: 1")
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// decodeYAML reads the next document. The parser is not ours: should it panic, that is an error of the file's like any other.
+func decodeYAML(dec *yaml.Decoder, n *yaml.Node) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("yaml: cannot be parsed: %v", r)
+		}
+	}()
+	return dec.Decode(n)
+}
