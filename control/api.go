@@ -1,0 +1,199 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultSocket is where the daemon answers unless the configuration or --socket says otherwise.
+const DefaultSocket = "/run/weir.sock"
+
+// api serves the admin socket: HTTP with JSON, one path a view, so that curl works, too.
+type api struct {
+	server   http.Server
+	listener net.Listener
+}
+
+// ErrRunning says that another daemon answers on the admin socket.
+var ErrRunning = errors.New("another weir runs")
+
+// listenAdmin makes the admin socket at path: mode 0660, group weir if there is one. A socket that nobody answers on is replaced.
+func listenAdmin(path string) (net.Listener, error) {
+	if pid, err := peerPID(path); err == nil {
+		return nil, fmt.Errorf("admin socket %s: %w as pid %d", path, ErrRunning, pid)
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("admin socket %s: a file of that name is in the way", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("admin socket: stale: %w", err)
+		}
+	}
+	mask := syscall.Umask(0o117) // so that nobody else can connect between bind and chmod
+	l, err := net.Listen("unix", path)
+	syscall.Umask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	if g, err := user.LookupGroup("weir"); err == nil {
+		if gid, err := strconv.Atoi(g.Gid); err == nil {
+			_ = os.Chown(path, -1, gid) // without the right to, root alone may connect
+		}
+	}
+	return l, nil
+}
+
+// peerPID connects to the socket at path and asks the kernel who listens.
+func peerPID(path string) (pid int32, err error) {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	ctlErr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(ctlErr, err); err != nil {
+		return 0, err
+	}
+	return cred.Pid, nil
+}
+
+// serve answers on l until close.
+func (c *Control) serve(l net.Listener) *api {
+	mux := http.NewServeMux()
+	get := func(path string, view func(*http.Request) (any, error)) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			v, err := view(r)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			writeJSON(w, http.StatusOK, v)
+		})
+	}
+	get("/stats", func(*http.Request) (any, error) { return c.Stats(), nil })
+	get("/list", func(*http.Request) (any, error) { return c.Stats().Services, nil })
+	get("/drops", func(*http.Request) (any, error) { return c.Stats().Drops, nil })
+	get("/ports", func(*http.Request) (any, error) { return c.Stats().Ports, nil })
+	get("/workers", func(*http.Request) (any, error) { return c.Workers(), nil })
+	get("/status", func(*http.Request) (any, error) { return c.Status(), nil })
+	get("/conns", func(r *http.Request) (any, error) {
+		limit := 0
+		if s := r.FormValue("limit"); s != "" {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 0 {
+				return nil, fmt.Errorf("limit %q: must be a number", s)
+			}
+			limit = n
+		}
+		return c.Conns(limit), nil
+	})
+	get("/rates", func(r *http.Request) (any, error) {
+		interval := time.Second
+		if s := r.FormValue("interval"); s != "" {
+			d, err := time.ParseDuration(s)
+			if err != nil || d < 10*time.Millisecond || d > time.Minute {
+				return nil, fmt.Errorf("interval %q: must be a duration of 10ms to 1m", s)
+			}
+			interval = d
+		}
+		return c.Rates(r.Context(), interval)
+	})
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+		outcome := c.Reload()
+		status := http.StatusOK
+		if !outcome.OK {
+			status = http.StatusUnprocessableEntity
+		}
+		writeJSON(w, status, outcome)
+	})
+	a := &api{listener: l, server: http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}}
+	go func() { _ = a.server.Serve(l) }() // ends with close
+	return a
+}
+
+// close stops answering; requests under way get a moment to end. The socket's file goes with it.
+func (a *api) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if a.server.Shutdown(ctx) != nil {
+		_ = a.server.Close()
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v) // the client went away
+}
+
+// Client asks a daemon through its admin socket.
+type Client struct{ http http.Client }
+
+// ErrNoDaemon says that no daemon answers on the admin socket.
+var ErrNoDaemon = errors.New("no weir answers")
+
+// NewClient makes a client for the socket at path.
+func NewClient(path string) *Client {
+	return &Client{http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			c, err := d.DialContext(ctx, "unix", path)
+			if err != nil {
+				if errors.Is(err, os.ErrPermission) {
+					return nil, err
+				}
+				return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, err)
+			}
+			return c, nil
+		},
+	}}}
+}
+
+// Get asks for a view, such as "/stats", and decodes it into v.
+func (c *Client) Get(path string, v any) error {
+	resp, err := c.http.Get("http://weir" + path)
+	return decode(resp, err, v)
+}
+
+// Reload has the daemon load its configuration anew and tells the outcome.
+func (c *Client) Reload() (o Outcome, err error) {
+	resp, err := c.http.Post("http://weir/reload", "", nil)
+	return o, decode(resp, err, &o)
+}
+
+func decode(resp *http.Response, err error, v any) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err // what is around it is the name of a host that there is not
+	}
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusNotFound {
+		return fmt.Errorf("the daemon answers %s to %s", resp.Status, resp.Request.URL.Path)
+	}
+	return json.NewDecoder(resp.Body).Decode(v)
+}

@@ -1,0 +1,68 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"weir/control/config"
+	"weir/control/host"
+)
+
+// ErrUnreadable says that a configuration file could not be read at all.
+var ErrUnreadable = errors.New("cannot read the configuration")
+
+// Check writes everything that is wrong with the configuration at path to w. It touches nothing; with live it looks at the host's
+// interfaces. The error is ErrInvalid or ErrUnreadable.
+func Check(path string, live bool, w io.Writer) error {
+	cfg, err := load(config.Load, path, w)
+	if err != nil || !live {
+		return err
+	}
+	h, err := host.Open()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	bad := false
+	for i := range cfg.Ports {
+		p := &cfg.Ports[i]
+		if p.Interface == "" {
+			continue
+		}
+		l, err := h.Link(p.Interface)
+		switch {
+		case err != nil:
+			bad = true
+			fmt.Fprintln(w, cfg.Errorf(p.Field("interface"), p.Path+".interface", "%v", err))
+		case l.Kind == "bond":
+			bad = true
+			fmt.Fprintln(w, cfg.Errorf(p.Field("interface"), p.Path+".interface", "%s is a bond: bonds are not supported yet", p.Interface))
+		case !l.Up:
+			fmt.Fprintln(w, cfg.Warnf(p.Field("interface"), p.Path+".interface", "%s is down: `ip link set %s up`", p.Interface, p.Interface))
+		case p.MTU > l.MTU:
+			fmt.Fprintln(w, cfg.Warnf(p.Field("mtu"), p.Path+".mtu", "the MTU of %s is %d; that holds", p.Interface, l.MTU))
+		}
+	}
+	if bad {
+		return fmt.Errorf("%s: %w", path, ErrInvalid)
+	}
+	return nil
+}
+
+// diagnose prints diagnostics and turns them into an error, or nil if there are only warnings.
+func diagnose(path string, diags []config.Diagnostic, w io.Writer) error {
+	unreadable := config.Unreadable(diags)
+	if unreadable != nil {
+		return fmt.Errorf("%w: %w", ErrUnreadable, unreadable)
+	}
+	for _, d := range diags {
+		if w != nil {
+			fmt.Fprintln(w, d)
+		}
+	}
+	if config.HasErrors(diags) {
+		return fmt.Errorf("%s: %w", path, ErrInvalid)
+	}
+	return nil
+}

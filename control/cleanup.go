@@ -1,0 +1,75 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cespare/xxhash/v2"
+
+	"weir/control/host"
+	"weir/dataplane/steer"
+)
+
+// instance tells weirs of one host apart: by their network namespace and admin socket.
+func instance(h *host.Host, socket string) string {
+	return fmt.Sprintf("%d-%016x", h.Namespace(), xxhash.Sum64String(socket))
+}
+
+// pinPath is where the steering program's pins are; empty, and why, without a BPF file system.
+func pinPath(h *host.Host, socket string) (string, error) {
+	dir, err := host.FindBPFFS("")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "weir", instance(h, socket)), nil
+}
+
+// stateDir is where a running weir notes what it has added to the host.
+func stateDir(h *host.Host, socket string) string {
+	return filepath.Join("/run/weir", instance(h, socket))
+}
+
+// removeParents removes the directories around those of this instance, if no other is in them.
+func removeParents(h *host.Host, socket string) {
+	_ = os.Remove(filepath.Dir(stateDir(h, socket)))
+	if path, err := pinPath(h, socket); err == nil {
+		_ = os.Remove(filepath.Dir(path))
+	}
+}
+
+// Cleanup removes what a dead weir with that admin socket left in this network namespace, and tells what.
+func Cleanup(socket string) (removed []string, err error) {
+	if pid, err := peerPID(socket); err == nil {
+		return nil, fmt.Errorf("admin socket %s: %w as pid %d: stop it instead", socket, ErrRunning, pid)
+	}
+	h, err := host.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	var errs []error
+	bindings, err := h.CleanupVIPs(stateDir(h, socket))
+	errs = append(errs, err)
+	for _, b := range bindings {
+		removed = append(removed, "vip "+b.String())
+	}
+	neighbors, err := h.CleanupNeighbors()
+	errs = append(errs, err)
+	for _, n := range neighbors {
+		removed = append(removed, "neighbor "+n.Addr.String())
+	}
+	if path, _ := pinPath(h, socket); path != "" {
+		pins, err := steer.Cleanup(path)
+		removed, errs = append(removed, pins...), append(errs, err)
+	}
+	if err := os.RemoveAll(stateDir(h, socket)); err != nil {
+		errs = append(errs, err)
+	}
+	removeParents(h, socket)
+	if os.Remove(socket) == nil {
+		removed = append(removed, "socket "+socket)
+	}
+	return removed, errors.Join(errs...)
+}

@@ -1,0 +1,329 @@
+// Package control turns configuration into what the data path runs on, and looks after it: it starts and stops the daemon, applies a
+// reload by one pointer swap, follows the kernel's routes and neighbours, binds VIPs, and answers the admin socket. It also replays
+// capture files through the same engine.
+//
+// One goroutine (Control.loop) makes every change. It never stands in a packet's way: workers read snapshots, and ask for a next hop
+// by a ring and a wake-up.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"weir/conntrack"
+	"weir/control/config"
+	"weir/dataplane"
+)
+
+// Options of a daemon.
+type Options struct {
+	Config  string       // file
+	Socket  string       // admin socket; empty: what the configuration says, or DefaultSocket
+	Logger  *slog.Logger // nil: slog.Default()
+	Stderr  io.Writer    // diagnostics of configurations
+	Reload  <-chan os.Signal
+	Version string
+	// Ready is called once packets flow and VIPs are bound.
+	Ready func()
+}
+
+// Control is a running daemon.
+type Control struct {
+	*core
+	options Options
+	log     *slog.Logger
+	started time.Time
+	ports   *ports // devices, sockets, steering, host
+	runners []*dataplane.Runner
+	asks    chan chan Outcome // reloads asked for by the API
+	wake    chan struct{}     // a worker wants a next hop
+	last    Outcome           // of the last reload; guarded by mu
+	lastAt  time.Time
+}
+
+// Outcome is what a reload came to.
+type Outcome struct {
+	OK          bool     `json:"ok"`
+	Generation  uint64   `json:"generation"` // that runs now
+	Message     string   `json:"message"`    // what changed, or why nothing did
+	Diagnostics []string `json:"diagnostics,omitempty"`
+}
+
+// Run is the daemon: it returns when ctx ends, after a clean stop, or when it cannot go on.
+func Run(ctx context.Context, o Options) (err error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	cfg, err := load(config.Load, o.Config, o.Stderr)
+	if err != nil {
+		return err
+	}
+	if err := checkRights(); err != nil {
+		return err
+	}
+	if o.Socket == "" {
+		o.Socket = cfg.Admin.Socket
+	}
+	listener, err := listenAdmin(o.Socket)
+	if err != nil {
+		return err
+	}
+	c := &Control{options: o, log: o.Logger, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1)}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	defer listener.Close()
+	if err := c.start(cfg); err != nil {
+		return err
+	}
+	admin := c.serve(listener)
+	defer admin.close()
+	c.log.Info("running", "config", o.Config, "generation", c.generation, "workers", len(c.runners), "socket", o.Socket)
+	if o.Ready != nil {
+		o.Ready()
+	}
+	return c.loop(ctx)
+}
+
+// load reads and checks the configuration at path, by config.Load or config.LoadReplay, and prints what is wrong with it.
+func load(read func(string) (*config.Config, []config.Diagnostic), path string, stderr io.Writer) (*config.Config, error) {
+	cfg, diags := read(path)
+	if cfg != nil && !config.HasErrors(diags) {
+		diags = append(diags, cfg.Unsupported(supported())...)
+	}
+	return cfg, diagnose(path, diags, stderr)
+}
+
+// start brings everything up in the order that loses and resets nothing: the table, the snapshot, the steering program with its rules,
+// the sockets with their chunks, the workers, and the VIPs last.
+func (c *Control) start(cfg *config.Config) error {
+	workers, err := workerCPUs(cfg)
+	if err != nil {
+		return err
+	}
+	file, err := tableFile()
+	if err != nil {
+		return err
+	}
+	table, err := conntrack.New(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers), File: file})
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	c.core = newCore(table, len(workers), rand.Uint64())
+	c.engine.Wake = func() {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	if c.ports, err = openPorts(c.log, c.options.Socket, cfg, c.engine); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	x, err := c.prepare(cfg, c.ports.surroundings())
+	if err == nil {
+		err = c.publish(cfg, x, time.Now())
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if c.runners, err = c.ports.begin(cfg, x, workers); err != nil {
+		return err
+	}
+	return c.ports.bind(cfg, x.vips)
+}
+
+// stop takes everything down the other way round: VIPs, workers, steering, sockets.
+func (c *Control) stop() error {
+	var errs []error
+	if c.ports != nil {
+		errs = append(errs, c.ports.unbind())
+	}
+	for _, r := range c.runners {
+		r.Stop()
+	}
+	if c.ports != nil {
+		errs = append(errs, c.ports.close())
+	}
+	for _, r := range c.runners {
+		errs = append(errs, r.Waiter.Close())
+	}
+	if c.core != nil {
+		errs = append(errs, c.engine.Table.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// housekeeping is how often control looks at what nobody tells it about.
+const housekeeping = 500 * time.Millisecond
+
+// settle is how long control waits for more events of the host before it makes a snapshot of them.
+const settle = 20 * time.Millisecond
+
+// loop makes every change of a running daemon, one after the other.
+func (c *Control) loop(ctx context.Context) error {
+	watch, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := c.ports.watch(watch)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	var settled <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			c.log.Info("stopping")
+			return nil
+		case <-c.options.Reload:
+			c.reload()
+		case answer := <-c.asks:
+			answer <- c.reload()
+		case e, ok := <-events:
+			if !ok && ctx.Err() != nil {
+				continue // it ended because we do
+			}
+			if !ok {
+				return errors.New("the watch of the host's routes and neighbours ended")
+			}
+			if e.Err != nil {
+				c.log.Warn("watching the host", "err", e.Err)
+			}
+			c.ports.note(e)
+			if settled == nil {
+				settled = time.After(settle)
+			}
+		case <-settled:
+			settled = nil
+			c.follow()
+		case <-c.wake:
+			c.engine.Wants(c.ports.resolve)
+		case <-tick.C:
+			c.mu.Lock()
+			c.ports.tend()
+			freed := c.collect()
+			c.mu.Unlock()
+			if freed {
+				c.republish("backends forgotten")
+			}
+		}
+	}
+}
+
+// follow takes over what has changed on the host.
+func (c *Control) follow() {
+	changed, err := c.ports.refresh()
+	if err != nil {
+		c.log.Warn("reading the host", "err", err)
+	}
+	if changed {
+		c.republish("host changed")
+		c.mu.Lock()
+		c.ports.tend() // a device made anew gets its program before traffic finds it
+		c.mu.Unlock()
+	}
+}
+
+// republish makes a snapshot of the same configuration in new surroundings. The generation stays: it counts configurations.
+func (c *Control) republish(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x, err := c.again(c.ports.surroundings())
+	if err == nil {
+		err = c.ports.apply(x, func() error { return c.engine.Publish(x.snapshot) })
+	}
+	if err != nil {
+		c.log.Error("snapshot", "why", why, "err", err)
+		return
+	}
+	for _, r := range c.runners {
+		r.Waiter.Notify()
+	}
+	c.log.Debug("snapshot", "why", why)
+}
+
+// Reload loads the configuration file anew, as SIGHUP does, and tells what came of it.
+func (c *Control) Reload() Outcome {
+	answer := make(chan Outcome)
+	select {
+	case c.asks <- answer:
+		return <-answer
+	case <-time.After(30 * time.Second):
+		return Outcome{Message: "the daemon is stopping or stuck"}
+	}
+}
+
+// reload is all or nothing: whatever is wrong, the running configuration stays.
+func (c *Control) reload() (o Outcome) {
+	defer func() {
+		o.Generation = c.generation
+		c.mu.Lock()
+		c.last, c.lastAt = o, time.Now()
+		c.mu.Unlock()
+		if o.OK {
+			c.log.Info("reload", "changed", o.Message)
+			return
+		}
+		for _, d := range o.Diagnostics {
+			c.log.Error("reload", "diagnostic", d)
+		}
+		c.log.Error("reload refused, the old configuration stays", "generation", c.generation, "why", o.Message)
+	}()
+	var lines lineWriter
+	cfg, err := load(config.Load, c.options.Config, &lines)
+	if err != nil {
+		return Outcome{Message: err.Error(), Diagnostics: lines}
+	}
+	diff := config.Compare(c.cfg, cfg)
+	if len(diff.Refusals) > 0 {
+		for _, d := range diff.Refusals {
+			lines = append(lines, d.String())
+		}
+		return Outcome{Message: fmt.Sprintf("%s: a restart is needed to change %s", c.options.Config, strings.Join(diff.Restart, ", ")), Diagnostics: lines}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	surroundings := c.ports.reconfigured(cfg)
+	x, err := c.prepare(cfg, surroundings)
+	if err == nil {
+		err = c.ports.apply(x, func() error { return c.publish(cfg, x, time.Now()) })
+	}
+	if err != nil {
+		c.ports.reconfigured(c.cfg)
+		if _, undo := c.again(c.ports.surroundings()); undo != nil { // the registry must know again what runs
+			c.log.Error("restoring the old configuration", "err", undo)
+		}
+		return Outcome{Message: err.Error(), Diagnostics: lines}
+	}
+	for _, r := range c.runners {
+		r.Waiter.Notify()
+	}
+	o = Outcome{OK: true, Message: fmt.Sprintf("%s, generation %d", diff, c.generation), Diagnostics: lines}
+	if err := c.ports.bind(cfg, x.vips); err != nil {
+		c.log.Error("vips", "err", err)
+		o.Diagnostics = append(o.Diagnostics, "warning: "+err.Error())
+	}
+	return o
+}
+
+// lineWriter collects lines.
+type lineWriter []string
+
+func (l *lineWriter) Write(b []byte) (int, error) {
+	*l = append(*l, string(trimNewline(b)))
+	return len(b), nil
+}
+
+func trimNewline(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return b[:n-1]
+	}
+	return b
+}

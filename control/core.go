@@ -1,0 +1,147 @@
+package control
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"weir/conntrack"
+	"weir/control/config"
+	"weir/dataplane"
+)
+
+// core is what running and replaying have in common: the engine, the registry, the configuration in force, and the views of them. mu guards
+// all but the engine, which looks after itself: control changes, the API reads.
+type core struct {
+	engine *dataplane.Engine
+
+	mu         sync.Mutex
+	reg        *registry
+	cfg        *config.Config
+	generation uint64
+	loaded     time.Time
+}
+
+// newCore makes an engine over table with an empty registry. secret keeps strangers from aiming at one slot of the fragment map, and random
+// numbers follow from it.
+func newCore(table *conntrack.Table, workers int, secret uint64) *core {
+	e := dataplane.NewEngine(dataplane.Options{Table: table, MaxWorkers: workers, Secret: secret})
+	return &core{engine: e, reg: newRegistry(e.MaxBackends(), secret)}
+}
+
+// prepare compiles cfg as the next generation; publish puts it in force. Between them stands what must happen before workers see it.
+// c.mu is held from before prepare until after publish.
+func (c *core) prepare(cfg *config.Config, s *surroundings) (*compiled, error) {
+	s.counts = c.engine.Backend
+	return c.reg.compile(cfg, c.generation+1, s)
+}
+
+func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
+	if err := c.engine.Publish(x.snapshot); err != nil {
+		return err
+	}
+	for _, s := range c.reg.services {
+		s.plan.Adopt(s.state) // or two edits without a connection between them would count as one
+	}
+	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
+	return nil
+}
+
+// again compiles the configuration in force once more, in other surroundings.
+func (c *core) again(s *surroundings) (*compiled, error) {
+	s.counts = c.engine.Backend
+	return c.reg.compile(c.cfg, c.generation, s)
+}
+
+// collect gives back the IDs of removed backends that no connection bears any more. By a second after the removal every worker has begun
+// a vector since, so none schedules to them.
+func (c *core) collect() (freed bool) {
+	return c.reg.collect(time.Now().Add(-time.Second), c.engine.Backend)
+}
+
+// services are the services in force with their backends in list order. c.mu is held.
+func (c *core) services() []ServiceView {
+	views := []ServiceView{}
+	if c.cfg == nil {
+		return views
+	}
+	totals := map[serviceKey]dataplane.Traffic{}
+	for _, b := range c.reg.backends {
+		totals[b.key.service] = totals[b.key.service].Plus(c.traffic(b))
+	}
+	for i := range c.cfg.Services {
+		cfg := &c.cfg.Services[i]
+		for _, key := range keysOf(cfg) {
+			s := c.reg.services[key]
+			if s == nil {
+				continue
+			}
+			v := ServiceView{
+				Name: cfg.Name, VIP: key.vip, Port: key.port, Protocol: protocolName(key.protocol), Scheduler: cfg.Scheduler, Flags: cfg.Flags,
+				Traffic: totals[key].Plus(s.retired), Backends: []BackendView{},
+			}
+			if key.portTo != key.port {
+				v.PortTo = key.portTo
+			}
+			for _, b := range s.members {
+				v.Backends = append(v.Backends, BackendView{
+					Name: b.name, Address: b.key.address, Port: b.key.port, Forward: "nat", Weight: b.weight,
+					Active: b.load.Active(), Inactive: b.load.Inactive(), Persistent: b.load.Persistent(), Traffic: c.traffic(b),
+				})
+			}
+			views = append(views, v)
+		}
+	}
+	return views
+}
+
+// traffic is what was counted for b, not for others that had its ID before.
+func (c *core) traffic(b *backend) dataplane.Traffic { return c.engine.Backend(b.id).Minus(b.base) }
+
+// stats are all counters but those of ports.
+func (c *core) stats() Stats {
+	v, drops := c.engine.Verdicts()
+	s := Stats{Verdicts: v, Drops: map[string]uint64{}}
+	for d := dataplane.Drop(1); d < dataplane.NumDrops; d++ {
+		s.Drops[d.String()] = drops[d]
+	}
+	for _, w := range c.engine.Workers() {
+		sum := w.Counters.Sum()
+		s.Sent += sum.Sent
+		s.Passed += sum.Passed
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Generation, s.Services = c.generation, c.services()
+	return s
+}
+
+// Conns are the connections, at most limit of them unless that is 0.
+func (c *core) Conns(limit int) []ConnView {
+	views := []ConnView{}
+	c.engine.Table.Range(conntrack.TickOf(dataplane.Monotonic()), func(i *conntrack.Info) bool {
+		views = append(views, connView(i))
+		return limit == 0 || len(views) < limit
+	})
+	return views
+}
+
+// timeoutsOf are timeouts in the table's ticks. The states that IPVS does not let one set keep the kernel's values.
+func timeoutsOf(c *config.Conntrack) *conntrack.Timeouts {
+	t := conntrack.DefaultTimeouts()
+	o := &c.Timeouts
+	for state, d := range map[conntrack.State]time.Duration{
+		conntrack.None: o.TCPNone, conntrack.Established: o.TCPEstablished, conntrack.SynSent: o.TCPSynSent, conntrack.SynRecv: o.TCPSynRecv,
+		conntrack.FinWait: o.TCPFinWait, conntrack.TimeWait: o.TCPTimeWait, conntrack.Close: o.TCPClose, conntrack.CloseWait: o.TCPCloseWait,
+		conntrack.LastAck: o.TCPLastAck, conntrack.UDP: o.UDP,
+	} {
+		t[state] = conntrack.Ticks(d)
+	}
+	return &t
+}
+
+// portOf is what the data path knows of port i, with a device of its own.
+func portOf(cfg *config.Config, i int, mac [6]byte, mtu int, addresses []netip.Prefix) dataplane.Port {
+	p := &cfg.Ports[i]
+	return dataplane.Port{Name: p.Name, MAC: mac, VLAN: p.VLAN, MTU: mtu, Addresses: addresses, Device: i}
+}

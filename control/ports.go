@@ -1,0 +1,402 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"weir/control/config"
+	"weir/control/host"
+	"weir/dataplane"
+	"weir/dataplane/driver"
+	"weir/dataplane/driver/afpacket"
+	"weir/dataplane/driver/afxdp"
+	"weir/dataplane/driver/wait"
+	"weir/dataplane/steer"
+)
+
+// ports is the host's side of a daemon: devices, sockets, steering, neighbours, VIPs and the way back into the kernel. Control's goroutine
+// alone uses it, but for Stats.
+type ports struct {
+	log     *slog.Logger
+	socket  string // admin socket: with the namespace, what tells this weir from others
+	cfg     *config.Config
+	engine  *dataplane.Engine
+	host    *host.Host
+	mirror  *host.Mirror
+	keeper  *host.Keeper
+	vips    *host.VIPs
+	tun     *host.TUN
+	program *steer.Program
+	restore []func() error // offloads
+
+	umems   []*afxdp.Umem
+	rings   []*ring          // every AF_XDP queue
+	queues  [][]driver.Queue // by worker, by port
+	wanted  map[hopKey]time.Time
+	missing map[string]string // what is wrong with a device now, so that it is logged once
+	guarded map[int]guard     // by port: where our program was attached last
+	wants   []netip.Addr      // VIPs to be bound
+	maxMTU  int               // that the chunks of AF_XDP have room for
+}
+
+// ring is an AF_XDP queue and the generation of it that the steering program knows.
+type ring struct {
+	port, number int
+	queue        *afxdp.Queue
+	registered   uint32
+}
+
+// guard is the device of a port that our program stands in front of, and how.
+type guard struct {
+	ifindex int
+	mode    string // native or generic; empty with packet sockets
+}
+
+// hopKey is a next hop that workers asked for.
+type hopKey struct {
+	ifindex int
+	addr    netip.Addr
+}
+
+// openPorts looks at the devices of the configuration and refuses what cannot work, each by name and with the cure.
+func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *dataplane.Engine) (p *ports, err error) {
+	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: map[hopKey]time.Time{}, missing: map[string]string{}, guarded: map[int]guard{}}
+	if p.host, err = host.Open(); err != nil {
+		return nil, err
+	}
+	links := map[int]host.Link{}
+	all, err := p.host.Links()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range all {
+		links[l.Index] = l
+	}
+	for i := range cfg.Ports {
+		c := &cfg.Ports[i]
+		switch c.Driver {
+		case "af_xdp", "af_packet":
+		default:
+			return nil, fmt.Errorf("ports[%d] %s: driver %s moves no frames of a host: it is for replay and tests", i, c.Name, c.Driver)
+		}
+		l, err := p.host.Link(c.Interface)
+		if err != nil {
+			return nil, fmt.Errorf("ports[%d] %s: %w", i, c.Name, err)
+		}
+		switch {
+		case l.Kind == "bond" || links[l.Master].Kind == "bond":
+			return nil, fmt.Errorf("ports[%d] %s: %s is (part of) a bond: bonds are not supported yet; name a device that is not bonded", i, c.Name, c.Interface)
+		case l.Kind == "vlan":
+			return nil, fmt.Errorf("ports[%d] %s: %s is a VLAN device: name the device below it, with vlan: %d", i, c.Name, c.Interface, l.VLAN)
+		}
+	}
+	for _, name := range p.devices() {
+		restore, changed, err := p.host.DisableOffloads(name)
+		p.restore = append(p.restore, restore)
+		if len(changed) > 0 {
+			log.Info("offloads switched off while weir runs", "interface", name, "features", changed)
+		}
+		if err != nil {
+			log.Warn("offloads", "interface", name, "err", err)
+		}
+	}
+	hostPorts := hostPortsOf(cfg)
+	if p.mirror, err = p.host.NewMirror(hostPorts); err != nil {
+		return nil, err
+	}
+	for _, a := range p.host.Advise(hostPorts) {
+		log.Warn("host setting", "advice", a.String())
+	}
+	return p, nil
+}
+
+// devices are the names of all devices, each once.
+func (p *ports) devices() (names []string) {
+	for i := range p.cfg.Ports {
+		if p.owner(i) == i {
+			names = append(names, p.cfg.Ports[i].Interface)
+		}
+	}
+	return names
+}
+
+// owner is the first port on the same device as port i: the one with the queues.
+func (p *ports) owner(i int) int {
+	for j := range p.cfg.Ports {
+		if p.cfg.Ports[j].Interface == p.cfg.Ports[i].Interface {
+			return j
+		}
+	}
+	return i
+}
+
+func hostPortsOf(cfg *config.Config) (all []host.Port) {
+	for i := range cfg.Ports {
+		all = append(all, host.Port{Interface: cfg.Ports[i].Interface, VLAN: cfg.Ports[i].VLAN})
+	}
+	return all
+}
+
+// surroundings is the host as it is now, with what the configuration says instead of it.
+func (p *ports) surroundings() *surroundings {
+	state := p.mirror.State()
+	s := &surroundings{routes: state.Routes, neighbors: state.Neighbors}
+	for i := range p.cfg.Ports {
+		c, l := &p.cfg.Ports[i], state.Links[i]
+		mac, mtu, addresses := l.MAC, l.MTU, append(append([]netip.Prefix{}, c.Addresses...), l.Addresses...)
+		if c.HasMAC {
+			mac = c.MAC
+		}
+		if c.MTU != 0 && (mtu == 0 || c.MTU < mtu) {
+			mtu = c.MTU
+		}
+		port := portOf(p.cfg, i, mac, mtu, addresses)
+		port.Filtered = c.Driver == "af_xdp"
+		port.Device = p.owner(i)
+		for j := range p.cfg.Ports {
+			port.Shared = port.Shared || j != i && p.owner(j) == port.Device
+		}
+		s.ports = append(s.ports, port)
+		s.devices = append(s.devices, steer.Port{Name: c.Name, Ifindex: l.Index, MACs: [][6]byte{mac}, VLAN: c.VLAN})
+	}
+	for _, a := range state.Locals {
+		if a.IsSingleIP() {
+			s.local = append(s.local, a.Addr())
+		}
+	}
+	return s
+}
+
+// reconfigured takes a new configuration, whose ports are the same, and returns its surroundings.
+func (p *ports) reconfigured(cfg *config.Config) *surroundings {
+	p.cfg = cfg
+	return p.surroundings()
+}
+
+// begin opens the sockets, attaches the steering program and starts the workers, one for each of cpus.
+func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*dataplane.Runner, err error) {
+	mode, err := wait.ParseMode(cfg.Engine.Wait)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkQueues(len(cpus)); err != nil {
+		return nil, err
+	}
+	if err := p.steering(x); err != nil {
+		return nil, err
+	}
+	mtu := 0
+	for _, port := range x.snapshot.Ports {
+		mtu = max(mtu, port.MTU)
+	}
+	if p.tun, err = p.host.NewTUN(host.TUNOptions{MTU: mtu}); err != nil {
+		return nil, err
+	}
+	if w := p.tun.Warning(); w != "" {
+		p.log.Warn("the way back into the kernel", "device", p.tun.Name(), "warning", w)
+	}
+	tun := p.tun
+	p.engine.Punt = func(ip []byte) bool { return tun.Write(ip) == 0 }
+	for w, cpu := range cpus {
+		worker, err := p.openWorker(w, mtu)
+		if err != nil {
+			return runners, err
+		}
+		waiter, err := wait.New(mode)
+		if err != nil {
+			return runners, err
+		}
+		runners = append(runners, &dataplane.Runner{Worker: worker, Waiter: waiter, CPU: cpu, Beat: func(now int64) { p.program.Beat(uint64(now)) }})
+	}
+	p.program.Beat(uint64(dataplane.Monotonic())) // before the sockets are known, so that nothing of ours passes any more
+	p.register()
+	if removed, err := p.program.Remove(); err != nil {
+		return runners, err
+	} else if len(removed) > 0 {
+		p.log.Info("a predecessor's leftovers removed", "what", removed)
+	}
+	for _, r := range runners {
+		r.Start()
+	}
+	return runners, nil
+}
+
+// checkQueues refuses devices with receive queues that no worker would look at: their traffic would be lost.
+func (p *ports) checkQueues(workers int) error {
+	for i := range p.cfg.Ports {
+		c := &p.cfg.Ports[i]
+		if p.owner(i) != i || c.Driver != "af_xdp" {
+			continue
+		}
+		l, err := p.host.Link(c.Interface)
+		if err != nil {
+			return err
+		}
+		want := fmt.Sprintf("ethtool -L %s rx %d tx %d", c.Interface, workers, workers)
+		if l.Channels.Combined {
+			want = fmt.Sprintf("ethtool -L %s combined %d", c.Interface, workers)
+		}
+		switch n := max(l.Channels.Rx, 1); {
+		case n > workers:
+			return fmt.Errorf("ports[%d] %s: %s receives on %d queues, but there are %d workers: `%s`, or more workers", i, c.Name, c.Interface, n, workers, want)
+		case n < workers:
+			return fmt.Errorf("ports[%d] %s: %s receives on %d queues, but there are %d workers: `%s`, or engine.workers: %d", i, c.Name, c.Interface, n, workers, want, n)
+		}
+	}
+	return nil
+}
+
+// ringSize is the entries of each AF_XDP ring; a worker's memory has room for four times that of each port and a few vectors.
+const ringSize = 2048
+
+// openWorker opens one queue of every device for worker number w.
+func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
+	chunk := 2048
+	p.maxMTU = 1700
+	if mtu > p.maxMTU {
+		chunk, p.maxMTU = 4096, 3500
+	}
+	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: (4*len(p.devices()) + 2) * ringSize, OwnSetup: chunk != 2048})
+	if err != nil {
+		return nil, err
+	}
+	p.umems = append(p.umems, umem)
+	queues := make([]driver.Queue, len(p.cfg.Ports))
+	for i := range p.cfg.Ports {
+		c := &p.cfg.Ports[i]
+		if p.owner(i) != i {
+			continue
+		}
+		if c.Driver == "af_packet" {
+			q, err := afpacket.Open(c.Interface, umem.Pool(), afpacket.Options{Fanout: p.fanout(i)})
+			if err != nil {
+				return nil, fmt.Errorf("ports[%d] %s: %w", i, c.Name, err)
+			}
+			queues[i] = q
+			continue
+		}
+		q, err := afxdp.Open(umem, c.Interface, w, afxdp.Options{Mode: c.XDPMode, RingSize: ringSize, Attached: p.attached(i)})
+		if err != nil {
+			return nil, fmt.Errorf("ports[%d] %s: %w", i, c.Name, err)
+		}
+		queues[i] = q
+		p.rings = append(p.rings, &ring{port: i, number: w, queue: q, registered: q.Generation() - 1})
+	}
+	p.queues = append(p.queues, queues)
+	return p.engine.AddWorker(umem.Pool(), queues), nil
+}
+
+// attached is the mode in which the program is attached to the device of port i.
+func (p *ports) attached(i int) string {
+	if p.cfg.Ports[i].XDPMode == "generic" {
+		return afxdp.ModeGeneric
+	}
+	return p.guarded[i].mode
+}
+
+// fanout is a fanout group of the device's own.
+func (p *ports) fanout(i int) uint16 {
+	return uint16(xxhash.Sum64String(fmt.Sprint(os.Getpid(), i))) | 1
+}
+
+// bind makes the host answer for the VIPs, and the kernel keep the next hops of the configuration resolved.
+func (p *ports) bind(cfg *config.Config, vips []netip.Addr) (err error) {
+	if p.vips == nil {
+		dir := stateDir(p.host, p.socket)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if p.vips, err = p.host.NewVIPs(hostPortsOf(cfg), dir); err != nil {
+			return err
+		}
+		if p.keeper, err = p.host.NewKeeper(); err != nil {
+			return err
+		}
+	}
+	if !cfg.BindVIPs {
+		vips = nil
+	}
+	p.wants = vips
+	err = p.vips.Set(vips)
+	p.keep()
+	return err
+}
+
+func (p *ports) watch(ctx context.Context) (<-chan host.Event, error) {
+	events := make(chan host.Event, 256)
+	return events, p.host.Watch(ctx, events)
+}
+
+func (p *ports) note(e host.Event) { p.mirror.Note(e) }
+
+// refresh reads the host anew where events said so.
+func (p *ports) refresh() (changed bool, err error) {
+	before := p.mirror.State()
+	changed, err = p.mirror.Refresh()
+	if changed {
+		p.keep()
+	}
+	// A device that goes down loses its IPv6 addresses, VIPs among them, and an address that comes or goes moves IPv6 VIPs.
+	if after := p.mirror.State(); p.vips != nil && !(reflect.DeepEqual(before.Links, after.Links) && slices.Equal(before.Locals, after.Locals)) {
+		err = errors.Join(err, p.vips.Set(p.wants))
+	}
+	return changed, err
+}
+
+// tend looks after what no event tells.
+func (p *ports) tend() { p.register() }
+
+// unbind takes the VIPs away, first of all that is taken down: from then on nothing new comes to us.
+func (p *ports) unbind() error {
+	var errs []error
+	if p.vips != nil {
+		errs = append(errs, p.vips.Release())
+	}
+	if p.keeper != nil {
+		errs = append(errs, p.keeper.Release())
+	}
+	return errors.Join(errs...)
+}
+
+// close takes down the rest, after the workers have stopped.
+func (p *ports) close() error {
+	var errs []error
+	if p.program != nil {
+		errs = append(errs, p.program.Destroy())
+	}
+	for _, queues := range p.queues {
+		for _, q := range queues {
+			if q != nil {
+				errs = append(errs, q.Close())
+			}
+		}
+	}
+	for _, u := range p.umems {
+		errs = append(errs, u.Close())
+	}
+	if p.tun != nil {
+		errs = append(errs, p.tun.Close())
+	}
+	for _, restore := range p.restore {
+		if restore != nil {
+			errs = append(errs, restore())
+		}
+	}
+	if p.vips != nil {
+		_ = os.Remove(stateDir(p.host, p.socket)) // stays if anything is in it
+		removeParents(p.host, p.socket)
+	}
+	if p.host != nil {
+		errs = append(errs, p.host.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,168 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+
+	"weir/dataplane/steer"
+)
+
+// steering loads or adopts the steering program, teaches it the rules and attaches it.
+func (p *ports) steering(x *compiled) (err error) {
+	path, unpinned := pinPath(p.host, p.socket)
+	if p.program, err = steer.Load(steer.Options{Path: path, Rules: x.rules}); err != nil {
+		return err
+	}
+	if p.program.Adopted() {
+		p.log.Info("adopted the steering program of a predecessor")
+	}
+	if ok, why := p.program.Pinned(); !ok {
+		if unpinned != nil {
+			why = unpinned.Error()
+		}
+		p.log.Warn("the steering program is not pinned: after a crash the kernel sees what is ours", "why", why)
+	}
+	if err := p.program.Add(x.rules); err != nil {
+		return err
+	}
+	for i := range p.cfg.Ports {
+		if p.owner(i) != i {
+			continue
+		}
+		if err := p.attach(i); err != nil {
+			return fmt.Errorf("ports[%d] %s: %w", i, p.cfg.Ports[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// attach puts the program in front of the device of port i.
+func (p *ports) attach(i int) error {
+	c, l := &p.cfg.Ports[i], p.mirror.State().Links[i]
+	if c.Driver == "af_packet" {
+		if err := p.program.AttachDrop(l.Index); err != nil {
+			return err
+		}
+		p.guarded[i] = guard{ifindex: l.Index}
+		return nil
+	}
+	mode := steer.Auto
+	switch c.XDPMode {
+	case "native", "zerocopy":
+		mode = steer.Native
+	case "generic":
+		mode = steer.Generic
+	}
+	got, err := p.program.Attach(l.Index, mode)
+	if err != nil {
+		return fmt.Errorf("attach to %s: %w", c.Interface, err)
+	}
+	p.guarded[i] = guard{l.Index, string(got)}
+	for _, r := range p.rings {
+		if r.port == i {
+			r.queue.SetAttached(string(got))
+		}
+	}
+	p.log.Info("steering attached", "port", c.Name, "interface", c.Interface, "mode", string(got))
+	return nil
+}
+
+// register makes the steering program know every socket that it does not know yet, and every device that has come back.
+func (p *ports) register() {
+	trouble := map[int]string{}
+	for i := range p.cfg.Ports {
+		l, was := p.mirror.State().Links[i], p.guarded[i].ifindex
+		if p.owner(i) != i || l.Index == 0 || l.Index == was {
+			continue
+		}
+		// At once, also before the sockets are there: nothing that is ours may reach the kernel.
+		err := p.attach(i)
+		for _, r := range p.rings {
+			if r.port == i {
+				r.registered = r.queue.Generation() - 1 // a new device has a new place for its sockets
+			}
+		}
+		if err == nil {
+			err = p.program.Detach(was)
+		}
+		if err != nil {
+			trouble[i] = err.Error()
+		}
+	}
+	for _, r := range p.rings {
+		generation := r.queue.Generation()
+		if generation == r.registered {
+			continue
+		}
+		fd := r.queue.SocketFD()
+		if fd < 0 {
+			trouble[r.port] = "the device is gone"
+			continue
+		}
+		if err := p.program.Register(p.guarded[r.port].ifindex, r.number, fd); err != nil {
+			trouble[r.port] = err.Error()
+			continue
+		}
+		r.registered = generation
+	}
+	for i := range p.cfg.Ports {
+		if p.owner(i) != i {
+			continue
+		}
+		l := p.mirror.State().Links[i]
+		switch {
+		case trouble[i] != "":
+		case l.Index == 0:
+			trouble[i] = "the device is gone"
+		case !l.Up:
+			trouble[i] = "the device is down"
+		case !l.Carrier:
+			trouble[i] = "the link is down"
+		case p.cfg.Ports[i].Driver == "af_xdp" && l.MTU > p.maxMTU:
+			trouble[i] = fmt.Sprintf("the MTU is %d, but larger frames than those of %d are lost: restart weir", l.MTU, p.maxMTU)
+		}
+		p.complain(p.cfg.Ports[i].Name, trouble[i])
+	}
+}
+
+// complain logs what is wrong with a port when that changes.
+func (p *ports) complain(port, what string) {
+	if p.missing[port] == what {
+		return
+	}
+	p.missing[port] = what
+	if what == "" {
+		p.log.Info("port is back", "port", port)
+		if p.vips != nil {
+			p.vips.Announce() // a switch may have forgotten us
+		}
+	} else {
+		p.log.Warn("port", "port", port, "err", what)
+	}
+}
+
+// complaints are what is wrong with ports now.
+func (p *ports) complaints() (all []string) {
+	for port, what := range p.missing {
+		if what != "" {
+			all = append(all, "port "+port+": "+what)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// apply brings the steering in line with x around the publication of its snapshot: additions before, removals after, so no packet of
+// either configuration is missed.
+func (p *ports) apply(x *compiled, publish func() error) error {
+	if err := p.program.Add(x.rules); err != nil {
+		return err
+	}
+	if err := publish(); err != nil {
+		return err
+	}
+	if _, err := p.program.Remove(); err != nil {
+		p.log.Warn("steering: rules that are not needed any more stay", "err", err)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package control
+
+import (
+	"net/netip"
+	"time"
+
+	"weir/conntrack"
+	"weir/dataplane"
+	"weir/dataplane/packet"
+)
+
+// What the API shows, as JSON. Names are the contract's: more may be added, none changed.
+
+// Stats is all counters at one moment.
+type Stats struct {
+	Generation uint64             `json:"generation"`
+	Verdicts   dataplane.Verdicts `json:"verdicts"`
+	Sent       uint64             `json:"sent"`
+	Passed     uint64             `json:"passed"` // left to the kernel by steering
+	Drops      map[string]uint64  `json:"drops"`
+	Steering   map[string]uint64  `json:"steering,omitempty"` // frames by the rule of the XDP program that decided
+	Ports      []PortView         `json:"ports"`
+	Services   []ServiceView      `json:"services"`
+}
+
+// PortView is one port.
+type PortView struct {
+	Name      string `json:"name"`
+	Interface string `json:"interface,omitempty"`
+	Driver    string `json:"driver"`
+	Mode      string `json:"mode"`  // what the driver got: zerocopy, native, generic, or the driver's name
+	Setup     string `json:"setup"` // who made the sockets
+	Up        bool   `json:"up"`
+	Queues    int    `json:"queues"`
+	MAC       string `json:"mac"`
+	MTU       int    `json:"mtu"`
+	VLAN      uint16 `json:"vlan"`
+	Received  uint64 `json:"received"`
+	Sent      uint64 `json:"sent"`
+	SendLost  uint64 `json:"send_lost"`
+	RxLost    uint64 `json:"rx_lost"`
+	Invalid   uint64 `json:"invalid"` // descriptors of ours that the kernel refused: a bug
+	Wakeups   uint64 `json:"wakeups"` // system calls made to move frames
+}
+
+// ServiceView is one service with its backends in list order.
+type ServiceView struct {
+	Name      string     `json:"name"`
+	VIP       netip.Addr `json:"vip"`
+	Port      uint16     `json:"port"`
+	PortTo    uint16     `json:"port_to,omitempty"`
+	Protocol  string     `json:"protocol"`
+	Scheduler string     `json:"scheduler"`
+	Flags     []string   `json:"flags,omitempty"`
+	dataplane.Traffic
+	Backends []BackendView `json:"backends"`
+}
+
+// BackendView is one backend.
+type BackendView struct {
+	Name       string     `json:"name"`
+	Address    netip.Addr `json:"address"`
+	Port       uint16     `json:"port"`
+	Forward    string     `json:"forward"`
+	Weight     int32      `json:"weight"`
+	Active     int        `json:"active"`
+	Inactive   int        `json:"inactive"`
+	Persistent int        `json:"persistent"`
+	dataplane.Traffic
+}
+
+// ConnView is one connection.
+type ConnView struct {
+	Protocol   string         `json:"protocol"`
+	Client     netip.AddrPort `json:"client"`
+	Virtual    netip.AddrPort `json:"virtual"`
+	Backend    netip.AddrPort `json:"backend"`
+	Local      netip.AddrPort `json:"local"` // the source that the backend sees
+	State      string         `json:"state"`
+	ExpiresS   float64        `json:"expires_s"`
+	InPackets  uint64         `json:"in_packets"`
+	OutPackets uint64         `json:"out_packets"`
+}
+
+// WorkerView is one worker.
+type WorkerView struct {
+	Worker   int    `json:"worker"`
+	CPU      int    `json:"cpu"` // -1: not pinned
+	Wait     string `json:"wait"`
+	Received uint64 `json:"received"`
+	Vectors  uint64 `json:"vectors"` // non-empty ones
+	Rounds   uint64 `json:"rounds"`
+	Sleeps   uint64 `json:"sleeps"`
+	Held     uint64 `json:"held"`
+	Chunks   int    `json:"chunks"`
+}
+
+// Status is how the daemon is.
+type Status struct {
+	Version      string    `json:"version"`
+	PID          int       `json:"pid"`
+	Started      time.Time `json:"started"`
+	Config       string    `json:"config"`
+	Generation   uint64    `json:"generation"`
+	Loaded       time.Time `json:"loaded"` // when this generation was published
+	Connections  int       `json:"connections"`
+	Capacity     int       `json:"capacity"`
+	LastReload   string    `json:"last_reload"` // what the last reload said
+	LastReloadOK bool      `json:"last_reload_ok"`
+	Warnings     []string  `json:"warnings,omitempty"`
+}
+
+func connView(i *conntrack.Info) ConnView {
+	addr := func(a conntrack.Addr, port uint32) netip.AddrPort {
+		return netip.AddrPortFrom(dataplane.NetipOf(a, i.Forward.V6), uint16(port))
+	}
+	return ConnView{
+		Protocol:   protocolName(uint8(i.Forward.Space)),
+		Client:     addr(i.Forward.Src, i.Forward.Ports>>16),
+		Virtual:    addr(i.Forward.Dst, i.Forward.Ports),
+		Backend:    addr(i.ForwardTo.Dst, i.ForwardTo.Ports),
+		Local:      addr(i.ForwardTo.Src, i.ForwardTo.Ports>>16),
+		State:      i.State.String(),
+		ExpiresS:   i.Expires.Seconds(),
+		InPackets:  i.InPackets,
+		OutPackets: i.OutPackets,
+	}
+}
+
+func protocolName(p uint8) string {
+	switch p {
+	case packet.ProtoTCP:
+		return "tcp"
+	case packet.ProtoUDP:
+		return "udp"
+	case packet.ProtoSCTP:
+		return "sctp"
+	}
+	return "unknown"
+}
+
+func protocolNumber(name string) uint8 {
+	switch name {
+	case "tcp":
+		return packet.ProtoTCP
+	case "udp":
+		return packet.ProtoUDP
+	}
+	return packet.ProtoSCTP
+}

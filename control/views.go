@@ -1,0 +1,180 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"weir/control/config"
+	"weir/dataplane"
+	"weir/dataplane/driver/afxdp"
+	"weir/dataplane/sched"
+)
+
+// Stats are all counters.
+func (c *Control) Stats() Stats {
+	s := c.stats()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Ports = c.ports.views(c.cfg, c.engine.Snapshot())
+	if steering, err := c.ports.program.Stats(); err == nil {
+		s.Steering = steering.Named()
+	}
+	return s
+}
+
+// views shows every port.
+func (p *ports) views(cfg *config.Config, snap *dataplane.Snapshot) (all []PortView) {
+	for i := range cfg.Ports {
+		c, s := &cfg.Ports[i], &snap.Ports[i]
+		v := PortView{Name: c.Name, Interface: c.Interface, Driver: c.Driver, MAC: macText(s.MAC), MTU: s.MTU, VLAN: c.VLAN}
+		for _, queues := range p.queues {
+			q := queues[s.Device]
+			if q == nil {
+				continue
+			}
+			st := q.Stats()
+			v.Queues++
+			v.Mode, v.Up = st.Mode, st.Up
+			v.Setup = "weir"
+			if x, ok := q.(*afxdp.Queue); ok {
+				v.Setup = x.Setup()
+			}
+			v.Received += st.Received
+			v.Sent += st.Sent
+			v.SendLost += st.SendLost
+			v.RxLost += st.RxRingFull + st.FillRingEmpty + st.RxDropped
+			v.Invalid += st.InvalidDescriptor
+			v.Wakeups += st.Wakeups
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+func macText(m [6]byte) string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// Workers are how busy the workers are.
+func (c *Control) Workers() []WorkerView {
+	views := []WorkerView{}
+	for i, r := range c.runners {
+		sum := r.Worker.Counters.Sum()
+		views = append(views, WorkerView{Worker: i, CPU: r.CPU, Wait: r.Waiter.Mode().String(), Received: sum.Received, Vectors: sum.Vectors,
+			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks()})
+	}
+	return views
+}
+
+// Status is how the daemon is.
+func (c *Control) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Status{
+		Version: c.options.Version, PID: os.Getpid(), Started: c.started, Config: c.options.Config, Generation: c.generation, Loaded: c.loaded,
+		Connections: c.engine.Table.Len(), Capacity: c.engine.Table.Cap(), LastReloadOK: c.last.OK, LastReload: "none since the start",
+	}
+	if !c.lastAt.IsZero() {
+		s.LastReload = c.lastAt.Format(time.RFC3339) + " " + c.last.Message
+	}
+	s.Warnings = c.ports.complaints()
+	return s
+}
+
+// Rates are what happened a second, over an interval that has just passed.
+type Rates struct {
+	Seconds  float64       `json:"seconds"`
+	Services []ServiceRate `json:"services"`
+}
+
+// ServiceRate is one service's.
+type ServiceRate struct {
+	Name     string     `json:"name"`
+	VIP      netip.Addr `json:"vip"`
+	Port     uint16     `json:"port"`
+	PortTo   uint16     `json:"port_to,omitempty"`
+	Protocol string     `json:"protocol"`
+	Rate
+	Backends []BackendRate `json:"backends"`
+}
+
+// BackendRate is one backend's.
+type BackendRate struct {
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	Rate
+}
+
+// Rate is events a second.
+type Rate struct {
+	Conns      float64 `json:"conns"`
+	InPackets  float64 `json:"in_packets"`
+	InBytes    float64 `json:"in_bytes"`
+	OutPackets float64 `json:"out_packets"`
+	OutBytes   float64 `json:"out_bytes"`
+}
+
+func rateOf(t dataplane.Traffic, seconds float64) Rate {
+	return Rate{float64(t.Conns) / seconds, float64(t.InPackets) / seconds, float64(t.InBytes) / seconds, float64(t.OutPackets) / seconds, float64(t.OutBytes) / seconds}
+}
+
+// Rates looks at the counters twice, interval apart. The data path pays nothing for it: IPVS's estimator, which it replaces, ran on
+// every core. What came or went in between is left out.
+func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error) {
+	c.mu.Lock()
+	before := c.services()
+	c.mu.Unlock()
+	start := time.Now()
+	select {
+	case <-time.After(interval):
+	case <-ctx.Done():
+		return Rates{}, ctx.Err()
+	}
+	c.mu.Lock()
+	after := c.services()
+	c.mu.Unlock()
+	r := Rates{Seconds: time.Since(start).Seconds(), Services: []ServiceRate{}}
+	type id struct {
+		vip      netip.Addr
+		port     uint16
+		protocol string
+		address  netip.Addr
+		real     uint16
+	}
+	was := map[id]dataplane.Traffic{}
+	for _, s := range before {
+		was[id{s.VIP, s.Port, s.Protocol, netip.Addr{}, 0}] = s.Traffic
+		for _, b := range s.Backends {
+			was[id{s.VIP, s.Port, s.Protocol, b.Address, b.Port}] = b.Traffic
+		}
+	}
+	for _, s := range after {
+		old, ok := was[id{s.VIP, s.Port, s.Protocol, netip.Addr{}, 0}]
+		if !ok {
+			continue
+		}
+		x := ServiceRate{Name: s.Name, VIP: s.VIP, Port: s.Port, PortTo: s.PortTo, Protocol: s.Protocol, Rate: rateOf(s.Traffic.Minus(old), r.Seconds), Backends: []BackendRate{}}
+		for _, b := range s.Backends {
+			if old, ok := was[id{s.VIP, s.Port, s.Protocol, b.Address, b.Port}]; ok {
+				x.Backends = append(x.Backends, BackendRate{b.Name, b.Address, b.Port, rateOf(b.Traffic.Minus(old), r.Seconds)})
+			}
+		}
+		r.Services = append(r.Services, x)
+	}
+	return r, nil
+}
+
+// supported is what this version has built; configurations that ask for more are refused by name.
+func supported() config.Features {
+	return config.Features{
+		Drivers: config.Drivers, Waits: config.Waits, XDPModes: config.XDPModes,
+		Protocols: []string{"tcp", "udp"}, Schedulers: sched.Names(), SchedulerFlags: config.SchedulerFlags,
+		Forwards: []string{"nat"}, Masquerades: []string{"never"}, ConnReuseModes: []int{0, 1},
+		Workers: true, VLAN: true, Routes: true, Neighbors: true, IPv6: true, MultipleVIPs: true, PortRanges: true, Thresholds: true,
+		Timeouts: true, SloppyTCP: true, ExpireNodestConn: true, ServiceConntrack: true, AnswerLimit: true, DetachedVIPs: true,
+	}
+}
