@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weir/control"
+)
+
+// configFlag is -c FILE, which every command that reads a configuration must have.
+func configFlag(c *cobra.Command) *string {
+	file := c.Flags().StringP("config", "c", "", "configuration file (required)")
+	_ = c.MarkFlagRequired("config")
+	return file
+}
+
+func runCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "run -c FILE",
+		Short: "Run the balancer in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop cleanly",
+		Args:  cobra.NoArgs,
+	}
+	file := configFlag(c)
+	level := c.Flags().String("log", "info", "least severe messages shown: debug, info, warn or error")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(*level)); err != nil {
+			return usage(err)
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		o := control.Options{
+			Config: *file, Stderr: os.Stderr, Reload: hup, Version: versionText(),
+			Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})),
+		}
+		if c.Flags().Changed("socket") {
+			o.Socket, _ = c.Flags().GetString("socket")
+		}
+		// Workers keep their threads; control must find a free processor beside them.
+		runtime.GOMAXPROCS(max(runtime.NumCPU(), 2) + 2)
+		return readable(control.Run(ctx, o))
+	}
+	return c
+}
+
+// readable gives an unreadable file the exit code of wrong usage.
+func readable(err error) error {
+	if errors.Is(err, control.ErrUnreadable) {
+		return usage(err)
+	}
+	return err
+}
+
+func checkCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "Check a configuration without touching anything: 0 valid, 3 invalid, every error at once",
+		Args:  cobra.NoArgs,
+	}
+	file := configFlag(c)
+	live := c.Flags().Bool("live", false, "look at this host's interfaces, too")
+	c.RunE = func(*cobra.Command, []string) error {
+		if err := control.Check(*file, *live, os.Stdout); err != nil {
+			if errors.Is(err, control.ErrInvalid) {
+				return &exitError{code: exitInvalid}
+			}
+			return readable(err)
+		}
+		fmt.Printf("%s: valid\n", *file)
+		return nil
+	}
+	return c
+}
+
+func replayCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "replay -c FILE --in PORT=A.pcap ... --out PORT=B.pcap ...",
+		Short: "Run the same engine over capture files, by the captures' own time; needs no root",
+		Args:  cobra.NoArgs,
+	}
+	file := configFlag(c)
+	in := c.Flags().StringArray("in", nil, "PORT=FILE: frames that the port receives (pcap, pcapng)")
+	out := c.Flags().StringArray("out", nil, "PORT=FILE: where to write the frames that the port sends (nanosecond pcap)")
+	reload := c.Flags().StringArray("reload", nil, "TIME=FILE: load a configuration so long after the first input frame, such as 1.5s=new.yaml")
+	counters := c.Flags().String("counters", "", "write the counters to this file, as JSON")
+	seed := c.Flags().Uint64("seed", 0, "seed of what would be random")
+	c.RunE = func(*cobra.Command, []string) error {
+		o := control.ReplayOptions{Config: *file, Counters: *counters, Seed: *seed, Stderr: os.Stderr}
+		var err error
+		if o.In, err = portFiles("--in", *in); err != nil {
+			return usage(err)
+		}
+		if o.Out, err = portFiles("--out", *out); err != nil {
+			return usage(err)
+		}
+		for _, s := range *reload {
+			at, path, ok := strings.Cut(s, "=")
+			d, err := time.ParseDuration(at)
+			if !ok || err != nil || d < 0 || path == "" {
+				return usage(fmt.Errorf("--reload %s: must be TIME=FILE, such as 1.5s=new.yaml", s))
+			}
+			o.Reloads = append(o.Reloads, control.TimedReload{At: d, Config: path})
+		}
+		err = control.Replay(o)
+		var refused *control.RefusedReload
+		if errors.As(err, &refused) {
+			return &exitError{exitFailed, err}
+		}
+		return readable(err)
+	}
+	return c
+}
+
+// portFiles reads PORT=FILE arguments.
+func portFiles(flag string, args []string) (files []control.PortFile, err error) {
+	for _, s := range args {
+		port, file, ok := strings.Cut(s, "=")
+		if !ok || port == "" || file == "" {
+			return nil, fmt.Errorf("%s %s: must be PORT=FILE", flag, s)
+		}
+		files = append(files, control.PortFile{Port: port, File: file})
+	}
+	return files, nil
+}
+
+func reloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Have the daemon load its configuration anew, and wait for the outcome: 3 if it was refused",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			socket, _ := c.Flags().GetString("socket")
+			o, err := control.NewClient(socket).Reload()
+			if err != nil {
+				return err
+			}
+			for _, d := range o.Diagnostics {
+				fmt.Fprintln(os.Stderr, d)
+			}
+			if !o.OK {
+				return &exitError{exitInvalid, fmt.Errorf("refused, generation %d keeps running: %s", o.Generation, o.Message)}
+			}
+			fmt.Println(o.Message)
+			return nil
+		},
+	}
+}
+
+func cleanupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove what a dead weir left: steering program, maps, VIPs, neighbours",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			socket, _ := c.Flags().GetString("socket")
+			removed, err := control.Cleanup(socket)
+			for _, what := range removed {
+				fmt.Println("removed", what)
+			}
+			if err == nil && len(removed) == 0 {
+				fmt.Println("nothing to remove")
+			}
+			return err
+		},
+	}
+}

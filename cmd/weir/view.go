@@ -1,0 +1,280 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weir/control"
+)
+
+// viewCommands ask the daemon for one view each and print it as a table or as the JSON that the daemon gave.
+func viewCommands() []*cobra.Command {
+	list := view("list", "services and their backends", "/list", printList)
+	list.Flags().Lookup("output").Usage = "table, json, or ipvsadm (the layout of ipvsadm -Ln)"
+	conns := view("conns", "connections", "/conns", printConns)
+	conns.Flags().Int("limit", 0, "print at most so many, 0: all")
+	rates := view("rates", "rates of services and backends over an interval", "/rates", printRates)
+	rates.Flags().Duration("interval", time.Second, "measure for so long, 10ms to 1m")
+	return []*cobra.Command{
+		list, rates, conns,
+		view("stats", "verdicts and counters", "/stats", printStats),
+		view("drops", "frames discarded, by reason", "/drops", printDrops),
+		view("ports", "ports and the driver mode each one got", "/ports", printPorts),
+		view("workers", "workers, their cores and how busy they are", "/workers", printWorkers),
+		view("status", "the daemon: configuration, generation, last reload", "/status", printStatus),
+	}
+}
+
+// view makes the command that shows the view of type T at path.
+func view[T any](name, short, path string, print func(io.Writer, T)) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: "Show " + short, Args: cobra.NoArgs}
+	output := c.Flags().StringP("output", "o", "table", "table or json")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		socket, _ := c.Flags().GetString("socket")
+		p := path
+		if f := c.Flags().Lookup("limit"); f != nil {
+			p += "?limit=" + f.Value.String()
+		}
+		if f := c.Flags().Lookup("interval"); f != nil {
+			p += "?interval=" + f.Value.String()
+		}
+		var raw json.RawMessage
+		switch *output {
+		case "table", "json":
+		case "ipvsadm":
+			if name == "list" {
+				break
+			}
+			fallthrough
+		default:
+			return usage(fmt.Errorf("-o %s: %s has table and json", *output, name))
+		}
+		client := control.NewClient(socket)
+		if err := client.Get(p, &raw); err != nil {
+			return err
+		}
+		if *output == "json" {
+			_, err := os.Stdout.Write(append(raw, '\n'))
+			return err
+		}
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return fmt.Errorf("the daemon's answer: %w", err)
+		}
+		if *output == "ipvsadm" {
+			services, ok := any(v).([]control.ServiceView)
+			if !ok {
+				return errors.New("only list has the layout of ipvsadm")
+			}
+			var status control.Status
+			if err := client.Get("/status", &status); err != nil {
+				return err
+			}
+			printIPVSAdm(os.Stdout, services, status.Capacity)
+			return nil
+		}
+		print(os.Stdout, v)
+		return nil
+	}
+	return c
+}
+
+// table prints rows in columns; the first row is the header.
+func table(w io.Writer, f func(row func(cells ...any))) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	f(func(cells ...any) {
+		var line []string
+		for _, c := range cells {
+			line = append(line, fmt.Sprint(c))
+		}
+		fmt.Fprintln(t, strings.Join(line, "\t"))
+	})
+	_ = t.Flush()
+}
+
+func printList(w io.Writer, services []control.ServiceView) {
+	table(w, func(row func(...any)) {
+		row("PROTO", "VIP:PORT / BACKEND", "NAME", "SCHED", "WEIGHT", "ACTIVE", "INACT", "CONNS")
+		for _, s := range services {
+			row(s.Protocol, endpoint(s), s.Name, scheduler(s), "", "", "", s.Conns)
+			for _, b := range s.Backends {
+				row("  ->", hostPort(b.Address, b.Port), b.Name, b.Forward, b.Weight, b.Active, b.Inactive, b.Conns)
+			}
+		}
+	})
+}
+
+func scheduler(s control.ServiceView) string {
+	return strings.TrimSpace(s.Scheduler + " " + strings.Join(s.Flags, ","))
+}
+
+func endpoint(s control.ServiceView) string {
+	if s.PortTo > s.Port {
+		return fmt.Sprintf("%s-%d", hostPort(s.VIP, s.Port), s.PortTo)
+	}
+	return hostPort(s.VIP, s.Port)
+}
+
+// hostPort is address:port, with brackets around an IPv6 address.
+func hostPort(address interface{ String() string }, port uint16) string {
+	a := address.String()
+	if strings.Contains(a, ":") {
+		a = "[" + a + "]"
+	}
+	return fmt.Sprintf("%s:%d", a, port)
+}
+
+// printIPVSAdm prints what ipvsadm -Ln would, byte for byte in its columns, so that scripts and eyes carry over.
+func printIPVSAdm(w io.Writer, services []control.ServiceView, size int) {
+	fmt.Fprintf(w, "IP Virtual Server version 1.2.1 (size=%d)\n", size)
+	fmt.Fprintln(w, "Prot LocalAddress:Port Scheduler Flags")
+	fmt.Fprintln(w, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")
+	for _, s := range services {
+		line := fmt.Sprintf("%s  %s %s", strings.ToUpper(s.Protocol), hostPort(s.VIP, s.Port), s.Scheduler)
+		if len(s.Flags) > 0 {
+			// ipvsadm has an order of its own, in which sh-fallback comes before sh-port, and mh-fallback before mh-port.
+			line += fmt.Sprintf(" (%s)", strings.Join(slices.Sorted(slices.Values(s.Flags)), ","))
+		}
+		fmt.Fprintln(w, line)
+		for _, b := range s.Backends {
+			fmt.Fprintf(w, "  -> %-28s %-7s %-6d %-10d %-10d\n", hostPort(b.Address, b.Port), ipvsForward(b.Forward), b.Weight, b.Active, b.Inactive)
+		}
+	}
+}
+
+// ipvsForward is a forward mode in ipvsadm's words.
+func ipvsForward(mode string) string {
+	switch mode {
+	case "nat", "fullnat":
+		return "Masq"
+	case "dr":
+		return "Route"
+	}
+	return "Tunnel"
+}
+
+func printStats(w io.Writer, s control.Stats) {
+	v := s.Verdicts
+	fmt.Fprintf(w, "generation %d\n\n", s.Generation)
+	table(w, func(row func(...any)) {
+		row("RECEIVED", "= FORWARDED", "+ ANSWERED", "+ PUNTED", "+ CONSUMED", "+ DROPPED", "+ HELD", "", "SENT BESIDES", "PASSED")
+		row(v.Received, v.Forwarded, v.Answered, v.Punted, v.Consumed, v.Dropped, v.Held, "", s.Sent, s.Passed)
+	})
+	fmt.Fprintln(w)
+	table(w, func(row func(...any)) {
+		row("PROTO", "VIP:PORT / BACKEND", "CONNS", "IN PKTS", "OUT PKTS", "IN BYTES", "OUT BYTES")
+		for _, x := range s.Services {
+			row(x.Protocol, endpoint(x), x.Conns, x.InPackets, x.OutPackets, x.InBytes, x.OutBytes)
+			for _, b := range x.Backends {
+				row("  ->", hostPort(b.Address, b.Port), b.Conns, b.InPackets, b.OutPackets, b.InBytes, b.OutBytes)
+			}
+		}
+	})
+	if v.Dropped > 0 {
+		fmt.Fprintln(w)
+		printDrops(w, s.Drops)
+	}
+}
+
+func printRates(w io.Writer, r control.Rates) {
+	table(w, func(row func(...any)) {
+		row("PROTO", "VIP:PORT / BACKEND", "CONNS/S", "IN PKTS/S", "OUT PKTS/S", "IN BIT/S", "OUT BIT/S")
+		line := func(proto, at string, x control.Rate) {
+			row(proto, at, number(x.Conns), number(x.InPackets), number(x.OutPackets), number(8*x.InBytes), number(8*x.OutBytes))
+		}
+		for _, s := range r.Services {
+			line(s.Protocol, endpoint(control.ServiceView{VIP: s.VIP, Port: s.Port, PortTo: s.PortTo}), s.Rate)
+			for _, b := range s.Backends {
+				line("  ->", hostPort(b.Address, b.Port), b.Rate)
+			}
+		}
+	})
+}
+
+// number prints x with K, M or G of a thousand, as ipvsadm does.
+func number(x float64) string {
+	for _, unit := range []string{"", "K", "M", "G"} {
+		if x < 10000 {
+			return fmt.Sprintf("%.0f%s", x, unit)
+		}
+		x /= 1000
+	}
+	return fmt.Sprintf("%.0fT", x)
+}
+
+func printConns(w io.Writer, conns []control.ConnView) {
+	table(w, func(row func(...any)) {
+		row("PROTO", "EXPIRE", "STATE", "SOURCE", "VIRTUAL", "DESTINATION", "IN PKTS", "OUT PKTS")
+		for _, c := range conns {
+			row(strings.ToUpper(c.Protocol), (time.Duration(c.ExpiresS) * time.Second).String(), c.State, c.Client, c.Virtual, c.Backend, c.InPackets, c.OutPackets)
+		}
+	})
+}
+
+func printDrops(w io.Writer, drops map[string]uint64) {
+	names := make([]string, 0, len(drops))
+	for name, n := range drops {
+		if n > 0 {
+			names = append(names, name)
+		}
+	}
+	sort.Slice(names, func(i, j int) bool {
+		if drops[names[i]] != drops[names[j]] {
+			return drops[names[i]] > drops[names[j]]
+		}
+		return names[i] < names[j]
+	})
+	table(w, func(row func(...any)) {
+		row("REASON", "FRAMES")
+		for _, name := range names {
+			row(name, drops[name])
+		}
+	})
+}
+
+func printPorts(w io.Writer, ports []control.PortView) {
+	table(w, func(row func(...any)) {
+		row("PORT", "INTERFACE", "DRIVER", "MODE", "SET UP BY", "UP", "QUEUES", "VLAN", "MTU", "MAC", "RECEIVED", "SENT", "SEND LOST", "RX LOST", "WAKEUPS")
+		for _, p := range ports {
+			row(p.Name, p.Interface, p.Driver, p.Mode, p.Setup, p.Up, p.Queues, p.VLAN, p.MTU, p.MAC, p.Received, p.Sent, p.SendLost, p.RxLost, p.Wakeups)
+		}
+	})
+}
+
+func printWorkers(w io.Writer, workers []control.WorkerView) {
+	table(w, func(row func(...any)) {
+		row("WORKER", "CPU", "WAIT", "RECEIVED", "VECTORS", "PER VECTOR", "ROUNDS", "SLEEPS", "HELD", "CHUNKS")
+		for _, x := range workers {
+			per := "-"
+			if x.Vectors > 0 {
+				per = fmt.Sprintf("%.1f", float64(x.Received)/float64(x.Vectors))
+			}
+			row(x.Worker, x.CPU, x.Wait, x.Received, x.Vectors, per, x.Rounds, x.Sleeps, x.Held, x.Chunks)
+		}
+	})
+}
+
+func printStatus(w io.Writer, s control.Status) {
+	table(w, func(row func(...any)) {
+		row("version", s.Version)
+		row("pid", s.PID)
+		row("started", s.Started.Format(time.RFC3339))
+		row("configuration", s.Config)
+		row("generation", fmt.Sprintf("%d, loaded %s", s.Generation, s.Loaded.Format(time.RFC3339)))
+		row("connections", fmt.Sprintf("%d of %d", s.Connections, s.Capacity))
+		row("last reload", s.LastReload)
+	})
+	for _, warning := range s.Warnings {
+		fmt.Fprintln(w, "warning:", warning)
+	}
+}
