@@ -1,0 +1,39 @@
+# weir. `make demo` shows it, `make test` proves it; README.md says the rest.
+
+GO       ?= go
+# The linter is pinned: a new version is a commit of its own.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME ?= 30s
+
+.PHONY: build test demo bench lint fuzz setup clean
+
+build: ## bin/weir, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/weir ./cmd/weir
+
+setup: ## install what tests and demo need and the machine lacks (Debian, as root)
+	@.ci/setup
+
+# The end-to-end tests run the binary as it is built for users, so a second time under the detector would only watch the tests themselves.
+test: setup build ## every test as it runs, then all but the end-to-end ones under the race detector
+	$(GO) test ./...
+	$(GO) test -race $$($(GO) list ./... | grep -v '^weir/cmd/')
+
+demo: setup build ## the whole thing on this machine, in network namespaces
+	bin/weir demo
+
+bench: ## the pipeline on memory rings; needs no root
+	$(GO) test -run '^$$' -bench . ./bench/...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt these:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; done
+
+clean:
+	rm -rf bin
