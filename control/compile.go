@@ -156,7 +156,7 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		b.load.Rethreshold(b.snapshot.Upper, upper)
 		addr, v6 := dataplane.AddrOf(x.key.address)
 		b.snapshot = dataplane.Backend{
-			Timeouts: timeouts, Load: b.load, Live: true, V6: v6, Forward: dataplane.ForwardNAT, Port: x.key.port, Addr: addr,
+			Timeouts: timeouts, Load: b.load, Live: true, V6: v6, Port: x.key.port, Addr: addr,
 			Upper: upper, Lower: lower, Weight: w,
 			ExpireNow: c.Conntrack.ExpireNodestConn, ReuseMode: uint32(c.Conntrack.ConnReuseMode),
 		}

@@ -59,20 +59,26 @@ func newCoreBed(t *testing.T, services string) *coreBed {
 	t.Cleanup(func() { table.Close() })
 	b := &coreBed{t: t, core: newCore(table, 1, 1), now: 1e15, port: 10000}
 	b.reload(services)
-	pool, err := packet.NewPool(make([]byte, 64*2048), 2048)
+	b.worker, b.ports = attach(t, b.core)
+	return b
+}
+
+// attach gives the engine a worker with two memory ports. A configuration must be in force.
+func attach(t *testing.T, c *core) (w *dataplane.Worker, ports [2]*mem.Port) {
+	t.Helper()
+	pool, err := packet.NewPool(make([]byte, 64*4096), 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var queues []driver.Queue
-	for i := range b.ports {
-		if b.ports[i], err = mem.NewPort(pool, mem.Options{Ring: 64}); err != nil {
+	for i := range ports {
+		if ports[i], err = mem.NewPort(pool, mem.Options{Ring: 64}); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { b.ports[i].Close() })
-		queues = append(queues, b.ports[i])
+		t.Cleanup(func() { ports[i].Close() })
+		queues = append(queues, ports[i])
 	}
-	b.worker = b.core.engine.AddWorker(pool, queues)
-	return b
+	return c.engine.AddWorker(pool, queues), ports
 }
 
 func (b *coreBed) reload(services string) {

@@ -16,7 +16,6 @@ import (
 	"weir/conntrack"
 	"weir/control/config"
 	"weir/dataplane"
-	"weir/dataplane/driver"
 	"weir/dataplane/driver/mem"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/pkttest"
@@ -186,19 +185,7 @@ func newGoldenBed(t *testing.T, g *golden) *goldenBed {
 	b := &goldenBed{t: t, g: g, core: newCore(table, 1, 1), now: 1e15}
 	b.core.engine.HostAnswers = true
 	b.apply()
-	pool, err := packet.NewPool(make([]byte, 64*4096), 4096)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var queues []driver.Queue
-	for i := range b.ports {
-		if b.ports[i], err = mem.NewPort(pool, mem.Options{Ring: 64}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { b.ports[i].Close() })
-		queues = append(queues, b.ports[i])
-	}
-	b.worker = b.core.engine.AddWorker(pool, queues)
+	b.worker, b.ports = attach(t, b.core)
 	return b
 }
 

@@ -45,23 +45,14 @@ type Port struct {
 	Addresses []netip.Prefix
 }
 
-// Forward is how a packet gets from here to its server.
-type Forward uint8
-
-const (
-	ForwardNAT Forward = iota // destination rewritten; answers come back through us
-)
-
-// Backend is a real server of one service. Its identity within the service is (address, port, segment), and its ID stands for both.
+// Backend is a real server of one service, reached by NAT: the destination is rewritten, and answers come back through us. Its identity within the service is (address, port, segment), and its ID stands for both.
 type Backend struct {
 	// read for every packet
 	Timeouts  *conntrack.Timeouts // of its service
 	Load      *sched.Load         // its connection counts, the same in every snapshot
 	Live      bool                // still configured; otherwise only old connections bear the ID
 	V6        bool
-	Forward   Forward
 	Port      uint16 // 0: the client's destination port
-	Service   uint32 // slot of its service in Services.All
 	Addr      conntrack.Addr
 	Upper     uint32 // connection thresholds, 0: none
 	Lower     uint32
@@ -81,7 +72,6 @@ type Service struct {
 	State     *sched.State // cursor, shared by all snapshots
 	Dests     []uint32     // backend ID of each of the plan's destinations
 	SloppyTCP bool         // any TCP segment but a RST opens a connection, not only a SYN
-	OnePacket bool         // UDP: each packet is scheduled anew and leaves no entry
 }
 
 // Rate is a limit of events, in events a second; the burst is one second's worth. Zero refuses everything.
