@@ -40,6 +40,8 @@ type datagramInPieces struct {
 	known    bool  // the first fragment has been seen: to is valid
 	cut      bool  // an overlap was seen
 	pieces   uint8
+	have     uint16 // bytes seen
+	total    uint16 // bytes of the whole datagram, 0 until its last fragment was seen
 	to       tail
 	seen     [fragmentRanges]struct{ from, to uint16 } // in bytes
 }
@@ -98,8 +100,10 @@ func (s *fragmentSet) find(k *fragmentKey, now int64, enter bool) *datagramInPie
 	return oldest
 }
 
-// add notes bytes from..to of the datagram and reports what is wrong with them, or DropNone.
-func (d *datagramInPieces) add(from, to uint16) Drop {
+// add notes the bytes of f and reports what is wrong with them, or DropNone. A datagram that is complete is forgotten: a busy sender
+// uses its identification again long before fragmentLife is over.
+func (d *datagramInPieces) add(f *packet.Frame) Drop {
+	from, to := span(f)
 	if d.cut {
 		return DropFragmentOverlap
 	}
@@ -118,8 +122,29 @@ func (d *datagramInPieces) add(from, to uint16) Drop {
 	}
 	d.seen[d.pieces].from, d.seen[d.pieces].to = from, to
 	d.pieces++
+	d.have += to - from
+	if last(f) {
+		d.total = to
+	}
+	if (d.known || from == 0) && d.have == d.total {
+		d.deadline = 0
+	}
 	return DropNone
 }
+
+// last reports whether a later fragment is the last one of its datagram. An IPv6 one begins right behind its fragment header.
+func last(f *packet.Frame) bool {
+	b := f.Chunk()
+	switch {
+	case f.Kind&packet.KindLaterFragment == 0:
+		return false
+	case f.Kind&packet.KindIPv6 != 0:
+		return b[f.L4-8+3]&1 == 0
+	}
+	return be16(b[f.L3+6:])&moreFragments == 0
+}
+
+const moreFragments = 0x2000 // in the IPv4 header's word of flags and fragment offset
 
 // span is the bytes of the datagram that f holds. Extension headers behind an IPv6 first fragment's are left out: a hole, not an overlap.
 func span(f *packet.Frame) (from, to uint16) {
@@ -133,7 +158,7 @@ func (w *Worker) first(v *vector, i int) {
 	s := w.engine.fragments.set(&k)
 	s.acquire()
 	d := s.find(&k, w.now, true)
-	drop := d.add(span(f))
+	drop := d.add(f)
 	if drop == DropNone {
 		d.known = true
 		d.to = tail{backend: w.table.Backend(l.ref), reply: l.ref.Reply()}
@@ -165,7 +190,7 @@ func (w *Worker) later(v *vector, i int, waited bool) {
 		}
 		return
 	}
-	drop := d.add(span(f))
+	drop := d.add(f)
 	to := d.to
 	s.release()
 	if drop != DropNone {

@@ -96,6 +96,29 @@ func TestFragmentsThatOverlap(t *testing.T) {
 	}
 }
 
+// TestIdentificationComesRound: 65536 datagrams are soon sent, and then the first one's identification is used again.
+func TestIdentificationComesRound(t *testing.T) {
+	b := newBed(t)
+	b.open(client6, vip6, web6)
+	v4 := pkttest.UDP(client, dns).Size(3000).ID(7).Cut(7, 1000, 2000)
+	v6 := pkttest.TCP(client6, vip6).Seq(1).Ack(1).Size(3000).Cut(7, 1200, 2400)
+	for range 3 {
+		for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {2, 0, 1}} {
+			for _, all := range [][][]byte{v4, v6} {
+				for _, i := range order {
+					b.fromClient(all[i])
+					b.round()
+					b.take(lan)
+				}
+			}
+		}
+	}
+	b.round()
+	if v, drops := b.engine.Verdicts(); v.Forwarded != 3+3*3*2*3 {
+		t.Errorf("%d forwarded, drops %v", v.Forwarded, dropsOf([NumDrops]uint64{}, drops))
+	}
+}
+
 func TestFragments6(t *testing.T) {
 	b := newBed(t)
 	b.open(client6, vip6, web6)
