@@ -1,5 +1,7 @@
 package conntrack
 
+import "sync/atomic"
+
 // Entry4 is one direction of an IPv4 connection, one cache line: what arrives (private), what it becomes, and whose it is. Two adjacent
 // entries are a connection, an aligned 128 bytes.
 //
@@ -41,10 +43,10 @@ type common struct {
 	DeltaL3, DeltaL4 uint16
 
 	Backend uint32 // the caller's number of the backend
-	Flags   uint32 // the caller's
+	Flags   uint32 // of the forward entry: the caller's; of the reply entry: [Table.Note], atomic
 
 	seen    uint32 // atomic: Tick of this direction's latest packet
-	word    uint64 // atomic, of the forward entry only: see word.go
+	word    uint64 // atomic; of the forward entry: see word.go, of the reply entry: see template.go
 	packets uint64 // atomic: packets of this direction
 }
 
@@ -58,7 +60,13 @@ func (t *Table) Entry6(r Ref) *Entry6 { return &t.v6[r&^refV6] }
 func (t *Table) Backend(r Ref) uint32 { return t.common(r).Backend }
 
 // Flags are those that the connection of r was inserted with.
-func (t *Table) Flags(r Ref) uint32 { return t.common(r).Flags }
+func (t *Table) Flags(r Ref) uint32 { return t.common(r &^ refReply).Flags }
+
+// Note is what SetNote kept beside the connection of r last, zero at first.
+func (t *Table) Note(r Ref) uint32 { return atomic.LoadUint32(&t.common(r | refReply).Flags) }
+
+// SetNote keeps a number of the caller's beside the connection of r. Any worker may, at any time.
+func (t *Table) SetNote(r Ref, note uint32) { atomic.StoreUint32(&t.common(r|refReply).Flags, note) }
 
 func (t *Table) common(r Ref) *common {
 	if r.V6() {
@@ -113,7 +121,10 @@ func (t *Table) fill(r Ref, in, out *Tuple, c *Conn) {
 		e = &f.common
 	}
 	e.DeltaL3, e.DeltaL4 = deltas(in, out)
-	e.Backend, e.Flags = c.Backend, c.Flags
+	e.Backend, e.Flags = c.Backend, 0
+	if !r.Reply() {
+		e.Flags = c.Flags
+	}
 }
 
 // tuples are what arrives in r's direction and what it becomes.

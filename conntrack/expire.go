@@ -74,6 +74,7 @@ func (t *Table) vanish(r Ref) {
 func (t *Table) bury(w int, r Ref) Ended {
 	e := t.common(r)
 	ended := Ended{Backend: e.Backend, Flags: e.Flags, State: word(atomic.LoadUint64(&e.word)).state(), Proto: t.proto(r)}
+	t.release(r)
 	t.retire(w, r.family(), r.number())
 	return ended
 }
@@ -148,11 +149,15 @@ func (t *Table) expire(r Ref, now Tick) bool {
 			return false
 		}
 		last := t.last(r)
-		if x.expired(last, now) {
+		if t.over(r, x, now) {
 			if atomic.CompareAndSwapUint64(p, uint64(x), uint64(x&^wordLive)) {
 				t.vanish(r)
 				return true
 			}
+			continue
+		}
+		if x.expired(last, now) {
+			t.renew(r, x, now)
 			continue
 		}
 		if old := atomic.LoadUint32(d); old != 0 {

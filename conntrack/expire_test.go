@@ -9,7 +9,7 @@ import (
 
 func TestTimersAreTheKernels(t *testing.T) {
 	seconds := map[State]int{None: 2, Established: 900, SynSent: 120, SynRecv: 60, FinWait: 120, TimeWait: 120, Close: 10, CloseWait: 60,
-		LastAck: 30, Listen: 120, SynAck: 120, UDP: 300}
+		LastAck: 30, Listen: 120, SynAck: 120, UDP: 300, Template: 300}
 	to := DefaultTimeouts()
 	for s := None; s < NumStates; s++ {
 		if want := Ticks(time.Duration(seconds[s]) * time.Second); to[s] != want {

@@ -8,6 +8,8 @@ type Conn struct {
 	ForwardTo, ReplyTo Tuple // what they become
 	Backend, Flags     uint32
 	OneWay             bool // only Forward is looked up (direct routing and tunnels), and TCP goes by the INPUT_ONLY table
+	Template           bool // a template of persistence: OneWay, in a [TemplateSpace]
+	Control            Ref  // the template that the connection is opened under, or zero; a valid Ref
 }
 
 // Outcome is what Insert did.
@@ -87,6 +89,7 @@ func (t *Table) Insert(w int, c *Conn, tcpFlags uint8, to *Timeouts, now Tick) (
 	}
 	if outcome != Inserted {
 		if n != 0 {
+			t.release(r)
 			atomic.StoreUint64(t.life(r), uint64(word(atomic.LoadUint64(t.life(r)))&generationMask))
 			t.live.Add(-1)
 			t.giveBack(w, f, n)
@@ -102,6 +105,9 @@ func (t *Table) Insert(w int, c *Conn, tcpFlags uint8, to *Timeouts, now Tick) (
 
 // firstState is the state of a connection after its first packet.
 func (c *Conn) firstState(tcpFlags uint8) State {
+	if c.Template {
+		return Template
+	}
 	if c.Forward.Proto() != protoTCP {
 		return UDP
 	}
@@ -117,6 +123,7 @@ const protoTCP = 6
 func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {
 	t.fill(r, &c.Forward, &c.ForwardTo, c)
 	t.fill(r|refReply, &c.Reply, &c.ReplyTo, c)
+	t.adopt(r, c)
 	flags := wordLive
 	if c.OneWay {
 		flags |= wordNoOutput | wordOneWay
@@ -163,7 +170,7 @@ func (t *Table) holds(r Ref, now Tick, ended *Ref) bool {
 		if !w.live() {
 			return false
 		}
-		if !w.expired(t.last(r), now) {
+		if !t.over(r, w, now) {
 			return true
 		}
 		if atomic.CompareAndSwapUint64(p, uint64(w), uint64(w&^wordLive)) {
@@ -171,4 +178,22 @@ func (t *Table) holds(r Ref, now Tick, ended *Ref) bool {
 			return false
 		}
 	}
+}
+
+// Once gives c's entries to a packet that is a connection of its own (one-packet scheduling): the Ref is valid as every other, but no
+// packet finds it, it has no state, and Track may not be called with it. It returns zero if no memory is left.
+func (t *Table) Once(w int, c *Conn) Ref {
+	f := ip4
+	if c.Forward.V6 {
+		f = ip6
+	}
+	n := t.take(w, f)
+	if n == 0 {
+		return 0
+	}
+	r := f.ref(n)
+	t.fill(r, &c.Forward, &c.ForwardTo, c)
+	t.fill(r|refReply, &c.Reply, &c.ReplyTo, c)
+	t.retire(w, f, n)
+	return r
 }

@@ -50,7 +50,7 @@ func (t *Table) copyTo(infos *[64]Info, f family, from, to uint32, now Tick) (n 
 		r := f.ref(c)
 		w := word(atomic.LoadUint64(t.life(r)))
 		last := t.last(r)
-		if !w.live() || w.expired(last, now) {
+		if !w.live() || t.over(r, w, now) {
 			continue
 		}
 		e, p := t.common(r), t.common(r|refReply)

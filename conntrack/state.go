@@ -5,7 +5,7 @@ import "time"
 // State is where a connection is in its life, in kernel IPVS' own words.
 type State uint8
 
-// The states of TCP stand in the kernel's order, which tcp.go's tables have too. Every protocol but TCP has one state, UDP.
+// The states of TCP stand in the kernel's order, which tcp.go's tables have too. Every protocol but TCP has one state, UDP; Template is that of what is no connection.
 const (
 	None State = iota
 	Established
@@ -19,13 +19,14 @@ const (
 	Listen
 	SynAck
 	UDP
+	Template // of persistence, see template.go
 	NumStates
 
 	numTCP = UDP
 )
 
 var stateNames = [NumStates]string{
-	"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP",
+	"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP", "TEMPLATE",
 }
 
 // String is the state's name as `ipvsadm -Lc` prints it.
@@ -60,6 +61,7 @@ func DefaultTimeouts() Timeouts {
 		Listen:      Ticks(120 * time.Second),
 		SynAck:      Ticks(120 * time.Second),
 		UDP:         Ticks(300 * time.Second),
+		Template:    Ticks(300 * time.Second),
 	}
 }
 

@@ -49,6 +49,7 @@ type Table struct {
 	// written for new and ended connections
 	_        [64]byte // keeps what is written off the lines above
 	live     atomic.Int64
+	serial   atomic.Uint32 // of the latest template
 	epoch    atomic.Uint64
 	families [families]arena
 	cursor   atomic.Uint64 // of the expiry scan: the next connection, counted through both arenas

@@ -50,7 +50,7 @@ func (t *Table) transit(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (Change, 
 	e, p := t.common(r), t.life(r)
 	for {
 		w := word(atomic.LoadUint64(p))
-		if !w.live() || w.expired(t.last(r), now) {
+		if !w.live() || t.over(r, w, now) {
 			return Change{}, false
 		}
 		c := Change{w.state(), w.state().step(w.direction(r), tcpFlags)}
