@@ -62,6 +62,12 @@ func (t *Table) Backend(r Ref) uint32 { return t.common(r).Backend }
 // Flags are those that the connection of r was inserted with.
 func (t *Table) Flags(r Ref) uint32 { return t.common(r &^ refReply).Flags }
 
+// Tuple is that of packets of r's direction as they arrive.
+func (t *Table) Tuple(r Ref) Tuple {
+	in, _ := t.tuples(r)
+	return in
+}
+
 // Note is what SetNote kept beside the connection of r last, zero at first.
 func (t *Table) Note(r Ref) uint32 { return atomic.LoadUint32(&t.common(r | refReply).Flags) }
 

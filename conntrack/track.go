@@ -32,6 +32,9 @@ func (t *Table) Track(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (c Change, 
 // State is that of r's connection now.
 func (t *Table) State(r Ref) State { return word(atomic.LoadUint64(t.life(r))).state() }
 
+// Unanswered reports whether r is of a one-way connection whose server has not been seen (the kernel's IP_VS_CONN_F_NOOUTPUT).
+func (t *Table) Unanswered(r Ref) bool { return word(atomic.LoadUint64(t.life(r)))&wordNoOutput != 0 }
+
 // direction is that of packets of r.
 func (w word) direction(r Ref) direction {
 	switch {

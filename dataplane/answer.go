@@ -80,15 +80,16 @@ func (w *Worker) report(v *vector, i int, typ, code uint8, rest uint32, unless D
 	if b == nil {
 		return
 	}
-	quoted := f.Chunk()[f.L3:f.L3End]
-	var n int
-	if v6 {
-		n = packet.ICMPError6(b, wire(from, true), wire(src, true), typ, code, rest, quoted)
-	} else {
-		w.ipID++
-		n = packet.ICMPError4(b, w.ipID, wire4(from), wire4(src), typ, code, rest, quoted)
-	}
+	n := w.icmpError(b, from, src, v6, typ, code, rest, f.Chunk()[f.L3:f.L3End])
 	w.say(l, n, src, f.Kind)
+}
+
+// icmpError writes an ICMP or ICMPv6 error into b and returns its length.
+func (w *Worker) icmpError(b []byte, from, to conntrack.Addr, v6 bool, typ, code uint8, rest uint32, quoted []byte) int {
+	if v6 {
+		return packet.ICMPError6(b, wire(from, true), wire(to, true), typ, code, rest, quoted)
+	}
+	return packet.ICMPError4(b, w.identification(), wire4(from), wire4(to), typ, code, rest, quoted)
 }
 
 // echo answers an echo request.
@@ -167,6 +168,12 @@ func (w *Worker) say(l *lane, n int, to conntrack.Addr, family packet.Kind) {
 	w.own.L3 = w.own.Start
 	w.own.L3End = w.own.Start + uint16(n)
 	w.emit(&w.own, to, family&packet.KindIPv6 != 0)
+}
+
+// identification is an IP ID that no worker gives to another packet soon: fragments of two packets with one ID would be put together.
+func (w *Worker) identification() uint16 {
+	w.ipID += uint16(len(w.engine.workers))
+	return w.ipID + uint16(w.id)
 }
 
 func wire4(a conntrack.Addr) (b [4]byte) {

@@ -2,12 +2,16 @@ package dataplane
 
 import "weir/dataplane/packet"
 
-// fragment cuts a translated IPv4 packet whose DF bit is clear into pieces that fit the link, as a router does (RFC 791 3.2). The first
-// piece carries the frame's verdict; the others count as sent.
+// fragment cuts a packet into pieces that fit the link: an IPv4 packet whose DF bit is clear, as a router does (RFC 791 3.2), or an outer
+// packet of ours, as its source. The first piece carries the frame's verdict; the others count as sent.
 func (w *Worker) fragment(f *packet.Frame, l *lane, own bool) {
 	ip := f.Chunk()[f.L3:f.L3End]
 	mtu := w.mtu(l)
-	first := true
+	first, v6 := true, f.Kind&packet.KindIPv6 != 0
+	id := uint32(0)
+	if v6 {
+		id = uint32(w.identification())
+	}
 	for offset := 0; offset >= 0; {
 		addr, ok := w.pool.Get()
 		if !ok {
@@ -16,12 +20,17 @@ func (w *Worker) fragment(f *packet.Frame, l *lane, own bool) {
 		piece := &w.own
 		*piece = packet.Frame{}
 		piece.Open(w.pool, packet.Desc{Addr: addr + packet.Headroom, Len: uint32(w.pool.ChunkSize() - packet.Headroom)})
-		n, next := packet.Fragment4(piece.Bytes(), ip, offset, mtu)
+		var n, next int
+		if v6 {
+			n, next = packet.Fragment6(piece.Bytes(), ip, id, offset, mtu)
+		} else {
+			n, next = packet.Fragment4(piece.Bytes(), ip, offset, mtu)
+		}
 		if n == 0 {
 			w.pool.Put(addr)
 			break
 		}
-		piece.Kind = packet.KindIPv4
+		piece.Kind = f.Kind
 		piece.L3, piece.L3End = piece.Start, piece.Start+uint16(n)
 		p := &w.snap.Ports[l.out]
 		w.link(piece, p, l.mac)

@@ -53,10 +53,11 @@ type fragmentKey struct {
 	v6       bool
 }
 
-// tail is what later fragments become: the addresses of the first one's connection.
+// tail is what later fragments become: the addresses of the first one's connection, or what its tunnel makes of it.
 type tail struct {
 	src, dst conntrack.Addr
 	backend  uint32
+	flags    connFlags
 	reply    bool
 }
 
@@ -161,7 +162,7 @@ func (w *Worker) first(v *vector, i int) {
 	drop := d.add(f)
 	if drop == DropNone {
 		d.known = true
-		d.to = tail{backend: w.table.Backend(l.ref), reply: l.ref.Reply()}
+		d.to = tail{backend: l.backend, flags: l.flags, reply: l.ref.Reply()}
 		if l.ref.V6() {
 			e := w.table.Entry6(l.ref)
 			d.to.src, d.to.dst = e.NewSrc, e.NewDst
@@ -202,6 +203,7 @@ func (w *Worker) later(v *vector, i int, waited bool) {
 		return
 	}
 	v.tails[i] = to
+	l.backend, l.flags = to.backend, to.flags
 	c, bytes := &w.Backends[to.backend], uint64(f.L3End-f.L3)
 	if to.reply {
 		c.OutPackets.add(1)

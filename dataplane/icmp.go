@@ -35,6 +35,9 @@ func (w *Worker) relate(v *vector, i int) {
 	_, dst := addresses(f, f.L3)
 	v6 := f.Kind&packet.KindIPv6 != 0
 	if ref == 0 {
+		if w.fromTunnel(v, i) {
+			return
+		}
 		if w.snap.Services.IsVIP(dst, v6) {
 			l.discard(DropICMPUnrelated)
 		} else {
@@ -50,8 +53,12 @@ func (w *Worker) relate(v *vector, i int) {
 		l.discard(DropTTL) // an error is never answered by an error
 		return
 	}
-	w.count(f, w.table.Backend(ref), ref)
-	l.ref = ref
+	id := w.table.Backend(ref)
+	w.count(f, id, ref)
+	l.ref, l.backend = ref, id
+	if !ref.Reply() {
+		l.flags = connFlags(w.table.Flags(ref))
+	}
 }
 
 // icmpIntact verifies the message's checksum. The translation makes a new one, which would hide the damage.
@@ -89,7 +96,7 @@ func (w *Worker) rewriteError(f *packet.Frame, ref conntrack.Ref) {
 		put64(q[16:], e.NewDst.Lo)
 		put64(q[24:], e.NewSrc.Hi)
 		put64(q[32:], e.NewSrc.Lo)
-		put32(b[f.QuoteL4:], e.NewPorts<<16|e.NewPorts>>16)
+		rewriteQuotedPorts(f, e.NewPorts)
 		put16(msg[2:], packet.TransportSum6([16]byte(h[8:24]), [16]byte(h[24:40]), packet.ProtoICMPv6, msg))
 		return
 	}
@@ -102,9 +109,16 @@ func (w *Worker) rewriteError(f *packet.Frame, ref conntrack.Ref) {
 	fillHeader4(h)
 	put32(q[12:], e.NewDst)
 	put32(q[16:], e.NewSrc)
-	put32(b[f.QuoteL4:], e.NewPorts<<16|e.NewPorts>>16)
+	rewriteQuotedPorts(f, e.NewPorts)
 	fillHeader4(q)
 	put16(msg[2:], packet.Sum(msg))
+}
+
+// rewriteQuotedPorts writes the ports of an entry, turned round, into the quoted packet, if it has any.
+func rewriteQuotedPorts(f *packet.Frame, ports uint32) {
+	if balanced(f.QuoteProto) {
+		put32(f.Chunk()[f.QuoteL4:], ports<<16|ports>>16)
+	}
 }
 
 // fillHeader4 writes the checksum of the IPv4 header that h begins with.

@@ -31,10 +31,23 @@ func ask(f *packet.Frame, t *conntrack.Tuple) {
 		t.Dst, t.Src = addresses(f, f.QuoteL3)
 		t.Ports = uint32(f.QuoteDst)<<16 | uint32(f.QuoteSrc)
 		t.Space = uint32(f.QuoteProto)
+	case follows(f.Proto) && f.Kind&(packet.KindIPv4|packet.KindIPv6) != 0 && f.Kind&packet.KindLaterFragment == 0:
+		t.Src, t.Dst = addresses(f, f.L3)
+		t.Ports, t.Space = isakmp<<16|isakmp, packet.ProtoUDP
+	case f.Kind&packet.KindQuote != 0 && translatable(f) && follows(f.QuoteProto):
+		t.Dst, t.Src = addresses(f, f.QuoteL3)
+		t.Ports, t.Space = isakmp<<16|isakmp, packet.ProtoUDP
 	default:
-		t.Space = 0
+		t.Space, t.Ports = 0, 0
 	}
 }
+
+// isakmp is the port at which two hosts agree on how to encrypt (RFC 7296). ESP and AH, which have no ports, belong to the connection between
+// these of the same addresses, as in kernel IPVS (ip_vs_proto_ah_esp.c).
+const isakmp = 500
+
+// follows reports whether packets of a protocol follow another connection of their addresses.
+func follows(proto uint8) bool { return proto == packet.ProtoESP || proto == packet.ProtoAH }
 
 // balanced are the protocols that services have.
 func balanced(proto uint8) bool { return proto == packet.ProtoTCP || proto == packet.ProtoUDP }

@@ -15,8 +15,14 @@ func (w *Worker) resolve(v *vector) {
 			continue
 		}
 		f := &v.frames[i]
-		dst, v6 := v.tails[i].dst, f.Kind&packet.KindIPv6 != 0
-		if l.ref != 0 {
+		dst, v6, path, overhead := v.tails[i].dst, f.Kind&packet.KindIPv6 != 0, 0xffff, 0
+		if l.flags.forward() != ForwardNAT {
+			b := w.backend(l.backend)
+			dst, v6 = b.Addr, b.V6
+			if l.flags.forward().tunnels() {
+				path, overhead = b.Path.mtu(w.now), l.flags.overhead(v6)
+			}
+		} else if l.ref != 0 {
 			dst = w.destination(l.ref)
 		}
 		mtu, ok := w.nextHop(l, dst, v6, v.queries[i].Ports)
@@ -24,10 +30,22 @@ func (w *Worker) resolve(v *vector) {
 			l.discard(DropNoRoute)
 			continue
 		}
-		if int(f.L3End-f.L3) > mtu && (v6 || f.Kind&packet.KindICMPError != 0 || be16(f.Chunk()[f.L3+6:])&dontFragment != 0) {
-			w.tooBig(v, i, mtu)
+		if path < mtu {
+			mtu, l.routeMTU = path, uint16(path)
+		}
+		if size := int(f.L3End - f.L3); size > mtu-overhead && whole(f, size, overhead) {
+			w.tooBig(v, i, mtu-overhead)
 		}
 	}
+}
+
+// whole reports whether a packet may not be cut. IPv6 and DF forbid it. But every link takes IPv6 packets of 1280 bytes, also one that we
+// make smaller by a tunnel: then its outer packet is cut (RFC 2473 7.1).
+func whole(f *packet.Frame, size, overhead int) bool {
+	if f.Kind&packet.KindIPv6 != 0 {
+		return overhead == 0 || size > minPath6
+	}
+	return f.Kind&packet.KindICMPError != 0 || be16(f.Chunk()[f.L3+6:])&dontFragment != 0
 }
 
 const dontFragment = 0x4000 // in the IPv4 header's word of flags and fragment offset

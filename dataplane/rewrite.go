@@ -14,6 +14,10 @@ func (w *Worker) rewrite(v *vector) {
 			continue
 		}
 		f := &v.frames[i]
+		if l.flags.forward() != ForwardNAT {
+			age(f)
+			continue
+		}
 		if l.ref == 0 {
 			rewriteTail(f, &v.tails[i])
 			continue
@@ -30,7 +34,21 @@ func (w *Worker) rewrite(v *vector) {
 			}
 			rewrite4(f, w.table.Entry4(l.ref))
 		}
+		if l.flags&flagTOA != 0 {
+			w.addTOA(f, l)
+		}
 	}
+}
+
+// age takes one off the TTL or hop limit of a packet that otherwise goes on as it came.
+func age(f *packet.Frame) {
+	h := f.Chunk()[f.L3:]
+	if f.Kind&packet.KindIPv6 != 0 {
+		h[7]--
+		return
+	}
+	h[8]--
+	put16(h[10:], packet.Update16(be16(h[10:]), 0x0100, 0))
 }
 
 func rewrite4(f *packet.Frame, e *conntrack.Entry4) {
@@ -65,10 +83,15 @@ func rewrite6(f *packet.Frame, e *conntrack.Entry6) {
 
 // rewritePorts writes the ports and corrects the checksum of a TCP or UDP header for new addresses and ports.
 func rewritePorts(l4 []byte, proto uint8, ports uint32, delta uint16) {
-	put32(l4, ports)
-	if proto == packet.ProtoTCP {
+	switch proto {
+	case packet.ProtoTCP:
+		put32(l4, ports)
 		put16(l4[16:], packet.ApplyDelta(be16(l4[16:]), delta))
 		return
+	case packet.ProtoUDP:
+		put32(l4, ports)
+	default:
+		return // ESP and AH have neither
 	}
 	if sum := be16(l4[6:]); sum != 0 {
 		if sum = packet.ApplyDelta(sum, delta); sum == 0 {

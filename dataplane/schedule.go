@@ -3,7 +3,6 @@ package dataplane
 import (
 	"weir/conntrack"
 	"weir/dataplane/packet"
-	"weir/dataplane/sched"
 )
 
 // schedule settles which connection each frame belongs to: the one that lookup found, if it is still good, or a new one. What comes out
@@ -40,40 +39,62 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 	f, l := &v.frames[i], &v.lanes[i]
 	id := w.table.Backend(ref)
 	b := w.backend(id)
+	flags := connFlags(0)
 	if ref.Reply() {
 		if f.TTL <= 1 { // before the state, as the kernel's ip_forward stands before its IPVS hook
 			w.timeExceeded(v, i)
 			return true
 		}
-	} else if f.TCPFlags&openMask == packet.TCPSyn && w.reschedules(b, ref) || !b.Live && b.ExpireNow {
-		w.unlink(ref)
-		return false
-	} else if !b.Live {
-		l.discard(DropBackendGone) // silently, and without restarting the timer, as the kernel does unless expire_nodest_conn is set
-		return true
+		if f.TCPFlags&packet.TCPSyn != 0 && f.Proto == packet.ProtoTCP {
+			w.greeted(f, ref)
+		}
+	} else {
+		flags = connFlags(w.table.Flags(ref))
+		switch {
+		case reopens(f) && w.reschedules(b, ref), !b.Live && b.ExpireNow:
+			w.unlink(ref)
+			return false
+		case !b.Live: // silently, and without restarting the timer, as the kernel does unless expire_nodest_conn is set
+			l.discard(DropBackendGone)
+			return true
+		}
 	}
-	flags := f.TCPFlags
-	c, alive := w.table.Track(ref, flags, b.Timeouts, w.tick)
+	c, alive := w.table.Track(ref, f.TCPFlags, b.Timeouts, w.tick)
 	if !alive {
 		return false
 	}
-	w.transition(b, c)
+	if c.Old != c.New {
+		w.transition(b, ref, c)
+	}
 	w.count(f, id, ref)
 	if f.TTL <= 1 {
 		w.timeExceeded(v, i)
 		return true
 	}
-	l.ref = ref
+	l.ref, l.backend, l.flags = ref, id, flags
 	return true
 }
 
+// reopens reports whether a packet asks for a new connection whether or not there is one of its addresses and ports.
+func reopens(f *packet.Frame) bool { return f.TCPFlags&openMask == packet.TCPSyn }
+
 // reschedules reports whether a SYN ends the connection at ref and opens a new one in its place: ip_vs_in's rules for conn_reuse_mode,
-// and for expire_nodest_conn with a server of weight zero.
+// and for expire_nodest_conn with a server of weight zero. Bit 1 of the mode adds FIN_WAIT where nothing has been seen of the server.
+// What was opened under a template stays where that leads.
 func (w *Worker) reschedules(b *Backend, ref conntrack.Ref) bool {
+	if w.table.Controlled(ref) {
+		return false
+	}
 	if b.ExpireNow && b.Weight == 0 {
 		return true
 	}
-	return b.ReuseMode&1 != 0 && w.table.State(ref) == conntrack.TimeWait
+	switch w.table.State(ref) {
+	case conntrack.TimeWait:
+		return b.ReuseMode != 0
+	case conntrack.FinWait:
+		return b.ReuseMode&2 != 0 && w.table.Unanswered(ref)
+	}
+	return false
 }
 
 // unlink ends the connection at ref, unless somebody else was faster.
@@ -84,8 +105,9 @@ func (w *Worker) unlink(ref conntrack.Ref) {
 }
 
 // transition keeps a backend's counts right: some states count as active, others as inactive.
-func (w *Worker) transition(b *Backend, c conntrack.Change) {
-	switch was, is := c.Old.Active(), c.New.Active(); {
+func (w *Worker) transition(b *Backend, ref conntrack.Ref, c conntrack.Change) {
+	flags := connFlags(w.table.Flags(ref))
+	switch was, is := flags.active(c.Old), flags.active(c.New); {
 	case is && !was:
 		b.Load.Activate()
 	case was && !is:
@@ -152,84 +174,6 @@ func (w *Worker) martian(src conntrack.Addr, v6 bool) bool {
 	}
 	a := uint32(src.Lo)
 	return a>>24 == 0 || a>>24 == 127 || a>>28 >= 0xe || w.snap.Services.IsVIP(src, false)
-}
-
-// connect opens a connection of svc for the packet: a server is chosen, the entries made, and the packet goes on as one of theirs.
-func (w *Worker) connect(v *vector, i int, svc *Service) {
-	f, l, q := &v.frames[i], &v.lanes[i], &v.queries[i]
-	// A packet before this one in the vector, or another worker, may have opened it since lookup.
-	w.table.Lookup(v.queries[i : i+1])
-	if q.Ref != 0 && w.known(v, i, q.Ref) {
-		return
-	}
-	flow := sched.Flow{V6: q.V6, SrcPort: f.SrcPort, DstPort: f.DstPort, Now: w.now}
-	flow.Src, flow.Dst = wire(q.Src, q.V6), wire(q.Dst, q.V6)
-	n := svc.Plan.Schedule(svc.State, &flow)
-	if n < 0 {
-		w.unreachable(v, i, DropNoBackend)
-		return
-	}
-	id := svc.Dests[n]
-	b := w.backend(id)
-	port := b.Port
-	if port == 0 {
-		port = f.DstPort
-	}
-	w.conn = conntrack.Conn{
-		Forward:   q.Tuple,
-		ForwardTo: conntrack.Tuple{Src: q.Src, Dst: b.Addr, Ports: uint32(f.SrcPort)<<16 | uint32(port), Space: q.Space, V6: q.V6},
-		Reply:     conntrack.Tuple{Src: b.Addr, Dst: q.Src, Ports: uint32(port)<<16 | uint32(f.SrcPort), Space: q.Space, V6: q.V6},
-		ReplyTo:   conntrack.Tuple{Src: q.Dst, Dst: q.Src, Ports: uint32(f.DstPort)<<16 | uint32(f.SrcPort), Space: q.Space, V6: q.V6},
-		Backend:   id,
-	}
-	b.Load.Bind(false, b.Upper, b.Lower) // as inactive, before anyone can unbind it
-	ref, state, outcome := w.table.Insert(w.id, &w.conn, f.TCPFlags, b.Timeouts, w.tick)
-	if outcome == conntrack.Clash && w.yields(ref) {
-		ref, state, outcome = w.table.Insert(w.id, &w.conn, f.TCPFlags, b.Timeouts, w.tick)
-	}
-	switch outcome {
-	case conntrack.Inserted:
-		w.Backends[id].Conns.add(1)
-		if state.Active() {
-			b.Load.Activate()
-		}
-	case conntrack.Exists: // another worker was faster; its choice holds
-		b.Load.Unbind(false, b.Upper, b.Lower)
-	default:
-		b.Load.Unbind(false, b.Upper, b.Lower)
-		l.discard(DropTableFull)
-		if outcome == conntrack.Clash {
-			l.discard(DropClash)
-		}
-		return
-	}
-	if !w.known(v, i, ref) {
-		l.discard(DropTableFull) // ended in the instant it was made; the client will try again
-	}
-}
-
-// yields ends the connection at ref, which a new one would be mixed up with at the server, if it is over in all but name.
-func (w *Worker) yields(ref conntrack.Ref) bool {
-	if ref == 0 {
-		return false
-	}
-	switch w.table.State(ref) {
-	case conntrack.TimeWait, conntrack.Close, conntrack.LastAck:
-		w.unlink(ref)
-		return true
-	}
-	return false
-}
-
-// wire is a in network byte order, IPv4 in the first four bytes.
-func wire(a conntrack.Addr, v6 bool) (b [16]byte) {
-	if v6 {
-		put64(b[:], a.Hi)
-		put64(b[8:], a.Lo)
-	} else {
-		put32(b[:], uint32(a.Lo))
-	}
-	return b
 }
 
 // host takes what is the host's own business. The kernel does it, unless there is none behind us (replay): then we answer for

@@ -23,6 +23,7 @@ type Snapshot struct {
 	Steer    *steer.Compiled         // what the XDP program knows, for ports without one
 	Local    map[netip.Addr]struct{} // the host's own addresses, VIPs aside; used where we answer in the host's place
 	Answers  Rate
+	Paths    map[netip.Addr]*Path // to the servers behind tunnels, for errors from their ways
 
 	// read by control
 	Generation uint64
@@ -45,13 +46,14 @@ type Port struct {
 	Addresses []netip.Prefix
 }
 
-// Backend is a real server of one service, reached by NAT: the destination is rewritten, and answers come back through us. Its identity within the service is (address, port, segment), and its ID stands for both.
+// Backend is a real server of one service. Its identity within the service is (address, port, segment), and its ID stands for both.
 type Backend struct {
 	// read for every packet
 	Timeouts  *conntrack.Timeouts // of its service
 	Load      *sched.Load         // its connection counts, the same in every snapshot
 	Live      bool                // still configured; otherwise only old connections bear the ID
 	V6        bool
+	Forward   Forward
 	Port      uint16 // 0: the client's destination port
 	Addr      conntrack.Addr
 	Upper     uint32 // connection thresholds, 0: none
@@ -59,19 +61,43 @@ type Backend struct {
 	ExpireNow bool   // expire_nodest_conn of its service: connections end with the server instead of falling silent
 	Weight    int32  // as configured; 0 drains
 	ReuseMode uint32 // conn_reuse_mode of its service
+
+	// of tunnels
+	TunnelPort uint16 // of GUE
+	TunnelSum  bool   // make GUE's or GRE's checksum
+	Path       *Path  // to Addr; not nil where Forward is a tunnel
+
+	UDPActive bool // udp_active of its service: its UDP connections count as active
+	Backup    bool // takes new connections only when no other server of the service does
+
+	Sources *Sources // of NAT: where the source is rewritten, too; nil: it never is
 }
 
 // Service is a virtual service: one (protocol, VIP, port or port range).
 type Service struct {
-	Name      string
-	Protocol  uint8
-	VIP       netip.Addr
-	Port      uint16
-	PortTo    uint16       // equal to Port unless a range; 0-65535 for port 0
-	Plan      *sched.Plan  // immutable, of this snapshot
-	State     *sched.State // cursor, shared by all snapshots
-	Dests     []uint32     // backend ID of each of the plan's destinations
-	SloppyTCP bool         // any TCP segment but a RST opens a connection, not only a SYN
+	Name     string
+	Protocol uint8
+	VIP      netip.Addr
+	Port     uint16
+	PortTo   uint16       // equal to Port unless a range; 0-65535 for port 0
+	Plan     *sched.Plan  // immutable, of this snapshot
+	State    *sched.State // cursor, shared by all snapshots
+	Dests    []uint32     // backend ID of each of the plan's destinations
+
+	Backup      *sched.Plan // of the servers that serve when the plan finds none; nil: there are none
+	BackupState *sched.State
+	BackupDests []uint32
+
+	Persistence *Persistence // nil: none
+	OnePacket   bool         // UDP: every packet is scheduled anew
+	Allow, Deny *route.Table // networks that may, or may not, open connections; nil: all may, none is denied
+	SloppyTCP   bool         // any TCP segment but a RST opens a connection, not only a SYN
+}
+
+// admits reports whether a client at addr may open a connection: it is in none of the denied networks, and in one of the allowed if any are
+// named.
+func (s *Service) admits(addr conntrack.Addr, v6 bool) bool {
+	return (s.Deny == nil || !covers(s.Deny, addr, v6)) && (s.Allow == nil || covers(s.Allow, addr, v6))
 }
 
 // Rate is a limit of events, in events a second; the burst is one second's worth. Zero refuses everything.

@@ -50,7 +50,7 @@ func (w *Worker) leave(f *packet.Frame, l *lane, own bool) {
 		return
 	}
 	p := &w.snap.Ports[l.out]
-	if f.Kind&packet.KindIPv4 != 0 && int(f.L3End-f.L3) > w.mtu(l) {
+	if int(f.L3End-f.L3) > w.mtu(l) && f.Kind&(packet.KindIPv4|packet.KindOuter) != 0 {
 		w.fragment(f, l, own)
 		return
 	}

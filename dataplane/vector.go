@@ -21,6 +21,8 @@ type lane struct {
 	verdict  Verdict       // written by the first stage that knows; later stages pass the frame over
 	drop     Drop          // valid with Dropped
 	ref      conntrack.Ref // entry whose rewrite applies, 0: a later fragment, see tails
+	backend  uint32        // it and flags are valid with ref
+	flags    connFlags     // of the connection; those of a reply say ForwardNAT
 	out      int16         // index of the port to leave by; it and what follows are valid after resolve, while Pending
 	routeMTU uint16        // of the route, in bytes, 0: the port's
 	hop      conntrack.Addr

@@ -42,9 +42,11 @@ const (
 	DropMartian           // a source that no packet may have: unspecified, loopback, multicast, or our own VIP
 	DropTCPFlags          // SYN with FIN or RST opens nothing
 	DropNoConnection      // a RST without a connection; there is nothing to answer
+	DropDenied            // the service does not admit the client
 	DropNoBackend         // no server takes the connection and the answer must not be sent
 	DropBackendGone       // the connection's server was removed from the service
 	DropTableFull         // the connection table has no free entry
+	DropNoLocalPort       // every local address and port for the server is taken
 	DropClash             // the server would see two connections with the same addresses and ports
 	DropICMPChecksum      // an ICMP error whose checksum is wrong
 	DropICMPUnrelated     // an ICMP error to a VIP that quotes no packet of ours
@@ -87,9 +89,11 @@ var dropNames = [NumDrops]string{
 	DropMartian:           "martian_source",
 	DropTCPFlags:          "tcp_flags",
 	DropNoConnection:      "no_connection",
+	DropDenied:            "denied",
 	DropNoBackend:         "no_backend",
 	DropBackendGone:       "backend_gone",
 	DropTableFull:         "table_full",
+	DropNoLocalPort:       "no_local_port",
 	DropClash:             "tuple_clash",
 	DropICMPChecksum:      "icmp_checksum",
 	DropICMPUnrelated:     "icmp_unrelated",

@@ -11,7 +11,7 @@ import (
 //
 // The stages, each a loop over the vector, in the files of their names:
 //
-//	receive  parse  steer  lookup  schedule (misses only)  resolve  rewrite  transmit
+//	receive  parse  steer  lookup  schedule (misses only)  resolve  rewrite  encap  transmit
 //
 // resolve stands before rewrite: a packet that cannot leave has not been touched yet, and the ICMP answer quotes it as it came.
 type Worker struct {
@@ -38,7 +38,7 @@ type Worker struct {
 	ended   [64]conntrack.Ended
 	hold    hold
 	early   early  // fragments that came before their first
-	ipID    uint16 // of the ICMP messages we make
+	ipID    uint16 // of the latest IPv4 packet of our own that may be cut
 	pending bool   // a queue has something unfinished, or debt is left
 	scanned int64  // when scan last looked
 	debt    int64  // connections that are overdue to be looked at
@@ -95,6 +95,7 @@ func (w *Worker) process(port int, d []packet.Desc) {
 	w.schedule(v)
 	w.resolve(v)
 	w.rewrite(v)
+	w.encap(v)
 	w.finish(v)
 }
 
@@ -128,8 +129,13 @@ func (w *Worker) expire(slice int) (more bool) {
 
 // account takes an ended connection out of its backend's counts.
 func (w *Worker) account(e *conntrack.Ended) {
-	if b := w.backend(e.Backend); b.Load != nil {
-		b.Load.Unbind(e.State.Active(), b.Upper, b.Lower)
+	b := w.backend(e.Backend)
+	switch {
+	case b.Load == nil:
+	case e.State == conntrack.Template:
+		b.Load.UnbindTemplate(b.Upper, b.Lower)
+	default:
+		b.Load.Unbind(connFlags(e.Flags).active(e.State), b.Upper, b.Lower)
 	}
 }
 

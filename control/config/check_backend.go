@@ -96,6 +96,9 @@ func (d *decoder) checkForward(s *Service, b *Backend, segments map[uint32]*Segm
 			d.errorf(b.Field("port"), b.Path+".port", "must be 0, the client's port: forward: %s does not change the packet", b.Forward)
 		}
 	}
+	if b.TunnelChecksum && b.Forward != "gue" && b.Forward != "gre" {
+		d.errorf(b.Field("tunnel_checksum"), b.Path+".tunnel_checksum", "is for forward: gue and gre only, not for %s", b.Forward)
+	}
 	if b.Given("tunnel_port") && b.Forward != "gue" {
 		d.errorf(b.Field("tunnel_port"), b.Path+".tunnel_port", "is for forward: gue only, not for %s", b.Forward)
 	}

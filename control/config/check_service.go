@@ -77,8 +77,19 @@ func (d *decoder) checkScheduling(s *Service) {
 		}
 		seen[flag] = true
 	}
-	if s.OnePacket && s.Protocol != "" && s.Protocol != "udp" {
-		d.errorf(s.Field("one_packet"), s.Path+".one_packet", "is for udp only, not for %s", s.Protocol)
+	for _, x := range []struct {
+		key string
+		on  bool
+	}{{"one_packet", s.OnePacket}, {"udp_active", s.UDPActive}} {
+		if x.on && s.Protocol != "" && s.Protocol != "udp" {
+			d.errorf(s.Field(x.key), join(s.Path, x.key), "is for udp only, not for %s", s.Protocol)
+		}
+	}
+	if s.Given("mh_table") && s.Scheduler != "" && s.Scheduler != "mh" {
+		d.errorf(s.Field("mh_table"), s.Path+".mh_table", "is for scheduler mh only, not for %s", s.Scheduler)
+	}
+	if s.Given("hash_seed") && s.Scheduler != "" && s.Scheduler != "mh" && s.Scheduler != "sh" {
+		d.errorf(s.Field("hash_seed"), s.Path+".hash_seed", "is for schedulers sh and mh only, not for %s", s.Scheduler)
 	}
 	if s.Port.Any() && s.Persistence == nil && !s.bad("persistence") {
 		d.errorf(s.Field("port"), s.Path+".port", "port 0 (every port) needs persistence, which keeps a client's connections together")
@@ -87,20 +98,24 @@ func (d *decoder) checkScheduling(s *Service) {
 
 func (d *decoder) checkFullNAT(s *Service, vips map[netip.Addr]*Service) {
 	any := s.Forward == "fullnat"
-	var servers []netip.Addr // reached by fullnat
+	masquerades := s.Masquerade.Mode != "never"
+	var servers, all []netip.Addr // reached by fullnat; all whose connections have a source of ours
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		any = any || b.Forward == "fullnat"
 		if b.Forward == "fullnat" && b.Address.IsValid() {
 			servers = append(servers, b.Address)
 		}
+		if b.Forward == "fullnat" || b.Forward == "nat" && masquerades {
+			all = append(all, b.Address)
+		}
 	}
 	f := s.FullNAT
 	switch {
 	case f == nil && !s.bad("fullnat") && (len(servers) > 0 || len(s.Backends) == 0) && any:
 		d.errorf(s.Field("forward"), s.Path, "fullnat is missing: forward: fullnat needs the addresses to send from")
-	case f != nil && !any && !s.bad("forward") && !anyBad(s.Backends, "forward"):
-		d.errorf(s.Field("fullnat"), s.Path+".fullnat", "is for forward: fullnat only")
+	case f != nil && !any && !masquerades && !s.bad("masquerade") && !s.bad("forward") && !anyBad(s.Backends, "forward"):
+		d.errorf(s.Field("fullnat"), s.Path+".fullnat", "is for forward: fullnat, or masquerade, only")
 	}
 	if f == nil {
 		return
@@ -111,7 +126,7 @@ func (d *decoder) checkFullNAT(s *Service, vips map[netip.Addr]*Service) {
 		switch other := vips[a]; {
 		case other != nil:
 			d.errorf(pos, path, "%s is the VIP of %s: a fullnat address is used for nothing else", a, other.Path)
-		case slices.Contains(servers, a):
+		case slices.Contains(all, a):
 			d.errorf(pos, path, "%s is a backend of this service", a)
 		case seen[a]:
 			d.errorf(pos, path, "duplicate address %s", a)

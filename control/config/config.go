@@ -97,9 +97,13 @@ type Service struct {
 	Forward     string       // one of Forwards
 	OnePacket   bool         // udp only
 	Persistence *Persistence // nil: none
-	FullNAT     *FullNAT     // nil unless a backend is forwarded to by fullnat
+	FullNAT     *FullNAT     // nil unless a backend is forwarded to by fullnat, or masquerading has addresses of its own
 	Masquerade  Masquerade
-	Conntrack   Conntrack // what holds for this service: its own keys over the global ones
+	UDPActive   bool           // udp only: connections count as active, so that sed, nq and ovf see them
+	HashSeed    uint64         // of sh and mh; 0: the kernel's own constants
+	MHTable     int            // slots of mh's table, one of MHTables
+	Allow, Deny []netip.Prefix // networks that may, and may not, open connections; no Allow: all may
+	Conntrack   Conntrack      // what holds for this service: its own keys over the global ones
 	Backends    []Backend // in the scheduler's order
 }
 
@@ -148,6 +152,8 @@ type Backend struct {
 	LowerThreshold uint32 // connections below which it does again; 0: three quarters of the upper one
 	Forward        string // one of Forwards
 	TunnelPort     uint16 // UDP port of gue, else 0
+	TunnelChecksum bool   // gue, gre: the tunnel's own checksum is made
+	Backup         bool   // takes new connections only when no other backend does
 	VNI            uint32 // segment of vxlan and vxlan-dr, else 0
 }
 
@@ -244,6 +250,7 @@ var (
 	Forwards        = []string{"nat", "fullnat", "dr", "ipip", "gue", "gre", "vxlan", "vxlan-dr"}
 	ClientAddresses = []string{"none", "toa"}
 	Masquerades     = []string{"never", "always", "hairpin", "except"} // except is written {except: [...]}
+	MHTables        = []int{4093, 251, 509, 1021, 2039, 8191, 16381, 32749, 65521, 131071}
 )
 
 // carriesBoth reports whether forward carries packets of one family to a server of the other.

@@ -5,9 +5,12 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -24,6 +27,11 @@ var serviceTable = table[Service]{"services[]", append([]field[Service]{
 	{"persistence", func(d *decoder, v value, s *Service) { s.Persistence = decodePersistence(d, v) }},
 	{"fullnat", func(d *decoder, v value, s *Service) { s.FullNAT = decodeFullNAT(d, v) }},
 	{"masquerade", func(d *decoder, v value, s *Service) { decodeMasquerade(d, v, &s.Masquerade) }},
+	{"udp_active", func(d *decoder, v value, s *Service) { d.boolean(v, &s.UDPActive) }},
+	{"hash_seed", func(d *decoder, v value, s *Service) { decodeSeed(d, v, &s.HashSeed) }},
+	{"mh_table", func(d *decoder, v value, s *Service) { decodeMHTable(d, v, &s.MHTable) }},
+	{"allow", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Allow, decodeNetwork) }},
+	{"deny", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Deny, decodeNetwork) }},
 	{"conntrack", func(d *decoder, v value, s *Service) {
 		decodeMapping(d, v, &s.Conntrack, &s.Conntrack.Place, &serviceConntrackTable)
 	}},
@@ -42,7 +50,7 @@ func connFieldsOf[T any](of func(*T) *Conntrack) (fields []field[T]) {
 var serviceConntrackTable = table[Conntrack]{"services[].conntrack", connFields}
 
 func decodeService(d *decoder, v value, s *Service) bool {
-	*s = Service{Protocol: "tcp", Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, Conntrack: d.config.Conntrack}
+	*s = Service{Protocol: "tcp", Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: MHTables[0], Conntrack: d.config.Conntrack}
 	s.Conntrack.Place = Place{} // the service's own section, if it has one
 	if !decodeMapping(d, v, s, &s.Place, &serviceTable) {
 		return true
@@ -123,6 +131,41 @@ func decodeFlag(d *decoder, v value, flag *string) bool {
 	return *flag != ""
 }
 
+// decodeSeed takes any text, so that a secret need not be a number: its xxhash is the seed.
+func decodeSeed(d *decoder, v value, seed *uint64) {
+	text, ok := d.scalar(v, "a secret")
+	switch {
+	case !ok:
+	case text == "":
+		d.errorf(v.pos(), v.path, "is empty: leave it out for the kernel's own hash")
+	default:
+		*seed = xxhash.Sum64String(text) | 1 // not zero, which means the kernel's constants
+	}
+}
+
+func decodeMHTable(d *decoder, v value, slots *int) {
+	n := 0
+	if integer(d, v, &n, 251, 131071); n == 0 {
+		return
+	}
+	if !slices.Contains(MHTables, n) {
+		d.errorf(v.pos(), v.path, "must be one of the primes %s, not %d", listOf(MHTables), n)
+		return
+	}
+	*slots = n
+}
+
+// listOf is numbers in ascending order with commas.
+func listOf(numbers []int) string {
+	var words []string
+	for _, n := range slices.Sorted(slices.Values(numbers)) {
+		words = append(words, strconv.Itoa(n))
+	}
+	return strings.Join(words, ", ")
+}
+
+func decodeNetwork(d *decoder, v value, p *netip.Prefix) bool { return d.prefix(v, p, false) }
+
 var persistenceTable = table[Persistence]{"services[].persistence", []field[Persistence]{
 	{"timeout", func(d *decoder, v value, p *Persistence) { d.duration(v, &p.Timeout, time.Second, longest) }},
 	{"prefix", func(d *decoder, v value, p *Persistence) { integer(d, v, &p.Prefix, 1, 32) }},
@@ -161,7 +204,7 @@ func decodeFullNAT(d *decoder, v value) *FullNAT {
 
 var masqueradeTable = table[Masquerade]{"services[].masquerade", []field[Masquerade]{
 	{"except", func(d *decoder, v value, m *Masquerade) {
-		decodeList(d, v, &m.Except, func(d *decoder, v value, p *netip.Prefix) bool { return d.prefix(v, p, false) })
+		decodeList(d, v, &m.Except, decodeNetwork)
 	}},
 }}
 
@@ -185,6 +228,8 @@ var backendTable = table[Backend]{"services[].backends[]", []field[Backend]{
 	{"upper_threshold", func(d *decoder, v value, b *Backend) { integer(d, v, &b.UpperThreshold, 0, math.MaxInt32) }},
 	{"lower_threshold", func(d *decoder, v value, b *Backend) { integer(d, v, &b.LowerThreshold, 0, math.MaxInt32) }},
 	{"forward", func(d *decoder, v value, b *Backend) { d.enum(v, &b.Forward, "way to forward", Forwards) }},
+	{"backup", func(d *decoder, v value, b *Backend) { d.boolean(v, &b.Backup) }},
+	{"tunnel_checksum", func(d *decoder, v value, b *Backend) { d.boolean(v, &b.TunnelChecksum) }},
 	{"tunnel_port", func(d *decoder, v value, b *Backend) { integer(d, v, &b.TunnelPort, 1, 65535) }},
 	{"vni", func(d *decoder, v value, b *Backend) { integer(d, v, &b.VNI, 1, maxVNI) }},
 }}

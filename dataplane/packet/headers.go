@@ -9,8 +9,13 @@ const (
 	EtherTypeQinQ = 0x88a8
 
 	ProtoICMP   = 1
+	ProtoIPIP   = 4 // IPv4 in IP
 	ProtoTCP    = 6
 	ProtoUDP    = 17
+	ProtoIPv6   = 41 // IPv6 in IP
+	ProtoGRE    = 47
+	ProtoESP    = 50
+	ProtoAH     = 51
 	ProtoICMPv6 = 58
 	ProtoSCTP   = 132
 
@@ -34,6 +39,7 @@ const (
 	KindOptions                        // IPv4 options or IPv6 extension headers stand before L4
 	KindBroadcast                      // the destination MAC has its group bit set (multicast and broadcast)
 	KindSourceRoute                    // IPv4 LSRR or SSRR, IPv6 routing header with segments left
+	KindOuter                          // L3 is a header of our own that a tunnel begins with; never of Parse
 )
 
 // Headers is where the headers of a frame are and what in them the stages need again and again. Numbers are in host order; offsets

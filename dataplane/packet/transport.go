@@ -112,6 +112,19 @@ func parseICMPv6(f *Frame, b []byte, l4 int, kind Kind) Fault {
 	return FaultNone
 }
 
+// Requote makes the IP packet of either family at offset at of an ICMP error's chunk the quoted one: what a tunnel's packet, which the error
+// quotes, carried. It reports whether that is there, with 8 bytes of its transport header, and which family it is of.
+func Requote(f *Frame, at uint16) (v6, ok bool) {
+	b := f.chunk[:f.L3End]
+	if int(at) >= len(b) {
+		return false, false
+	}
+	if b[at]>>4 == 6 {
+		return true, parseQuote6(f, b, int(at)) != 0
+	}
+	return false, parseQuote4(f, b, int(at)) != 0
+}
+
 // parseQuote4 reads the IPv4 packet that an ICMP error quotes from offset at on, and returns KindQuote if it is of use. To quote less than 8
 // bytes of its transport header, or a fragment without any, is no fault, just an error that nobody can be told of. The quoted
 // checksum, TTL and total length are not judged, since routers on the way have changed them, some of them wrongly.

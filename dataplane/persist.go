@@ -1,0 +1,64 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+)
+
+// Persistence keeps a client's connections to a service, or those of a network of clients, on one backend, by a template for each
+// (ip_vs_sched_persist). A template outlives its timeout while connections opened under it live.
+type Persistence struct {
+	Mask4     uint32         // of the client's address, host order
+	Mask6     conntrack.Addr // the same for IPv6
+	Quiescent bool           // expire_quiescent_template: a template to a server of weight 0 is void
+}
+
+// template is the tuple of the template for a packet of t. All ports and all addresses of a service share one.
+func (p *Persistence) template(svc *Service, t *conntrack.Tuple) conntrack.Tuple {
+	base, _ := AddrOf(svc.VIP)
+	k := conntrack.Tuple{Dst: base, Ports: uint32(svc.PortTo)<<16 | uint32(svc.Port), Space: conntrack.TemplateSpace(t.Space), V6: t.V6}
+	if t.V6 {
+		k.Src = conntrack.Addr{Hi: t.Src.Hi & p.Mask6.Hi, Lo: t.Src.Lo & p.Mask6.Lo}
+	} else {
+		k.Src.Lo = t.Src.Lo & uint64(p.Mask4)
+	}
+	return k
+}
+
+// stick finds the backend that the client of a packet of t sticks to, or schedules one and makes a template for it. A template leads to
+// its server even if that is overloaded or of weight 0; one whose server is gone is void. l has a verdict if the table is full.
+//
+// A backup server takes the client for this once: it is to return when a real one is back.
+func (w *Worker) stick(svc *Service, f *packet.Frame, t *conntrack.Tuple, l *lane) (id uint32, template conntrack.Ref, found bool) {
+	q := [1]conntrack.Query{{Tuple: svc.Persistence.template(svc, t)}}
+	w.table.Lookup(q[:])
+	if ref := q[0].Ref; ref != 0 {
+		id = w.table.Backend(ref)
+		b := w.backend(id)
+		if b.Live && !(svc.Persistence.Quiescent && b.Weight == 0) {
+			if _, alive := w.table.Track(ref, 0, b.Timeouts, w.tick); alive {
+				return id, ref, true
+			}
+		} else {
+			w.unlink(ref)
+		}
+	}
+	id, found = w.choose(svc, f, t)
+	b := w.backend(id)
+	if !found || b.Backup {
+		return id, 0, found
+	}
+	w.conn = conntrack.Conn{Forward: q[0].Tuple, ForwardTo: q[0].Tuple, Reply: q[0].Tuple, ReplyTo: q[0].Tuple, Backend: id, OneWay: true, Template: true}
+	b.Load.BindTemplate(b.Upper, b.Lower)
+	ref, _, outcome := w.table.Insert(w.id, &w.conn, 0, b.Timeouts, w.tick)
+	switch outcome {
+	case conntrack.Inserted:
+	case conntrack.Exists: // another worker was faster; its choice holds
+		b.Load.UnbindTemplate(b.Upper, b.Lower)
+		id = w.table.Backend(ref)
+	default:
+		b.Load.UnbindTemplate(b.Upper, b.Lower)
+		l.discard(DropTableFull)
+	}
+	return id, ref, true
+}
