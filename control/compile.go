@@ -73,7 +73,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 				return nil, err
 			}
 			services = append(services, svc)
-			rules.Services = append(rules.Services, steer.Service{VIP: key.vip, Protocol: key.protocol, From: key.port, To: key.portTo})
+			rules.Services = append(rules.Services, steer.Service{VIP: steer.One(key.vip), Protocol: key.protocol, From: key.port, To: key.portTo})
 			if !seen[key.vip] {
 				seen[key.vip] = true
 				vips = append(vips, key.vip)

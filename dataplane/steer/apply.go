@@ -13,7 +13,7 @@ import (
 func (p *Program) Add(r *Rules) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want, err := imageOf(r, p.slot)
+	want, err := imageOf(r, &p.numbers)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (p *Program) Add(r *Rules) error {
 	before := p.wanted
 	for id := range tables {
 		for k, v := range want[id] {
-			if err := p.put(tableID(id), k, union32(tableID(id), p.held[id][k], v)); err != nil {
+			if err := p.put(tableID(id), k, union32(p.held[id][k], v)); err != nil {
 				p.wanted = before
 				p.trim() // best effort: what is too much is taken in vain at worst
 				return err
@@ -87,9 +87,9 @@ func (p *Program) put(id tableID, k string, v uint32) error {
 	return nil
 }
 
-// union32 is an entry that stands for two: bits of both. The slot of a device never changes while an entry names it.
-func union32(id tableID, old, now uint32) uint32 {
-	if id == tableMACs && old>>slotShift != now>>slotShift {
+// union32 is an entry that stands for two: bits of both. The number of a device or prefix never changes while an entry names it.
+func union32(old, now uint32) uint32 {
+	if old>>slotShift != now>>slotShift {
 		return now
 	}
 	return old | now

@@ -29,6 +29,8 @@ const (
 	sQuotes   = sQuote - 32 // 1: an ICMP error whose quoted packet lies in sQuote
 	sReason   = sQuote - 40 // key into the counters
 	sTagged   = sQuote - 48 // 1: a tag was found
+	sNetKey   = sQuote - 72
+	sNet      = sQuote - 88 // number of the prefix that the destination lies in, as in the keys of its ports
 )
 
 // A tuple on the stack, as offsets from its first byte.

@@ -67,7 +67,7 @@ func (p *Program) Attach(ifindex int, mode Mode) (got Mode, err error) {
 	if p.links[k] != nil {
 		return "", fmt.Errorf("attach ifindex %d: already attached", ifindex)
 	}
-	if _, err := p.slot(ifindex); err != nil {
+	if _, err := p.numbers.slot(ifindex); err != nil {
 		return "", err
 	}
 	if l := p.adoptLink(k, mode); l != nil {
@@ -108,7 +108,7 @@ func (p *Program) AttachDrop(ifindex int) error {
 	case p.links[k] != nil:
 		return fmt.Errorf("attach ifindex %d: already attached", ifindex)
 	}
-	if _, err := p.slot(ifindex); err != nil {
+	if _, err := p.numbers.slot(ifindex); err != nil {
 		return err
 	}
 	if l := p.adoptLink(k, Auto); l != nil {

@@ -77,14 +77,22 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 		return PassARPND
 	}
 	var q tuple // what an ICMP error quotes, if it can be attributed
-	quotes := t.isError() && walk(&q, b, t.l4+8, t.family, quoteMin) && q.shape == shapeWhole && hasPorts(q.proto)
+	quotes := t.isError() && walk(&q, b, t.l4+8, t.family, quoteMin) && q.shape == shapeWhole &&
+		(balanced(q.proto) || isTunnel(q.proto)) && len(b)-q.l4 >= quoteMin
+	fromUs := quotes && q.src == t.dst
 
 	bits := c.hosts.get(key{t.dst.hi, t.dst.lo, uint64(t.family)})
-	fromUs := quotes && q.src == t.dst
+	vip := setKey{kind: kindService, family: t.family, addr: t.dst}
+	if bits == 0 {
+		var n network
+		if n, bits = c.nets.longest(t.dst, t.family); bits != 0 {
+			vip = setKey{kind: kindNet, family: n.family, addr: n.addr, bits: n.bits}
+		}
+	}
 	if bits&hostNAT != 0 {
-		k := setKey{kindNAT, t.family, 0, t.dst}
+		k := setKey{kind: kindNAT, family: t.family, addr: t.dst}
 		switch {
-		case fromUs && c.has(k, q.srcPort, true):
+		case fromUs && hasPorts(q.proto) && c.has(k, q.srcPort, true):
 			return TakeNAT
 		case hasPorts(t.proto) && t.shape == shapeLater:
 			return TakeNAT
@@ -99,52 +107,68 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 		}
 	}
 	if bits&hostVIP != 0 {
-		return c.toVIP(t, &q, fromUs, bits&hostVIPRanges != 0)
+		return c.toVIP(vip, t, &q, fromUs, bits&hostVIPRanges != 0)
 	}
 	if bits&(hostLocal|hostNAT|hostVTEP) != 0 {
+		if fromUs && c.tunneled(&q) {
+			return TakeTunnelICMP
+		}
 		return PassHost
 	}
 	return c.fromServer(t, &q, quotes)
 }
 
-// toVIP is rule 3: what a VIP is sent.
-func (c *Compiled) toVIP(t, q *tuple, fromUs, ranged bool) Reason {
+// toVIP is rule 3: what a VIP is sent. k is what its sets are called, less the protocol.
+func (c *Compiled) toVIP(k setKey, t, q *tuple, fromUs, ranged bool) Reason {
+	to, from := k, k
+	to.proto, from.proto = t.proto, q.proto
 	switch {
 	case t.shape == shapeMalformed:
 		return TakeMalformed
 	case t.shape == shapeLater || t.first:
 		return TakeFragment
-	case hasPorts(t.proto) && c.has(setKey{kindService, t.family, t.proto, t.dst}, t.dstPort, ranged):
+	case balanced(t.proto) && c.has(to, t.dstPort, ranged):
 		return TakeService
-	case fromUs && c.has(setKey{kindService, t.family, q.proto, t.dst}, q.srcPort, ranged):
+	case fromUs && c.has(from, q.srcPort, ranged):
 		return TakeICMP
+	case fromUs && c.tunneled(q):
+		return TakeTunnelICMP
 	}
 	return PassVIP
+}
+
+// tunneled reports whether a packet of ours, which an ICMP error quotes, was one of a tunnel.
+func (c *Compiled) tunneled(q *tuple) bool {
+	return c.exact.get(setKey{kind: kindTunnel, family: q.family, proto: q.proto, addr: q.dst}.key(q.dstPort)) != 0
 }
 
 // fromServer is rule 5: what a server answers, and errors about what it was sent, by whomever.
 func (c *Compiled) fromServer(t, q *tuple, quotes bool) Reason {
 	if quotes {
 		bits := c.hosts.get(key{q.dst.hi, q.dst.lo, uint64(t.family)})
-		if bits&hostServer != 0 && c.has(setKey{kindServer, t.family, q.proto, q.dst}, q.dstPort, bits&hostServerRanges != 0) {
+		k := setKey{kind: kindServer, family: t.family, proto: q.proto, addr: q.dst}
+		if bits&hostServer != 0 && c.has(k, q.dstPort, bits&hostServerRanges != 0) {
 			return TakeServerICMP
 		}
 		return PassOther
 	}
-	if !hasPorts(t.proto) || t.shape == shapeMalformed {
+	if !balanced(t.proto) || t.shape == shapeMalformed {
 		return PassOther
 	}
 	bits := c.hosts.get(key{t.src.hi, t.src.lo, uint64(t.family)})
 	if bits&hostServer == 0 {
 		return PassOther
 	}
-	if t.shape == shapeLater {
+	if t.shape == shapeLater && hasPorts(t.proto) {
+		return TakeServerFragment // of whatever port
+	}
+	switch {
+	case !c.has(setKey{kind: kindServer, family: t.family, proto: t.proto, addr: t.src}, t.srcPort, bits&hostServerRanges != 0):
+		return PassOther
+	case t.shape == shapeLater:
 		return TakeServerFragment
 	}
-	if c.has(setKey{kindServer, t.family, t.proto, t.src}, t.srcPort, bits&hostServerRanges != 0) {
-		return TakeServer
-	}
-	return PassOther
+	return TakeServer
 }
 
 func isTag(etherType uint16) bool {

@@ -60,11 +60,12 @@ func (p *Program) Destroy() error {
 
 // settle ends a start: see Remove.
 func (p *Program) settle() ([]string, error) {
-	for ifindex := range p.slots {
+	for ifindex := range p.numbers.slots {
 		if !p.names(ifindex) {
-			delete(p.slots, ifindex)
+			delete(p.numbers.slots, ifindex)
 		}
 	}
+	p.numbers.keep(p.held[tableNets])
 	if p.pins.dir == "" {
 		return nil, nil
 	}

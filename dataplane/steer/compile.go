@@ -23,12 +23,15 @@ const (
 	kindService kind = iota + 1 // destination ports of a VIP
 	kindServer                  // source ports of a server
 	kindNAT                     // destination ports of a local NAT address, for each protocol alike: protocol 0
+	kindNet                     // destination ports of a VIP that is a prefix
+	kindTunnel                  // destination ports of a server that we send through tunnels to
 )
 
 // What a device and VLAN, or a MAC address on it, is, as bits.
 const (
 	portOurs   = 1 << iota // frames for our MAC are looked at
 	portAccess             // every frame is taken
+	portNets               // there are VIPs that are prefixes: without any, the program need not look for them
 )
 
 // Compiled is the rules as the software twin reads them. It is immutable and serves any number of workers.
@@ -37,6 +40,7 @@ type Compiled struct {
 	macs    table    // device, VLAN and MAC -> port bits
 	vlans   table    // device and VLAN -> port bits
 	hosts   table    // address -> host bits
+	nets    nets     // VIPs that are prefixes, of addresses that are not in hosts
 	exact   table    // kind, protocol, address, port
 	ranges  table    // kind, protocol, address -> where its ranges lie in spans, plus 1
 	vnis    table    // address, UDP port, VNI
@@ -55,10 +59,36 @@ type setKey struct {
 	family uint8
 	proto  uint8
 	addr   addr
+	bits   uint8 // of a prefix: how many of the address's bits count; 0 for other kinds
 }
 
 func (k setKey) key(port uint16) key {
-	return key{k.addr.hi, k.addr.lo, uint64(k.kind)<<32 | uint64(k.family)<<24 | uint64(k.proto)<<16 | uint64(port)}
+	return key{k.addr.hi, k.addr.lo, uint64(k.bits)<<40 | uint64(k.kind)<<32 | uint64(k.family)<<24 | uint64(k.proto)<<16 | uint64(port)}
+}
+
+// key is the set of a service's ports. A prefix of all bits is an address like any other.
+func (s Service) key() setKey {
+	n := netOf(s.VIP)
+	k := setKey{kind: kindNet, family: n.family, proto: s.Protocol, addr: n.addr, bits: n.bits}
+	if n.single() {
+		k.kind, k.bits = kindService, 0
+	}
+	return k
+}
+
+func (s Server) key() setKey {
+	a, family := addrOf(s.Addr)
+	return setKey{kind: kindServer, family: family, proto: s.Protocol, addr: a}
+}
+
+func (n NAT) key() setKey {
+	a, family := addrOf(n.Addr)
+	return setKey{kind: kindNAT, family: family, addr: a}
+}
+
+func (t Tunnel) key() setKey {
+	a, family := addrOf(t.Server)
+	return setKey{kind: kindTunnel, family: family, proto: t.Protocol, addr: a}
 }
 
 func macKey(device uint32, vlan uint16, mac uint64) key {
@@ -75,6 +105,7 @@ func Compile(r *Rules) (*Compiled, error) {
 		return nil, err
 	}
 	macs, vlans, hosts, exact, ranges, vnis := map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}
+	known := map[network]uint32{}
 	c := &Compiled{}
 	for i, p := range r.Ports {
 		device := uint32(p.Ifindex)
@@ -94,31 +125,35 @@ func Compile(r *Rules) (*Compiled, error) {
 	sets := map[setKey][]span{}
 	host := func(a addr, family uint8, bits uint32) { hosts[key{a.hi, a.lo, uint64(family)}] |= bits }
 	add := func(k setKey, from, to uint16, is, ranged uint32) {
-		host(k.addr, k.family, is)
 		if from == to && k.kind != kindNAT {
 			exact[k.key(from)] = 1
-			return
+		} else {
+			is |= ranged
+			sets[k] = append(sets[k], span{from: from, to: to})
 		}
-		host(k.addr, k.family, ranged)
-		sets[k] = append(sets[k], span{from: from, to: to})
+		if k.kind == kindNet {
+			known[network{k.addr, k.family, k.bits}] |= is
+		} else {
+			host(k.addr, k.family, is)
+		}
 	}
 	for _, l := range r.Local {
 		a, family := addrOf(l)
 		host(a, family, hostLocal)
 	}
 	for _, n := range r.NAT {
-		a, family := addrOf(n.Addr)
-		add(setKey{kindNAT, family, 0, a}, n.From, n.To, hostNAT, 0)
+		add(n.key(), n.From, n.To, hostNAT, 0)
 	}
 	for _, s := range r.Services {
-		a, family := addrOf(s.VIP)
 		from, to := s.ports()
-		add(setKey{kindService, family, s.Protocol, a}, from, to, hostVIP, hostVIPRanges)
+		add(s.key(), from, to, hostVIP, hostVIPRanges)
 	}
 	for _, s := range r.Servers {
-		a, family := addrOf(s.Addr)
-		from, to := everyPort(s.Port, s.Port)
-		add(setKey{kindServer, family, s.Protocol, a}, from, to, hostServer, hostServerRanges)
+		from, to := s.ports()
+		add(s.key(), from, to, hostServer, hostServerRanges)
+	}
+	for _, t := range r.Tunnels {
+		exact[t.key().key(t.Port)] = 1
 	}
 	for _, v := range r.VTEPs {
 		a, family := addrOf(v.Addr)
@@ -131,7 +166,7 @@ func Compile(r *Rules) (*Compiled, error) {
 		ranges[k.key(0)] = uint32(len(c.spans)) + 1
 		c.spans = append(c.spans, union(spans)...)
 	}
-	c.macs, c.vlans, c.hosts = newTable(macs), newTable(vlans), newTable(hosts)
+	c.macs, c.vlans, c.hosts, c.nets = newTable(macs), newTable(vlans), newTable(hosts), newNets(known)
 	c.exact, c.ranges, c.vnis = newTable(exact), newTable(ranges), newTable(vnis)
 	return c, nil
 }

@@ -80,12 +80,45 @@ func (g gen) rules() *Rules {
 		if g.intn(2) == 0 {
 			to = from
 		}
-		r.Services = append(r.Services, Service{g.addr(), g.proto(), from, to})
+		r.Services = append(r.Services, Service{One(g.addr()), g.proto(), from, to})
+	}
+	for range g.intn(4) { // some of them prefixes of all bits
+		a := g.addr()
+		p := netip.PrefixFrom(a, a.BitLen()-draw(g, []int{0, 1, 7, 8, 16, a.BitLen() - 1, a.BitLen()}))
+		for range 1 + g.intn(2) {
+			from, to := g.ports()
+			r.Services = append(r.Services, Service{p, g.proto(), from, to})
+		}
 	}
 	for range g.intn(6) {
 		r.Servers = append(r.Servers, Server{g.addr(), g.proto(), g.port()})
 	}
+	for range g.intn(5) / 2 {
+		proto := draw(g, []uint8{protoESP, protoAH})
+		r.Services = append(r.Services, Service{One(g.addr()), proto, 0, 0})
+		r.Servers = append(r.Servers, Server{g.addr(), proto, 0})
+	}
+	for range g.intn(5) {
+		t := Tunnel{Server: g.addr(), Protocol: draw(g, []uint8{protoIPv4, protoIPv6, protoGRE, packet.ProtoUDP})}
+		if t.Protocol == packet.ProtoUDP {
+			t.Port = max(g.port(), 1)
+		}
+		r.Tunnels = append(r.Tunnels, t)
+	}
 	return r
+}
+
+// within is an address of the prefix.
+func (g gen) within(p netip.Prefix) netip.Addr {
+	if g.intn(2) == 0 {
+		return p.Addr() // of those that other rules name, too
+	}
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] ^= byte(g.intn(2)) << (7 - i%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // flow is what a packet is about.
@@ -103,11 +136,11 @@ func (g gen) flow() flow {
 		return g.intn(n)
 	}
 	f := flow{proto: g.proto(), sport: g.port(), dport: g.port()}
-	switch r := g.near; g.intn(10) {
+	switch r := g.near; g.intn(11) {
 	case 0, 1:
 		if i := pick(len(r.Services)); i >= 0 { // to a service, or from it as it is quoted
 			s := r.Services[i]
-			f.dst, f.proto, f.dport = s.VIP, s.Protocol, draw(g, []uint16{s.From, s.To})
+			f.dst, f.proto, f.dport = g.within(s.VIP), s.Protocol, draw(g, []uint16{s.From, s.To})
 			if g.intn(2) == 0 {
 				f.src, f.dst, f.sport, f.dport = f.dst, f.src, f.dport, f.sport
 			}
@@ -129,6 +162,13 @@ func (g gen) flow() flow {
 			f.dst, f.dport, f.proto = r.VTEPs[i].Addr, r.VTEPs[i].Port, packet.ProtoUDP
 		}
 	}
+	if i := pick(len(g.near.Tunnels)); i >= 0 && g.intn(8) == 0 { // into a tunnel, as an error quotes it
+		t := g.near.Tunnels[i]
+		f.src, f.dst, f.proto, f.dport = netip.Addr{}, t.Server, t.Protocol, t.Port
+	}
+	if g.intn(20) == 0 {
+		f.proto = draw(g, []uint8{protoIPv4, protoIPv6, protoGRE, protoESP, protoAH})
+	}
 	pool := draw(g, [][]netip.Addr{pool4, pool6})
 	switch {
 	case f.src.Is4() || f.dst.Is4():
@@ -149,6 +189,13 @@ func (g gen) packet(depth int) []byte {
 	f := g.flow()
 	src, dst, proto := f.src, f.dst, layers.IPProtocol(f.proto)
 	payload := tcpHeader(f.sport, f.dport)
+	if !hasPorts(f.proto) {
+		payload = make([]byte, 16)
+		if f.proto == protoAH { // a header to walk over, in IPv6
+			payload[0], payload[1] = packet.ProtoTCP, 1
+		}
+		payload = payload[:16-g.intn(2)*g.intn(12)]
+	}
 	switch {
 	case f.proto == packet.ProtoUDP && g.intn(2) == 0:
 		payload = udpHeader(f.sport, f.dport, 8, 0, 0, 0, 0, 0, uint8(g.intn(3)), 0)

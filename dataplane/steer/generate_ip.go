@@ -57,8 +57,16 @@ func (g *generator) quote(walk func()) {
 	g.emit(asm.Add.Imm(rOff, 8))
 	g.forget()
 	walk()
-	quoted := g.unique("quoted")
-	g.portsOr(sQuote, quoteMin, "hosts", "hosts", quoted)
+	whole, quoted := g.unique("whole"), g.unique("quoted")
+	g.portsOr(sQuote, quoteMin, "hosts", whole, quoted)
+	g.at(whole)
+	known := g.unique("known")
+	for _, proto := range []int32{protoIPv4, protoIPv6, protoGRE, protoESP} {
+		g.emit(asm.JEq.Imm(asm.R2, proto, known))
+	}
+	g.emit(asm.JNE.Imm(asm.R2, protoAH, "hosts"))
+	g.at(known)
+	g.header(quoteMin, "hosts")
 	g.at(quoted)
 	g.set(sQuotes, 1, asm.DWord)
 	g.jump("hosts")
@@ -187,7 +195,7 @@ func (g *generator) ports(t int16, n int32, malformed, then string, icmp int32, 
 	g.portsOr(t, n, malformed, then, then)
 }
 
-// portsOr reads the ports and goes to found, or to none if the protocol has none.
+// portsOr reads the ports and goes to found, or to none if the protocol, which is then in R2, has none.
 func (g *generator) portsOr(t int16, n int32, malformed, none, found string) {
 	has := g.unique("ports")
 	g.load(asm.R2, t+tProto, asm.Word)

@@ -19,10 +19,11 @@ func (g *generator) hosts() {
 	g.forget()
 	g.hostBits(sTuple + tDst)
 	g.store(sHost, asm.R1, asm.DWord)
-	g.emit(asm.JEq.Imm(asm.R1, 0, "server"))
+	g.emit(asm.JEq.Imm(asm.R1, 0, "net"))
 
 	g.unless(hostNAT, "vtep")
 	g.fromUs("nat_ports")
+	g.hasPorts(sQuote, "nat_ports")
 	g.inRanges(kindNAT, sTuple+tDst, noProto, sQuote+tSrcPort, TakeNAT.String())
 	g.at("nat_ports")
 	g.hasPorts(sTuple, "vtep")
@@ -56,6 +57,41 @@ func (g *generator) hosts() {
 
 	g.at("vip")
 	g.unless(hostVIP, "local")
+	g.vip(kindService, sTuple+tDst)
+
+	g.at("local")
+	g.unless(hostLocal|hostNAT|hostVTEP, "server")
+	g.fromUs(PassHost.String())
+	g.tunnel()
+	g.decideAt(PassHost)
+
+	g.at("net") // an address that is not known by itself
+	g.load(asm.R1, sPort, asm.DWord)
+	g.emit(asm.And.Imm(asm.R1, portNets), asm.JEq.Imm(asm.R1, 0, "server"))
+	g.set(sNetKey, netBits+128, asm.Word)
+	g.load(asm.R1, sTuple+tFamily, asm.Word)
+	g.store(sNetKey+4, asm.R1, asm.Word)
+	g.copy16(sNetKey+8, sTuple+tDst)
+	g.lookup(g.maps.tables[tableNets], sNetKey)
+	g.emit(
+		asm.JEq.Imm(asm.R0, 0, "server"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
+	)
+	g.store(sHost, asm.R1, asm.DWord) // the number above the bits is in nobody's way
+	g.emit(asm.RSh.Imm(asm.R1, slotShift), asm.HostTo(asm.BE, asm.R1, asm.Word))
+	g.set(sNet, 0, asm.DWord)
+	g.set(sNet+8, 0, asm.Word)
+	g.store(sNet+12, asm.R1, asm.Word)
+	g.vip(kindNet, sNet)
+
+	for _, r := range []Reason{TakeNAT, TakeVXLAN, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, PassVIP} {
+		g.decideAt(r)
+	}
+}
+
+// vip is rule 3. The VIP's ports are those of the kind and the address, or what stands for it, on the stack.
+func (g *generator) vip(k kind, address int16) {
+	icmp := g.unique("vip_icmp")
 	g.load(asm.R1, sTuple+tShape, asm.Word)
 	g.emit(
 		asm.JEq.Imm(asm.R1, int32(shapeMalformed), TakeMalformed.String()),
@@ -63,20 +99,19 @@ func (g *generator) hosts() {
 	)
 	g.load(asm.R1, sTuple+tFirst, asm.Word)
 	g.emit(asm.JNE.Imm(asm.R1, 0, TakeFragment.String()))
-	g.hasPorts(sTuple, "vip_icmp")
-	g.inSet(kindService, sTuple+tDst, sTuple+tProto, sTuple+tDstPort, hostVIPRanges, TakeService.String())
+	g.balanced(sTuple, icmp)
+	g.inSet(k, address, sTuple+tProto, sTuple+tDstPort, hostVIPRanges, TakeService.String())
 	g.jump(PassVIP.String())
-	g.at("vip_icmp")
+	g.at(icmp)
 	g.fromUs(PassVIP.String())
-	g.inSet(kindService, sTuple+tDst, sQuote+tProto, sQuote+tSrcPort, hostVIPRanges, TakeICMP.String())
-	g.decideAt(PassVIP)
+	g.inSet(k, address, sQuote+tProto, sQuote+tSrcPort, hostVIPRanges, TakeICMP.String())
+	g.tunnel()
+	g.jump(PassVIP.String())
+}
 
-	g.at("local")
-	g.unless(hostLocal|hostNAT|hostVTEP, "server")
-	g.decide(PassHost)
-	for _, r := range []Reason{TakeNAT, TakeVXLAN, TakeService, TakeFragment, TakeICMP, TakeMalformed} {
-		g.decideAt(r)
-	}
+// tunnel takes an ICMP error that quotes what we put into a tunnel; else it goes on.
+func (g *generator) tunnel() {
+	g.inPorts(kindTunnel, sQuote+tDst, sQuote+tProto, sQuote+tDstPort, TakeTunnelICMP.String())
 }
 
 // server is rules 5 and 6: what servers answer, and errors about what they were sent.
@@ -91,15 +126,21 @@ func (g *generator) server() {
 	g.decideAt(PassOther)
 
 	g.at("answer")
-	g.hasPorts(sTuple, PassOther.String())
+	g.balanced(sTuple, PassOther.String())
 	g.load(asm.R1, sTuple+tShape, asm.Word)
 	g.emit(asm.JEq.Imm(asm.R1, int32(shapeMalformed), PassOther.String()))
 	g.hostBits(sTuple + tSrc)
 	g.store(sHost, asm.R1, asm.DWord)
 	g.unless(hostServer, PassOther.String())
 	g.load(asm.R1, sTuple+tShape, asm.Word)
-	g.emit(asm.JEq.Imm(asm.R1, int32(shapeLater), TakeServerFragment.String()))
+	g.emit(asm.JEq.Imm(asm.R1, int32(shapeLater), "piece"))
 	g.inSet(kindServer, sTuple+tSrc, sTuple+tProto, sTuple+tSrcPort, hostServerRanges, TakeServer.String())
+	g.jump(PassOther.String())
+	g.at("piece") // of whatever port, of a protocol without ports by the protocol
+	g.hasPorts(sTuple, "piece_whole")
+	g.jump(TakeServerFragment.String())
+	g.at("piece_whole")
+	g.inSet(kindServer, sTuple+tSrc, sTuple+tProto, sTuple+tSrcPort, hostServerRanges, TakeServerFragment.String())
 	g.jump(PassOther.String())
 	for _, r := range []Reason{TakeServer, TakeServerFragment, TakeServerICMP} {
 		g.decideAt(r)
@@ -140,19 +181,38 @@ func (g *generator) fromUs(label string) {
 
 // hasPorts goes to label if the protocol of the tuple at t has no ports.
 func (g *generator) hasPorts(t int16, label string) {
-	has := g.unique("has")
+	g.oneOf(t, label, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP)
+}
+
+// balanced goes to label if there can be no services of the protocol of the tuple at t.
+func (g *generator) balanced(t int16, label string) {
+	g.oneOf(t, label, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, protoESP, protoAH)
+}
+
+// oneOf goes to label if the protocol of the tuple at t is none of these.
+func (g *generator) oneOf(t int16, label string, protos ...int32) {
+	one := g.unique("one")
 	g.load(asm.R1, t+tProto, asm.Word)
-	g.emit(
-		asm.JEq.Imm(asm.R1, packet.ProtoTCP, has),
-		asm.JEq.Imm(asm.R1, packet.ProtoUDP, has),
-		asm.JNE.Imm(asm.R1, packet.ProtoSCTP, label),
-	)
-	g.at(has)
+	last := len(protos) - 1
+	for _, p := range protos[:last] {
+		g.emit(asm.JEq.Imm(asm.R1, p, one))
+	}
+	g.emit(asm.JNE.Imm(asm.R1, protos[last], label))
+	g.at(one)
 }
 
 // inSet goes to hit if the port is in the set of that kind, address and protocol: first among the single ports, which nearly all sets
 // are made of, then, if the address has any, among the ranges. All but kind and ranged are places on the stack.
 func (g *generator) inSet(k kind, address, proto, port int16, ranged int32, hit string) {
+	g.inPorts(k, address, proto, port, hit)
+	miss := g.unique("miss")
+	g.unless(ranged, miss)
+	g.inRanges(k, address, proto, port, hit)
+	g.at(miss)
+}
+
+// inPorts goes to hit if the port is one of the single ports of the set.
+func (g *generator) inPorts(k kind, address, proto, port int16, hit string) {
 	g.copy16(sPortKey, address)
 	g.load(asm.R1, port, asm.Half)
 	g.store(sPortKey+16, asm.R1, asm.Half)
@@ -161,10 +221,6 @@ func (g *generator) inSet(k kind, address, proto, port int16, ranged int32, hit 
 	g.tag(sPortKey+19, k)
 	g.lookup(g.maps.tables[tablePorts], sPortKey)
 	g.emit(asm.JNE.Imm(asm.R0, 0, hit))
-	miss := g.unique("miss")
-	g.unless(ranged, miss)
-	g.inRanges(k, address, proto, port, hit)
-	g.at(miss)
 }
 
 // inRanges goes to hit if the port is in a range of the set. noProto stands for protocol 0.

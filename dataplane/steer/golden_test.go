@@ -62,7 +62,7 @@ func goldenRules(t *testing.T, services []goldenService) *Rules {
 		if proto == 0 {
 			t.Fatalf("protocol %q", s.Protocol)
 		}
-		r.Services = append(r.Services, Service{s.VIP, proto, s.Port, s.Port})
+		r.Services = append(r.Services, Service{One(s.VIP), proto, s.Port, s.Port})
 		for _, b := range s.Backends {
 			if b.Forward == "nat" {
 				r.Servers = append(r.Servers, Server{b.Address, proto, b.Port})

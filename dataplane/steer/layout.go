@@ -10,17 +10,18 @@ import (
 
 // layoutVersion numbers the layout of the maps' keys and values, and what they mean. A change of any of them needs another number: a
 // start that finds pinned maps of its own number goes on with them, else it replaces them.
-const layoutVersion = 1
+const layoutVersion = 2
 
 // tableID names a map that the rules fill. Additions go through them in this order and removals in the opposite one, so that an
 // address is known to be ours only while all that is asked next about it is there.
 type tableID int
 
 const (
-	tablePorts  tableID = iota // ports of VIPs and servers, one by one
+	tablePorts  tableID = iota // ports of VIPs, servers and tunnels, one by one
 	tableRanges                // ranges of ports, as prefixes
 	tableVNIs                  // VNIs of VTEPs
 	tableHosts                 // addresses
+	tableNets                  // VIPs that are prefixes; later than the addresses within that are not to be taken for them
 	tableMACs                  // devices, VLANs and our MAC addresses on them
 	numTables
 )
@@ -31,10 +32,12 @@ const (
 //	ranges  prefix length 4, address 16, kind and family 1, protocol 1, port 2 (as on the wire)
 //	vnis    address 16, VNI 4, port 2 (as on the wire), family 2
 //	hosts   address 16, family 4                                         -> host bits
+//	nets    prefix length 4, family 4, address 16                        -> host bits, number of the prefix from bit 8 on
 //	macs    ifindex 4, VLAN 2, MAC 6; VLAN with vlanWhole and MAC zero   -> port bits, slot of the device from bit 8 on
 //	        stands for the VLAN as a whole
 //
-// An IPv4 address is the last 4 of the 16 bytes.
+// An IPv4 address is the last 4 of the 16 bytes. Ports and ranges of a prefix bear its number there, most significant byte first: it
+// stands for the address, so that the program need not cut addresses to a length. It is the prefix's as long as nets holds it.
 var tables = [numTables]struct {
 	name    string
 	kind    ebpf.MapType
@@ -45,14 +48,16 @@ var tables = [numTables]struct {
 	tableRanges: {"ranges", ebpf.LPMTrie, 24, noPrealloc},
 	tableVNIs:   {"vnis", ebpf.Hash, 24, 0},
 	tableHosts:  {"hosts", ebpf.Hash, 20, 0},
+	tableNets:   {"nets", ebpf.LPMTrie, 24, noPrealloc},
 	tableMACs:   {"macs", ebpf.Hash, 12, 0},
 }
 
 const (
 	noPrealloc = 1 // BPF_F_NO_PREALLOC, which a trie must be made with
 	vlanWhole  = 1 << 15
-	slotShift  = 8
+	slotShift  = 8                // host and port bits lie below
 	rangeBits  = 8 * (16 + 1 + 1) // of a range's key that stand before its port
+	netBits    = 8 * 4            // of a prefix's key that stand before its address
 )
 
 // image is what the tables hold or shall hold: per table its keys, as strings of bytes, and values.
@@ -66,8 +71,8 @@ func newImage() image {
 	return m
 }
 
-// imageOf lays out the rules. slot gives the slot of a device.
-func imageOf(r *Rules, slot func(ifindex int) (uint32, error)) (image, error) {
+// imageOf lays out the rules. Devices and prefixes that are new get a number.
+func imageOf(r *Rules, n *numbers) (image, error) {
 	m := newImage()
 	if err := r.Check(); err != nil {
 		return m, err
@@ -75,35 +80,54 @@ func imageOf(r *Rules, slot func(ifindex int) (uint32, error)) (image, error) {
 	host := func(a addr, family uint8, is uint32) {
 		m[tableHosts][string(binary.NativeEndian.AppendUint32(wire(a, family), uint32(family)))] |= is
 	}
-	set := func(k setKey, from, to uint16, is, ranged uint32) {
-		if from == to && k.kind != kindNAT {
-			key := append(binary.BigEndian.AppendUint16(wire(k.addr, k.family), from), k.proto, k.tag())
-			m[tablePorts][string(key)] = 1
-		} else {
+	set := func(k setKey, from, to uint16, is, ranged uint32) error {
+		single := from == to && k.kind != kindNAT
+		if !single {
 			is |= ranged
-			for _, p := range prefixes(from, to) {
-				m[tableRanges][string(k.rangeKey(p))] = 1
-			}
 		}
-		host(k.addr, k.family, is)
+		if k.kind == kindNet {
+			key := network{k.addr, k.family, k.bits}.wire()
+			number, err := n.net(key)
+			if err != nil {
+				return err
+			}
+			m[tableNets][key] |= is | number<<slotShift
+			k.addr = addr{lo: uint64(number)}
+		} else {
+			host(k.addr, k.family, is)
+		}
+		if single {
+			m[tablePorts][k.portKey(from)] = 1
+			return nil
+		}
+		for _, p := range prefixes(from, to) {
+			m[tableRanges][string(k.rangeKey(p))] = 1
+		}
+		return nil
 	}
 	for _, l := range r.Local {
 		a, family := addrOf(l)
 		host(a, family, hostLocal)
 	}
 	for _, n := range r.NAT {
-		a, family := addrOf(n.Addr)
-		set(setKey{kindNAT, family, 0, a}, n.From, n.To, hostNAT, 0)
+		if err := set(n.key(), n.From, n.To, hostNAT, 0); err != nil {
+			return m, err
+		}
 	}
 	for _, s := range r.Services {
-		a, family := addrOf(s.VIP)
 		from, to := s.ports()
-		set(setKey{kindService, family, s.Protocol, a}, from, to, hostVIP, hostVIPRanges)
+		if err := set(s.key(), from, to, hostVIP, hostVIPRanges); err != nil {
+			return m, fmt.Errorf("%s: %w", s.VIP, err)
+		}
 	}
 	for _, s := range r.Servers {
-		a, family := addrOf(s.Addr)
-		from, to := everyPort(s.Port, s.Port)
-		set(setKey{kindServer, family, s.Protocol, a}, from, to, hostServer, hostServerRanges)
+		from, to := s.ports()
+		if err := set(s.key(), from, to, hostServer, hostServerRanges); err != nil {
+			return m, err
+		}
+	}
+	for _, t := range r.Tunnels {
+		m[tablePorts][t.key().portKey(t.Port)] = 1
 	}
 	for _, v := range r.VTEPs {
 		a, family := addrOf(v.Addr)
@@ -114,11 +138,15 @@ func imageOf(r *Rules, slot func(ifindex int) (uint32, error)) (image, error) {
 			m[tableVNIs][string(key)] = 1
 		}
 	}
-	return m, portsImage(m[tableMACs], r, slot)
+	return m, portsImage(m[tableMACs], r, n, len(m[tableNets]) > 0)
 }
 
 // portsImage lays out devices, VLANs and MAC addresses. Ports without a device are not the program's.
-func portsImage(m map[string]uint32, r *Rules, slot func(ifindex int) (uint32, error)) error {
+func portsImage(m map[string]uint32, r *Rules, n *numbers, nets bool) error {
+	ours := uint32(portOurs)
+	if nets {
+		ours |= portNets
+	}
 	key := func(ifindex int, vlan uint16, mac [6]byte) string {
 		k := binary.NativeEndian.AppendUint32(nil, uint32(ifindex))
 		return string(append(binary.NativeEndian.AppendUint16(k, vlan), mac[:]...))
@@ -127,13 +155,13 @@ func portsImage(m map[string]uint32, r *Rules, slot func(ifindex int) (uint32, e
 		if p.Ifindex == 0 {
 			continue
 		}
-		s, err := slot(p.Ifindex)
+		s, err := n.slot(p.Ifindex)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
-		m[key(p.Ifindex, p.VLAN|vlanWhole, [6]byte{})] |= portOurs | s<<slotShift
+		m[key(p.Ifindex, p.VLAN|vlanWhole, [6]byte{})] |= ours | s<<slotShift
 		for _, mac := range p.MACs {
-			m[key(p.Ifindex, p.VLAN, mac)] |= portOurs | s<<slotShift
+			m[key(p.Ifindex, p.VLAN, mac)] |= ours | s<<slotShift
 		}
 		for _, v := range p.Access {
 			m[key(p.Ifindex, v|vlanWhole, [6]byte{})] |= portAccess | s<<slotShift
@@ -164,6 +192,20 @@ func wire(a addr, family uint8) []byte {
 
 // tag is kind and family in one byte.
 func (k setKey) tag() byte { return byte(k.kind)<<4 | k.family }
+
+func (k setKey) portKey(port uint16) string {
+	return string(append(binary.BigEndian.AppendUint16(wire(k.addr, k.family), port), k.proto, k.tag()))
+}
+
+// wire is the network's key in nets.
+func (n network) wire() string {
+	bits, first := netBits+uint32(n.bits), uint32(n.family)
+	if n.family == 4 {
+		bits += 96
+	}
+	b := binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, bits), first)
+	return string(append(b, wire(n.addr, n.family)...))
+}
 
 func (k setKey) rangeKey(p prefix) []byte {
 	b := append(binary.NativeEndian.AppendUint32(nil, rangeBits+uint32(p.bits)), wire(k.addr, k.family)...)

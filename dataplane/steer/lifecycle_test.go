@@ -77,7 +77,7 @@ func TestAdoption(t *testing.T) {
 			t.Errorf("%s: program %d before and %d after", tt.name, before, now)
 		}
 		before = now
-		if got, want := names(t, id), "v1 "+(linkKey{hookXDP, v.near}).pin(); got != want {
+		if got, want := names(t, id), layoutDir()+" "+(linkKey{hookXDP, v.near}).pin(); got != want {
 			t.Errorf("%s: pins %q, want %q", tt.name, got, want)
 		}
 		if tt.name != "same again" {
@@ -124,8 +124,8 @@ func TestAdoptionRemovesWhatIsNoLongerMeant(t *testing.T) {
 			t.Errorf("an entry of device %d is left", ifindexOf(key))
 		}
 	}
-	if len(p.slots) != 1 {
-		t.Errorf("slots %v, want one", p.slots)
+	if len(p.numbers.slots) != 1 {
+		t.Errorf("slots %v, want one", p.numbers.slots)
 	}
 	p.Close()
 
@@ -141,7 +141,7 @@ func TestAdoptionRemovesWhatIsNoLongerMeant(t *testing.T) {
 	if b.xdpProgram(t) == 0 {
 		t.Error("no program")
 	}
-	if got, want := names(t, id), "v1 "+(linkKey{hookXDP, b.near}).pin(); got != want {
+	if got, want := names(t, id), layoutDir()+" "+(linkKey{hookXDP, b.near}).pin(); got != want {
 		t.Errorf("pins %q, want %q", got, want)
 	}
 	p.Close()
@@ -209,7 +209,7 @@ func TestLimits(t *testing.T) {
 	many := func(n int) *Rules {
 		r := &Rules{}
 		for i := range n {
-			r.Services = append(r.Services, Service{netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), packet.ProtoTCP, 80, 80})
+			r.Services = append(r.Services, Service{One(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})), packet.ProtoTCP, 80, 80})
 		}
 		return r
 	}
@@ -217,8 +217,8 @@ func TestLimits(t *testing.T) {
 		t.Errorf("Load: %v", err)
 	}
 	p := loaded(t, many(6), Options{MaxEntries: 10})
-	err := p.Add(&Rules{Services: []Service{{far4, packet.ProtoTCP, 1, 1}, {far4, packet.ProtoTCP, 2, 2}, {far4, packet.ProtoTCP, 3, 3},
-		{far4, packet.ProtoTCP, 4, 4}, {far4, packet.ProtoTCP, 5, 5}}})
+	err := p.Add(&Rules{Services: []Service{{One(far4), packet.ProtoTCP, 1, 1}, {One(far4), packet.ProtoTCP, 2, 2}, {One(far4), packet.ProtoTCP, 3, 3},
+		{One(far4), packet.ProtoTCP, 4, 4}, {One(far4), packet.ProtoTCP, 5, 5}}})
 	if err == nil || !strings.Contains(err.Error(), "11 entries are needed while old and new rules hold together, the map has room for 10") {
 		t.Errorf("Add: %v", err)
 	}
@@ -238,15 +238,16 @@ func TestCheck(t *testing.T) {
 		Local:    []netip.Addr{{}},
 		NAT:      []NAT{{nat4, 9, 8}},
 		VTEPs:    []VTEP{{vtep4, 4789, []uint32{1 << 24}}},
-		Services: []Service{{vip4, packet.ProtoICMP, 9, 8}},
-		Servers:  []Server{{netip.Addr{}, 0, 0}},
+		Services: []Service{{One(vip4), packet.ProtoICMP, 9, 8}, {One(vip4), protoESP, 0, 9}, {netip.PrefixFrom(vip4, 33), packet.ProtoTCP, 80, 80}},
+		Servers:  []Server{{netip.Addr{}, 0, 0}, {web4, protoAH, 9}},
+		Tunnels:  []Tunnel{{netip.Addr{}, protoGRE, 0}, {web4, packet.ProtoTCP, 0}, {web4, packet.ProtoUDP, 0}, {web4, protoIPv4, 9}},
 	}
 	err := r.Check()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	if n := len(strings.Split(err.Error(), "\n")); n != 10 {
-		t.Errorf("%d faults are named, want all 10:\n%v", n, err)
+	if n := len(strings.Split(err.Error(), "\n")); n != 17 {
+		t.Errorf("%d faults are named, want all 17:\n%v", n, err)
 	}
 	if c, err := Compile(r); c != nil || err == nil {
 		t.Error("Compile takes bad rules")

@@ -55,7 +55,7 @@ type Program struct {
 	pins     pins
 	xdp, tc  *ebpf.Program
 	tcErr    error // why the kernel does not take tc
-	slots    map[int]uint32
+	numbers  numbers
 	links    map[linkKey]link.Link
 	held     image // what the tables hold
 	wanted   image // what they shall hold after Remove
@@ -68,8 +68,10 @@ type Program struct {
 // It needs CAP_BPF and CAP_NET_ADMIN and Linux 5.15.
 func Load(o Options) (*Program, error) {
 	o = o.withDefaults()
-	p := &Program{opts: o, slots: map[int]uint32{}, links: map[linkKey]link.Link{}, held: newImage(), wanted: newImage()}
-	need, err := imageOf(o.Rules, func(int) (uint32, error) { return 0, nil })
+	p := &Program{opts: o, links: map[linkKey]link.Link{}, held: newImage(), wanted: newImage()}
+	p.numbers = newNumbers(o)
+	fresh := newNumbers(o)
+	need, err := imageOf(o.Rules, &fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func (p *Program) load(h hook) (*ebpf.Program, error) {
 	return prog, nil
 }
 
-// readHeld reads back what adopted tables hold, and which slots their devices have.
+// readHeld reads back what adopted tables hold, and which numbers their devices and prefixes have.
 func (p *Program) readHeld() error {
 	for id, m := range p.maps.tables {
 		var value uint32
@@ -143,13 +145,14 @@ func (p *Program) readHeld() error {
 		for it.Next(&key, &value) {
 			p.held[id][string(key)] = value
 			if tableID(id) == tableMACs {
-				p.slots[ifindexOf(string(key))] = value >> slotShift
+				p.numbers.slots[ifindexOf(string(key))] = value >> slotShift
 			}
 		}
 		if err := it.Err(); err != nil {
 			return fmt.Errorf("read pinned map %s: %w", tables[id].name, err)
 		}
 	}
+	p.numbers.keep(p.held[tableNets])
 	return nil
 }
 
@@ -162,24 +165,6 @@ func (p *Program) Pinned() (ok bool, why string) { return p.pins.dir != "", p.pi
 
 // Adopted reports whether a predecessor's maps were taken over.
 func (p *Program) Adopted() bool { return !p.replaced }
-
-// slot is the device's number in the socket map; a new device gets a free one.
-func (p *Program) slot(ifindex int) (uint32, error) {
-	if s, ok := p.slots[ifindex]; ok {
-		return s, nil
-	}
-	used := map[uint32]bool{}
-	for _, s := range p.slots {
-		used[s] = true
-	}
-	for s := range uint32(p.opts.Devices) {
-		if !used[s] {
-			p.slots[ifindex] = s
-			return s, nil
-		}
-	}
-	return 0, fmt.Errorf("steer: ifindex %d: more than %d devices", ifindex, p.opts.Devices)
-}
 
 // Register puts an AF_XDP socket into the queue of a device: from now on it gets what is ours there.
 func (p *Program) Register(ifindex, queue, fd int) error {
@@ -212,7 +197,7 @@ func (p *Program) socketIndex(ifindex, queue int) (uint32, error) {
 	if queue < 0 || queue >= p.opts.Queues {
 		return 0, fmt.Errorf("steer: ifindex %d: queue %d is outside 0..%d", ifindex, queue, p.opts.Queues-1)
 	}
-	s, err := p.slot(ifindex)
+	s, err := p.numbers.slot(ifindex)
 	return s*uint32(p.opts.Queues) + uint32(queue), err
 }
 

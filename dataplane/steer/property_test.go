@@ -1,10 +1,16 @@
 package steer
 
 import (
+	"errors"
 	"maps"
+	"net/netip"
+	"slices"
 	"testing"
 
+	"github.com/google/gopacket/layers"
 	"pgregory.net/rapid"
+
+	"weir/dataplane/packet"
 )
 
 // TestProgramEqualsTwin asks programs and twin about random packets under random rules, which replace one another as on reloads:
@@ -32,7 +38,7 @@ func TestProgramEqualsTwin(t *testing.T) {
 		if _, err := p.Remove(); err != nil {
 			rt.Fatal(err)
 		}
-		want, err := imageOf(r, p.slot)
+		want, err := imageOf(r, &p.numbers)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -116,19 +122,114 @@ func TestHas(t *testing.T) {
 		r := g.rules()
 		c := compiled(r)
 		for _, s := range r.Services {
-			a, family := addrOf(s.VIP)
 			for _, port := range []uint16{g.port(), rapid.Uint16().Draw(rt, "port")} {
 				want := false
 				for _, o := range r.Services {
 					from, to := o.ports()
-					want = want || o.VIP == s.VIP && o.Protocol == s.Protocol && port >= from && port <= to
+					want = want || o.VIP.Masked() == s.VIP.Masked() && o.Protocol == s.Protocol && port >= from && port <= to
 				}
-				if got := c.has(setKey{kindService, family, s.Protocol, a}, port, true); got != want {
+				if got := c.has(s.key(), port, true); got != want {
 					rt.Errorf("%v port %d: %v, want %v", s, port, got, want)
 				}
 			}
 		}
 	})
+}
+
+// TestLongestMatch compares which services an address has with what netip says of the rules.
+func TestLongestMatch(t *testing.T) {
+	seen := map[Reason]int{}
+	program := loadedOrNot(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		g := newGen(rt)
+		r := g.rules()
+		r.Ports = []Port{{Ifindex: loopback, MACs: [][6]byte{ourMAC}}}
+		r.NAT, r.VTEPs, r.Servers = nil, nil, nil
+		for len(r.Services) < 12 { // deep nests
+			a := ip("198.18.9.9")
+			r.Services = append(r.Services, Service{netip.PrefixFrom(a, g.intn(33)), packet.ProtoTCP, 80, 80 + uint16(g.intn(3))})
+		}
+		c := compiled(r)
+		if program != nil {
+			if err := errors.Join(program.Add(r), second(program.Remove())); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		for range 10 {
+			dst, port, proto := g.within(draw(g, r.Services).VIP), g.port(), draw(g, []uint8{packet.ProtoTCP, packet.ProtoUDP})
+			want := PassOther
+			longest := -1
+			if slices.Contains(r.Local, dst) {
+				want, longest = PassHost, 1000 // longer than all but the address itself
+			}
+			for _, s := range r.Services {
+				rank := s.VIP.Bits()
+				if s.VIP.IsSingleIP() {
+					rank = 1000
+				}
+				if s.VIP.Contains(dst) && rank >= longest {
+					if rank > longest || want == PassHost {
+						want, longest = PassVIP, rank
+					}
+					from, to := s.ports()
+					if s.Protocol == proto && port >= from && port <= to {
+						want = TakeService
+					}
+				}
+			}
+			in := frame(ipPacket(map[bool]netip.Addr{true: far4, false: far6}[dst.Is4()], dst, layers.IPProtocol(proto), tcpHeader(9, port)))
+			got := twin(t, c, 0, in)
+			if program != nil {
+				got = agree(t, program, c, in)
+			}
+			if got != want {
+				rt.Fatalf("to %s port %d protocol %d: %s, want %s\nlocal %v\nservices %v", dst, port, proto, got, want, r.Local, r.Services)
+			}
+			seen[got]++
+		}
+	})
+	for _, r := range []Reason{PassVIP, PassHost, TakeService} {
+		if seen[r] == 0 {
+			t.Errorf("%s never occurred: %v", r, seen)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestNumbers gives prefixes numbers and takes them away again: two never have the same one, and none is lost.
+func TestNumbers(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		n := newNumbers(Options{})
+		names := rapid.SliceOfN(rapid.StringMatching("[a-p]"), 1, 16)
+		for range 8 {
+			held := map[string]uint32{}
+			for _, key := range names.Draw(rt, "keys") {
+				before, known := n.nets[key]
+				s, err := n.net(key)
+				if err != nil || known && s != before {
+					rt.Fatalf("%s has number %d, had %d: %v", key, s, before, err)
+				}
+				held[key] = s<<slotShift | hostVIP
+			}
+			bearer := map[uint32]string{}
+			for key, s := range n.nets {
+				if other, twice := bearer[s]; twice {
+					rt.Fatalf("%s and %s have number %d", key, other, s)
+				}
+				bearer[s] = key
+			}
+			n.keep(held)
+			if len(n.nets) != len(held) || len(n.free)+len(held) != int(n.next) || n.next > 32 {
+				rt.Fatalf("%d prefixes of %d: free %v, next %d", len(n.nets), len(held), n.free, n.next)
+			}
+		}
+	})
+	n := newNumbers(Options{})
+	n.next = maxNets
+	if _, err := n.net("one"); err == nil {
+		t.Error("a number that does not fit was given out")
+	}
 }
 
 func TestTable(t *testing.T) {

@@ -27,6 +27,7 @@ const (
 	TakeService        // to a service
 	TakeFragment       // to a VIP, any fragment: only the first shows its ports, and all of a datagram must go one way
 	TakeICMP           // an ICMP error to a VIP that quotes a packet of a service
+	TakeTunnelICMP     // an ICMP error to an address of this host that quotes what we put into a tunnel
 	TakeMalformed      // to a VIP, but cut off or contradictory before its ports: the engine drops it under a name of its own
 	TakeServer         // from a server and its port
 	TakeServerFragment // from a server, a later fragment
@@ -54,6 +55,7 @@ var reasonNames = [NumReasons]string{
 	TakeService:        "take_service",
 	TakeFragment:       "take_fragment",
 	TakeICMP:           "take_icmp",
+	TakeTunnelICMP:     "take_tunnel_icmp",
 	TakeMalformed:      "take_malformed",
 	TakeServer:         "take_server",
 	TakeServerFragment: "take_server_fragment",

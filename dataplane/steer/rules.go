@@ -7,14 +7,18 @@
 //  1. Is it of an access VLAN? Take. Not on a VLAN of ours, not for our MAC, ARP, ND, not IP? Pass.
 //  2. To a local NAT address inside its port range, or VXLAN to a VTEP with a VNI of ours? Take.
 //  3. To a VIP: to a service, a fragment, an ICMP error that quotes a packet of ours, or malformed? Take; else pass.
-//  4. To another address of this host? Pass.
+//  4. To another address of this host? Pass. (Here, as for a VIP: an ICMP error that quotes what we put into a tunnel? Take.)
 //  5. From a NAT service's server and its port, or an ICMP error that quotes a packet to there? Take.
 //  6. Pass.
 //
+// A VIP may be a prefix. What an address is, the longest match says, and it alone: an address that is known by itself, as a VIP, of
+// this host, or as a server's, is that and nothing else, and a prefix within another is asked only for its own services.
+//
 // Limits, each with its effect: more than 6 IPv6 extension headers are malformed; of two VLAN tags the outer one says whose the frame
-// is; an ICMP error about a packet that we put into a tunnel comes to an address of the host and is the kernel's, as are IPv4
-// redirects and parameter problems; of a packet in pieces the tc program reads 512 bytes. Length fields and checksums are not looked
-// at: what they contradict is ours to drop, under a name, where the addresses and ports are ours.
+// is; IPv4 redirects and parameter problems are the kernel's, also about packets of ours; a client inside a VIP's prefix gets no
+// answer, which would be to a VIP; AH counts as a protocol in IPv4 alone, in IPv6 what stands behind it decides, as with IPVS; of a
+// packet in pieces the tc program reads 512 bytes. Length fields and checksums are not looked at: what they contradict is ours to
+// drop, under a name, where the addresses and ports are ours.
 //
 // [Rules] is what control knows. [Compile] makes the twin's tables of it, [Program.Add] and [Program.Remove] the kernel's.
 package steer
@@ -36,6 +40,7 @@ type Rules struct {
 	VTEPs    []VTEP
 	Services []Service
 	Servers  []Server // of NAT services; those of other forward modes answer the client themselves
+	Tunnels  []Tunnel
 
 	// Grace is how long after the last heartbeat what is ours is still dropped rather than passed when no socket takes it. It is
 	// the program's alone.
@@ -65,18 +70,33 @@ type VTEP struct {
 	VNIs []uint32
 }
 
-// Service is a virtual service: ports From..To of a VIP, every port if both are 0.
+// Service is a virtual service: ports From..To of a VIP, every port if both are 0, as they must be for AH and ESP. The VIP is a
+// prefix, each of whose addresses has the service, or one address: see One.
 type Service struct {
-	VIP      netip.Addr
+	VIP      netip.Prefix
 	Protocol uint8
 	From, To uint16
 }
 
-// Server is a real server of a NAT service; port 0: every port.
+// One is the prefix of a single address.
+func One(a netip.Addr) netip.Prefix {
+	a = a.Unmap()
+	return netip.PrefixFrom(a, a.BitLen())
+}
+
+// Server is a real server of a NAT service; port 0: every port, or for AH and ESP the protocol as a whole.
 type Server struct {
 	Addr     netip.Addr
 	Protocol uint8
 	Port     uint16
+}
+
+// Tunnel is one that we put clients' packets into: IPv4 (protocol 4), IPv6 (41) or GRE (47) in IP to a server, or whatever in UDP (17)
+// to a port there. The outer source is any address of this host; ICMP errors about outer packets come back to it.
+type Tunnel struct {
+	Server   netip.Addr
+	Protocol uint8
+	Port     uint16 // 0 but for UDP
 }
 
 // maxVNI is the greatest 24-bit VNI.
@@ -112,12 +132,19 @@ func (r *Rules) Check() error {
 	}
 	for i, s := range r.Services {
 		bad(!s.VIP.IsValid(), "services[%d]: no address", i)
-		bad(!hasPorts(s.Protocol), "services[%d] %s: protocol %d has no ports", i, s.VIP, s.Protocol)
+		bad(!balanced(s.Protocol), "services[%d] %s: protocol %d is not balanced", i, s.VIP, s.Protocol)
+		bad(isIPsec(s.Protocol) && s.To != 0, "services[%d] %s: protocol %d has no ports", i, s.VIP, s.Protocol)
 		bad(s.From > s.To, "services[%d] %s: ports %d-%d run backwards", i, s.VIP, s.From, s.To)
 	}
 	for i, s := range r.Servers {
 		bad(!s.Addr.IsValid(), "servers[%d]: no address", i)
-		bad(!hasPorts(s.Protocol), "servers[%d] %s: protocol %d has no ports", i, s.Addr, s.Protocol)
+		bad(!balanced(s.Protocol), "servers[%d] %s: protocol %d is not balanced", i, s.Addr, s.Protocol)
+		bad(isIPsec(s.Protocol) && s.Port != 0, "servers[%d] %s: protocol %d has no ports", i, s.Addr, s.Protocol)
+	}
+	for i, t := range r.Tunnels {
+		bad(!t.Server.IsValid(), "tunnels[%d]: no address", i)
+		bad(!isTunnel(t.Protocol) && t.Protocol != packet.ProtoUDP, "tunnels[%d] %s: protocol %d is no tunnel's", i, t.Server, t.Protocol)
+		bad((t.Port != 0) != (t.Protocol == packet.ProtoUDP), "tunnels[%d] %s: protocol %d to port %d", i, t.Server, t.Protocol, t.Port)
 	}
 	return errors.Join(errs...)
 }
@@ -127,11 +154,31 @@ func hasPorts(proto uint8) bool {
 	return proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoSCTP
 }
 
-// ports is the service's range with its shorthand for every port written out.
-func (s Service) ports() (from, to uint16) { return everyPort(s.From, s.To) }
+// isIPsec reports whether the protocol is ESP or AH. They have no ports, and are balanced as a whole.
+func isIPsec(proto uint8) bool { return proto == protoESP || proto == protoAH }
 
-func everyPort(from, to uint16) (uint16, uint16) {
-	if from == 0 && to == 0 {
+// balanced reports whether there can be services of the protocol.
+func balanced(proto uint8) bool { return hasPorts(proto) || isIPsec(proto) }
+
+// isTunnel reports whether the protocol is an IP packet's in another, or GRE's.
+func isTunnel(proto uint8) bool { return proto == protoIPv4 || proto == protoIPv6 || proto == protoGRE }
+
+// IP protocols without ports (IANA).
+const (
+	protoIPv4 = 4
+	protoIPv6 = 41
+	protoGRE  = 47
+	protoESP  = 50
+	protoAH   = extAuth
+)
+
+// ports is the service's range with its shorthand for every port written out. What has no ports has port 0 in all tables.
+func (s Service) ports() (from, to uint16) { return everyPort(s.Protocol, s.From, s.To) }
+
+func (s Server) ports() (from, to uint16) { return everyPort(s.Protocol, s.Port, s.Port) }
+
+func everyPort(proto uint8, from, to uint16) (uint16, uint16) {
+	if hasPorts(proto) && from == 0 && to == 0 {
 		return 0, 65535
 	}
 	return from, to

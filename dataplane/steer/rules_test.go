@@ -1,6 +1,8 @@
 package steer
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +20,11 @@ const (
 // ipOptions makes an IPv4 header of 15 words.
 func ipOptions(h *layers.IPv4) {
 	h.Options = []layers.IPv4Option{{OptionType: 7, OptionLength: 39, OptionData: make([]byte, 37)}, {OptionType: 1}}
+}
+
+// raw is n bytes of a protocol that nobody looks into.
+func raw(src, dst netip.Addr, proto layers.IPProtocol, n int, change ...func(*layers.IPv4)) []byte {
+	return ipPacket(src, dst, proto, make([]byte, n), change...)
 }
 
 func dontFragment(h *layers.IPv4)  { h.Flags = layers.IPv4DontFragment }
@@ -45,6 +52,10 @@ type ruleCase struct {
 
 // packetCases are about IP packets; every one is asked untagged, with a priority tag, with tag 7, and stacked.
 func packetCases() []ruleCase {
+	return slices.Concat(basicCases(), ipsecCases(), netCases(), tunnelCases())
+}
+
+func basicCases() []ruleCase {
 	nd := func(kind uint8) []byte { return icmp(router6, local6, kind, make([]byte, 16)) }
 	return []ruleCase{
 		// 1. ND
@@ -184,6 +195,7 @@ func packetCases() []ruleCase {
 		{"an IPv4 VIP written into IPv6 is another address", tcp(client6, 4000, ip("::198.18.9.9"), 80), PassOther},
 		{"a mapped one, too", tcp(client6, 4000, ip("::ffff:198.18.9.9"), 80), PassOther},
 		{"malformed, of nobody", patch(tcp(client4, 4000, far4, 80), 0, 0x41), PassOther},
+		{"AH in IPv6 is an extension header: what stands behind it decides", ipPacket(web6, client6, protoAH, join(authHeader(protoTCP, 24), tcpHeader(8000, 9))), TakeServer},
 		{"cut off within the IPv4 header", tcp(client4, 4000, vip4, 80)[:19], PassShort},
 		{"cut off within the IPv6 header", tcp(client6, 4000, vip6, 80)[:39], PassShort},
 	}

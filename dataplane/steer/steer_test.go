@@ -28,10 +28,19 @@ var (
 	local4, local6   = ip("198.18.0.1"), ip("2001:db8::1")
 	nat4, nat6       = ip("198.18.1.1"), ip("2001:db8:1::1")
 	web4, web6       = ip("198.18.1.10"), ip("2001:db8:1::10")
+	low4             = ip("198.18.1.2")  // a NAT address with the lowest ports
 	any4             = ip("198.18.1.12") // a server of a service with every port
 	router4, router6 = ip("198.18.1.77"), ip("2001:db8:1::77")
 	vtep4, vtep6     = ip("192.0.2.1"), ip("2001:db8:2::1")
 	far4, far6       = ip("203.0.113.5"), ip("2001:db8:f::5")
+	vpn4, vpn6       = ip("198.18.9.50"), ip("2001:db8:9::50")
+
+	// VIPs that are prefixes, the narrow within the wide, and addresses within that are something by themselves
+	wide4, wide6     = netip.MustParsePrefix("198.19.0.0/16"), netip.MustParsePrefix("2001:db8:19::/48")
+	narrow4, narrow6 = netip.MustParsePrefix("198.19.7.128/25"), netip.MustParsePrefix("2001:db8:19:7::/65")
+	inner4           = ip("198.19.7.200") // a VIP
+	own4             = ip("198.19.7.201") // the host's
+	stray4           = ip("198.19.3.3")   // a server
 )
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
@@ -47,15 +56,22 @@ func testRules() *Rules {
 			{Name: "lan", Ifindex: loopback, MACs: [][6]byte{ourMAC}, VLAN: 7},
 			{Name: "tenant", Ifindex: loopback, MACs: [][6]byte{ourMAC}, VLAN: 8, Access: []uint16{9}},
 		},
-		Local: []netip.Addr{local4, local6, nat4, vip4, vtep4, vip6},
-		NAT:   []NAT{{nat4, 32768, 60999}, {nat6, 1024, 1024}},
+		Local: []netip.Addr{local4, local6, nat4, vip4, vtep4, vip6, own4},
+		NAT:   []NAT{{nat4, 32768, 60999}, {nat6, 1024, 1024}, {low4, 0, 99}},
 		VTEPs: []VTEP{{vtep4, 4789, []uint32{5001, 5002}}, {vtep6, 8472, []uint32{maxVNI}}},
 		Services: []Service{
-			{vip4, packet.ProtoTCP, 80, 80}, {vip4, packet.ProtoUDP, 53, 53}, {vip4, packet.ProtoTCP, 8000, 8010},
-			{vip4, packet.ProtoSCTP, 0, 0}, {vip6, packet.ProtoTCP, 80, 80}, {vip6, packet.ProtoUDP, 53, 53},
+			{One(vip4), packet.ProtoTCP, 80, 80}, {One(vip4), packet.ProtoUDP, 53, 53}, {One(vip4), packet.ProtoTCP, 8000, 8010},
+			{One(vip4), packet.ProtoSCTP, 0, 0}, {One(vip6), packet.ProtoTCP, 80, 80}, {One(vip6), packet.ProtoUDP, 53, 53},
+			{One(vpn4), packet.ProtoUDP, 500, 500}, {One(vpn4), protoESP, 0, 0}, {One(vpn4), protoAH, 0, 0}, {One(vpn6), protoESP, 0, 0},
+			{wide4, packet.ProtoTCP, 80, 80}, {wide4, packet.ProtoTCP, 8000, 8010}, {wide4, protoESP, 0, 0}, {narrow4, packet.ProtoTCP, 443, 443},
+			{One(inner4), packet.ProtoTCP, 22, 22}, {wide6, packet.ProtoUDP, 0, 0}, {narrow6, packet.ProtoTCP, 80, 80},
 		},
 		Servers: []Server{
 			{web4, packet.ProtoTCP, 8000}, {web4, packet.ProtoUDP, 5353}, {web6, packet.ProtoTCP, 8000}, {any4, packet.ProtoTCP, 0},
+			{any4, protoESP, 0}, {any4, protoAH, 0}, {web6, protoESP, 0}, {stray4, packet.ProtoTCP, 80},
+		},
+		Tunnels: []Tunnel{
+			{web4, protoIPv4, 0}, {web4, protoIPv6, 0}, {web4, protoGRE, 0}, {web4, packet.ProtoUDP, 6080}, {web6, protoIPv6, 0}, {far6, packet.ProtoUDP, 6080},
 		},
 		Grace: time.Hour,
 	}

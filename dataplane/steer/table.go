@@ -16,8 +16,11 @@ func addrOf(a netip.Addr) (addr, uint8) {
 		b := a.As4()
 		return addr{lo: uint64(binary.BigEndian.Uint32(b[:]))}, 4
 	}
-	b := a.As16()
-	return addr{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}, 6
+	return addr16(a.As16()), 6
+}
+
+func addr16(b [16]byte) addr {
+	return addr{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
 }
 
 // key is what a table is asked for: an address and whatever else the table is about.
