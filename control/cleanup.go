@@ -64,8 +64,8 @@ func Cleanup(socket string) (removed []string, err error) {
 		pins, err := steer.Cleanup(path)
 		removed, errs = append(removed, pins...), append(errs, err)
 	}
-	if err := os.RemoveAll(stateDir(h, socket)); err != nil {
-		errs = append(errs, err)
+	if errors.Join(errs...) == nil { // otherwise the records are needed to try again
+		errs = append(errs, os.RemoveAll(stateDir(h, socket)))
 	}
 	removeParents(h, socket)
 	if os.Remove(socket) == nil {

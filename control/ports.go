@@ -44,7 +44,7 @@ type ports struct {
 	wanted  map[hopKey]time.Time
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
-	wants   []netip.Addr      // VIPs to be bound
+	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
 	maxMTU  int               // that the chunks of AF_XDP have room for
 }
 
@@ -308,7 +308,7 @@ func (p *ports) fanout(i int) uint16 {
 	return uint16(xxhash.Sum64String(fmt.Sprint(os.Getpid(), i))) | 1
 }
 
-// bind makes the host answer for the VIPs, and the kernel keep the next hops of the configuration resolved.
+// bind makes the host answer for the VIPs and the addresses of full NAT, and the kernel keep the next hops of the configuration resolved.
 func (p *ports) bind(cfg *config.Config, vips []netip.Addr) (err error) {
 	if p.vips == nil {
 		dir := stateDir(p.host, p.socket)
@@ -322,13 +322,33 @@ func (p *ports) bind(cfg *config.Config, vips []netip.Addr) (err error) {
 			return err
 		}
 	}
-	if !cfg.BindVIPs {
-		vips = nil
+	p.wants = nil
+	if cfg.BindVIPs {
+		p.wants = bindingsOf(cfg, vips)
 	}
-	p.wants = vips
-	err = p.vips.Set(vips)
+	for _, a := range p.vips.Advise(p.wants) {
+		p.log.Warn("host setting", "advice", a.String())
+	}
+	err = p.vips.Set(p.wants)
 	p.keep()
 	return err
+}
+
+// bindingsOf are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT, which servers answer to.
+func bindingsOf(cfg *config.Config, vips []netip.Addr) (all []netip.Prefix) {
+	for _, a := range vips {
+		all = append(all, host.HostPrefix(a))
+	}
+	for i := range cfg.Services {
+		if f := cfg.Services[i].FullNAT; f != nil {
+			for _, a := range f.Addresses {
+				if p := host.HostPrefix(a.Unmap()); !slices.Contains(all, p) {
+					all = append(all, p)
+				}
+			}
+		}
+	}
+	return all
 }
 
 func (p *ports) watch(ctx context.Context) (<-chan host.Event, error) {

@@ -48,7 +48,9 @@ func (a *announcer) set(bound map[Binding]bool) {
 	defer a.mu.Unlock()
 	a.bound = make(map[netip.Addr]bool, len(bound))
 	for b := range bound {
-		a.bound[b.Address] = true
+		if b.Prefix.IsSingleIP() {
+			a.bound[b.Prefix.Addr()] = true
+		}
 	}
 }
 

@@ -2,16 +2,13 @@ package host
 
 import (
 	"errors"
-	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // CleanupVIPs takes away what a dead weir has left in this namespace: what the state directory says, and whatever bears the mark. It
 // must not run beside a living weir, whose VIPs bear the same.
 func (h *Host) CleanupVIPs(stateDir string) (removed []Binding, err error) {
-	store := newStateFile(stateDir, h)
-	recorded, err := store.read()
+	store := newStateFile(stateDir, "vips", h)
+	recorded, err := store.readVIPs()
 	if err != nil {
 		return nil, err
 	}
@@ -19,29 +16,28 @@ func (h *Host) CleanupVIPs(stateDir string) (removed []Binding, err error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := h.addresses()
+	addresses, err := h.addresses()
+	if err != nil {
+		return nil, err
+	}
+	have, err := h.holdings(links, addresses)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
-	for _, a := range have {
-		i := slices.IndexFunc(links, func(l Link) bool { return l.Index == a.Ifindex })
-		if i < 0 || !a.Prefix.IsSingleIP() {
+	for _, held := range have {
+		marked, known := recorded[held.Binding]
+		if !held.alone || held.protocol != Protocol && (!known || marked) {
 			continue
 		}
-		b := Binding{links[i].Name, a.Prefix.Addr()}
-		marked, known := recorded[b]
-		if a.Protocol != Protocol && (!known || marked) {
+		if err := h.unbind(held.ifindex, held.Binding); err != nil {
+			errs = append(errs, err)
 			continue
 		}
-		if err := h.deleteAddress(a.Ifindex, b.Address); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			errs = append(errs, fail("RTM_DELADDR", b.String(), err))
-			continue
-		}
-		removed = append(removed, b)
+		removed = append(removed, held.Binding)
 	}
 	if len(errs) == 0 {
-		errs = append(errs, store.write(nil))
+		errs = append(errs, store.remove())
 	}
 	return removed, errors.Join(errs...)
 }

@@ -25,6 +25,6 @@ func (k *Keeper) AsBefore516() (tick func()) {
 func (v *VIPs) Unmark(addr netip.Addr) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.bound[Binding{"lo", addr}] = false
-	return v.store.write(v.bound)
+	v.bound[bindingOf("lo", addr)] = false
+	return v.store.writeVIPs(v.bound)
 }

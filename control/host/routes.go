@@ -97,13 +97,14 @@ func (h *Host) dumpTable(table uint8, reset func(), each func(kernelRoute)) erro
 
 // kernelRoute is a route as netlink tells it.
 type kernelRoute struct {
-	to      netip.Prefix
-	table   uint32
-	typ     uint8 // RTN_*
-	metric  uint32
-	mtu     uint32 // RTAX_MTU; 0 if the route has none of its own
-	nexthop uint32 // of the next hop object; 0 if the hops are the route's own
-	hops    []kernelHop
+	to       netip.Prefix
+	table    uint32
+	typ      uint8 // RTN_*
+	protocol uint8 // RTPROT_*, or a number of whoever made it
+	metric   uint32
+	mtu      uint32 // RTAX_MTU; 0 if the route has none of its own
+	nexthop  uint32 // of the next hop object; 0 if the hops are the route's own
+	hops     []kernelHop
 }
 
 type kernelHop struct {
@@ -121,7 +122,7 @@ func parseRoute(msg []byte) (kernelRoute, bool) {
 	}
 	family, bits, srcBits, tos := msg[0], int(msg[1]), msg[2], msg[3]
 	flags := u32(msg[8:])
-	r := kernelRoute{table: uint32(msg[4]), typ: msg[7]}
+	r := kernelRoute{table: uint32(msg[4]), protocol: msg[5], typ: msg[7]}
 	dst := netip.IPv4Unspecified()
 	if family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()

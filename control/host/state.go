@@ -10,67 +10,53 @@ import (
 	"path/filepath"
 )
 
-// stateFile records the VIPs that weir has bound in one namespace, so that the next weir can tell them from the operator's where the
-// kernel cannot (before Linux 5.18). Addresses do not outlive the boot or the namespace, so a record of another one is void.
+// stateFile records what weir has done to one namespace where the kernel cannot tell it from the operator's doing, so that the next
+// weir can. Nothing of it outlives the boot or the namespace, so a record of another one is void.
 type stateFile struct {
 	path string
+	what string // what it is a record of
 	boot string
 	ns   uint64
 }
 
-type record struct {
-	Version   int             `json:"version"`
-	Boot      string          `json:"boot"`
-	Namespace uint64          `json:"namespace"`
-	Addresses []recordAddress `json:"addresses"`
+// stamp is how every record begins.
+type stamp struct {
+	Version   int    `json:"version"`
+	Boot      string `json:"boot"`
+	Namespace uint64 `json:"namespace"`
 }
 
-type recordAddress struct {
-	Device  string     `json:"device"`
-	Address netip.Addr `json:"address"`
-	Marked  bool       `json:"marked"` // the kernel keeps the mark, and is to be believed rather than this file
+const stateVersion = 1
+
+func newStateFile(dir, what string, h *Host) stateFile {
+	return stateFile{path: filepath.Join(dir, fmt.Sprintf("%s-%d.json", what, h.ino)), what: what, boot: bootID(), ns: h.ino}
 }
 
-func newStateFile(dir string, h *Host) stateFile {
-	return stateFile{path: filepath.Join(dir, fmt.Sprintf("vips-%d.json", h.ino)), boot: bootID(), ns: h.ino}
-}
-
-// read returns the bindings of the record; none if there is no record, or if it is of another boot. A file that cannot be understood
-// is an error: to go on would be to forget addresses of ours.
-func (s stateFile) read() (map[Binding]bool, error) {
-	out := make(map[Binding]bool)
+// load reads the record into r. It reports false if there is no record, or if it is of another boot. A file that cannot be understood
+// is an error: to go on would be to forget what is ours.
+func (s stateFile) load(r any) (valid bool, err error) {
 	b, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return out, nil
+		return false, nil
 	}
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	var r record
-	if err := json.Unmarshal(b, &r); err != nil || r.Version != 1 {
-		return nil, fmt.Errorf("%s: not a record of VIPs that this version understands: %v (see to the addresses by hand, then remove the file)", s.path, err)
+	var of stamp
+	if err = json.Unmarshal(b, &of); err == nil {
+		err = json.Unmarshal(b, r)
 	}
-	if r.Boot != s.boot || r.Namespace != s.ns {
-		return out, nil
+	if err != nil || of.Version != stateVersion {
+		return false, fmt.Errorf("%s: not a record of %s that this version understands: %v (see to them by hand, then remove the file)", s.path, s.what, err)
 	}
-	for _, a := range r.Addresses {
-		out[Binding{a.Device, a.Address}] = a.Marked
-	}
-	return out, nil
+	return of.Boot == s.boot && of.Namespace == s.ns, nil
 }
 
-// write replaces the record as one act, and removes it when nothing is bound. A write that fails leaves the old one.
-func (s stateFile) write(bound map[Binding]bool) error {
-	if len(bound) == 0 {
-		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	r := record{Version: 1, Boot: s.boot, Namespace: s.ns}
-	for _, b := range sorted(bound) {
-		r.Addresses = append(r.Addresses, recordAddress{b.Device, b.Address, bound[b]})
-	}
+// stamp is how a record of now begins.
+func (s stateFile) stamp() stamp { return stamp{Version: stateVersion, Boot: s.boot, Namespace: s.ns} }
+
+// save replaces the record as one act. One that fails leaves the old one.
+func (s stateFile) save(r any) error {
 	data, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
@@ -91,4 +77,62 @@ func (s stateFile) write(bound map[Binding]bool) error {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// remove takes the record away, when there is nothing to be remembered.
+func (s stateFile) remove() error {
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// vipRecord is the record of the VIPs that weir has bound.
+type vipRecord struct {
+	stamp
+	Addresses []recordAddress `json:"addresses"`
+	Routes    []recordRoute   `json:"routes,omitempty"` // local routes to whole prefixes
+}
+
+type recordAddress struct {
+	Device  string     `json:"device"`
+	Address netip.Addr `json:"address"`
+	Marked  bool       `json:"marked"` // the kernel keeps the mark, and is to be believed rather than this file
+}
+
+type recordRoute struct {
+	Device string       `json:"device"`
+	Prefix netip.Prefix `json:"prefix"`
+}
+
+// readVIPs returns the bindings of the record; the value says that the kernel keeps the mark, which it does for every route.
+func (s stateFile) readVIPs() (map[Binding]bool, error) {
+	out := make(map[Binding]bool)
+	var r vipRecord
+	if valid, err := s.load(&r); err != nil || !valid {
+		return out, err
+	}
+	for _, a := range r.Addresses {
+		out[bindingOf(a.Device, a.Address)] = a.Marked
+	}
+	for _, p := range r.Routes {
+		out[Binding(p)] = true
+	}
+	return out, nil
+}
+
+// writeVIPs records the bindings, or that there are none.
+func (s stateFile) writeVIPs(bound map[Binding]bool) error {
+	if len(bound) == 0 {
+		return s.remove()
+	}
+	r := vipRecord{stamp: s.stamp()}
+	for _, b := range sorted(bound) {
+		if b.Prefix.IsSingleIP() {
+			r.Addresses = append(r.Addresses, recordAddress{b.Device, b.Prefix.Addr(), bound[b]})
+		} else {
+			r.Routes = append(r.Routes, recordRoute(b))
+		}
+	}
+	return s.save(r)
 }

@@ -103,7 +103,7 @@ func TestArpIgnoreReallyHidesVIPs(t *testing.T) {
 		must(t, p.lb.Sysctl("net/ipv4/conf/wan/arp_ignore", tc.ignore))
 		v, err := p.h.NewVIPs(nil, t.TempDir()) // no ports: nothing is announced, so the peer has to ask
 		must(t, err)
-		must(t, v.Set(addrs(onLinkV4)))
+		must(t, v.Set(vips(onLinkV4)))
 		k, err := p.peer.Host().NewKeeper()
 		must(t, err)
 		l, err := p.peer.Host().Link("eth0")

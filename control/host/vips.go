@@ -1,8 +1,10 @@
 package host
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -10,21 +12,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Binding is a VIP on a device.
+// Binding is a VIP on a device: an address of it, or a local route to a whole prefix.
 type Binding struct {
-	Device  string
-	Address netip.Addr
+	Device string
+	Prefix netip.Prefix // masked; of one address, or of more
 }
 
-func (b Binding) String() string { return b.Address.String() + " on " + b.Device }
+func (b Binding) String() string {
+	if b.Prefix.IsSingleIP() {
+		return b.Prefix.Addr().String() + " on " + b.Device
+	}
+	return b.Prefix.String() + " on " + b.Device
+}
 
-// VIPs binds service addresses to the host, so that the kernel answers ARP and ND for them and owns what the balancer leaves to it.
+func bindingOf(device string, a netip.Addr) Binding { return Binding{device, HostPrefix(a)} }
+
+// HostPrefix is the prefix that holds a and nothing else.
+func HostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// VIPs binds service addresses to the host, so that the kernel answers ARP and ND for them and owns what the balancer leaves to it. The
+// addresses that full NAT takes as sources are bound no differently.
 //
 // An IPv4 VIP goes to lo: the kernel answers ARP on every device for any address of its own. An IPv6 VIP goes to each port whose link
 // it is on, as ND is answered for the addresses of the device that was asked alone; one that is on no port's link is routed to us, and
 // goes to lo.
 //
-// An address that the host had before is left alone, at bind and at unbind. Ours are known by their IFA_PROTO (Linux 5.18), and on
+// A VIP that is a whole prefix is a route of type local on lo, which makes every address of it the host's own; see prefixes.go.
+//
+// What the host had before is left alone, at bind and at unbind. Ours are known by their IFA_PROTO (Linux 5.18) or route protocol, and on
 // older kernels by a file in the state directory, which also tells two weirs in one namespace apart: each needs a directory of its own.
 type VIPs struct {
 	h     *Host
@@ -39,25 +54,30 @@ type VIPs struct {
 
 // NewVIPs binds nothing yet. What a killed weir with the same state directory left is taken over by the next Set.
 func (h *Host) NewVIPs(ports []Port, stateDir string) (*VIPs, error) {
-	v := &VIPs{h: h, ports: ports, store: newStateFile(stateDir, h)}
+	v := &VIPs{h: h, ports: ports, store: newStateFile(stateDir, "vips", h)}
 	var err error
-	if v.bound, err = v.store.read(); err != nil {
+	if v.bound, err = v.store.readVIPs(); err != nil {
 		return nil, err
 	}
 	v.announce.start(h, ports)
 	return v, nil
 }
 
-// Set makes the VIPs that weir has bound those of want: unbinds the others, binds what is missing, and announces what is new. It may be
-// called again at any time, as after a change of the ports' addresses. On an error what could be done is done; the error names the rest.
-func (v *VIPs) Set(want []netip.Addr) error {
+// Set makes the VIPs that weir has bound those of want: unbinds the others, binds what is missing, and announces the addresses that are
+// new. It may be called again at any time, as after a change of the ports' addresses. On an error what could be done is done; the error
+// names the rest.
+func (v *VIPs) Set(want []netip.Prefix) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	links, err := v.h.Links()
 	if err != nil {
 		return err
 	}
-	have, err := v.h.addresses()
+	addresses, err := v.h.addresses()
+	if err != nil {
+		return err
+	}
+	have, err := v.h.holdings(links, addresses)
 	if err != nil {
 		return err
 	}
@@ -72,30 +92,31 @@ func (v *VIPs) Set(want []netip.Addr) error {
 	// a marked one of want is a predecessor's whose record is lost.
 	ours := make(map[Binding]bool)
 	all := make(map[Binding]bool)
-	everywhere := make(map[netip.Addr]int) // on how many devices
+	everywhere := make(map[netip.Prefix]int) // on how many devices
 	wanted := make(map[Binding]bool)
 	var errs []error
-	onLink := places(m, have)
-	for _, a := range want {
-		if !bindable(a) {
-			errs = append(errs, fmt.Errorf("VIP %s: must be a unicast address that is not the loopback's or link-local", a))
+	onLink := places(m, addresses)
+	for _, p := range want {
+		vip := unmapped(p)
+		if !bindable(vip) {
+			errs = append(errs, fmt.Errorf("VIP %s: must be unicast, and neither the loopback's nor link-local", printed(p)))
 			continue
 		}
-		for _, ifindex := range onLink(a.Unmap()) {
+		for _, ifindex := range onLink(vip) {
 			device := "lo"
 			if ifindex != 0 {
 				device = name[ifindex]
 			}
-			wanted[Binding{device, a.Unmap()}] = true
+			wanted[Binding{device, vip}] = true
 		}
 	}
-	for _, a := range have {
-		b := Binding{name[a.Ifindex], a.Prefix.Addr()}
+	for _, held := range have {
+		b := held.Binding
 		all[b] = true
-		everywhere[b.Address]++
+		everywhere[b.Prefix]++
 		marked, recorded := v.bound[b]
-		if a.Prefix.IsSingleIP() && (recorded && (!marked || a.Protocol == Protocol) || wanted[b] && a.Protocol == Protocol) {
-			ours[b] = a.Protocol == Protocol
+		if held.alone && (recorded && (!marked || held.protocol == Protocol) || wanted[b] && held.protocol == Protocol) {
+			ours[b] = held.protocol == Protocol
 		}
 	}
 
@@ -103,28 +124,29 @@ func (v *VIPs) Set(want []netip.Addr) error {
 		if wanted[b] {
 			continue
 		}
-		err := v.h.deleteAddress(index[b.Device], b.Address)
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !isGone(err) {
-			errs = append(errs, fail("RTM_DELADDR", b.String(), err))
+		if err := v.h.unbind(index[b.Device], b); err != nil {
+			errs = append(errs, err)
 			continue
 		}
 		delete(ours, b)
 		delete(all, b)
-		everywhere[b.Address]--
+		everywhere[b.Prefix]--
 	}
 	var missing []Binding
 	for _, b := range sorted(wanted) {
 		// Any device will do for IPv4, and for an IPv6 VIP that is routed to us.
-		if !all[b] && (b.Device != "lo" || everywhere[b.Address] == 0) {
+		if !all[b] && (b.Device != "lo" || everywhere[b.Prefix] == 0) {
 			missing = append(missing, b)
 		}
 	}
+	missing, refused := v.h.harmless(missing, addresses, links, m)
+	errs = append(errs, refused...)
 	// The record comes before the deed, so that no kill between the two leaves an address that nobody knows.
 	v.bound = ours
 	for _, b := range missing {
 		v.bound[b] = false
 	}
-	if err := v.store.write(v.bound); err != nil {
+	if err := v.store.writeVIPs(v.bound); err != nil {
 		for _, b := range missing {
 			delete(v.bound, b)
 		}
@@ -137,10 +159,10 @@ func (v *VIPs) Set(want []netip.Addr) error {
 			delete(v.bound, b)
 		}
 		if err != nil && !errors.Is(err, unix.EEXIST) { // added by somebody this moment: theirs
-			errs = append(errs, fail("RTM_NEWADDR", b.String(), err))
+			errs = append(errs, err)
 		}
-		if err == nil && !slices.Contains(fresh, b.Address) {
-			fresh = append(fresh, b.Address)
+		if err == nil && b.Prefix.IsSingleIP() && !slices.Contains(fresh, b.Prefix.Addr()) {
+			fresh = append(fresh, b.Prefix.Addr())
 		}
 	}
 	errs = append(errs, v.remark())
@@ -149,17 +171,33 @@ func (v *VIPs) Set(want []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
+// unmapped is p with an IPv4 address where it has one that is mapped into IPv6.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
+}
+
+// printed is p as a user writes a VIP: one address without its length.
+func printed(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
 // places returns a function that says on which devices a VIP belongs; 0 stands for lo.
-func places(m PortMap, have []Address) func(netip.Addr) []int {
+func places(m PortMap, have []Address) func(netip.Prefix) []int {
 	have = slices.DeleteFunc(slices.Clone(have), func(a Address) bool {
 		return a.Prefix.Addr().Is4() || a.Prefix.IsSingleIP() || m.Port(a.Ifindex) < 0
 	})
-	return func(vip netip.Addr) (out []int) {
-		if vip.Is4() {
+	return func(vip netip.Prefix) (out []int) {
+		if vip.Addr().Is4() || !vip.IsSingleIP() {
 			return []int{0}
 		}
 		for _, a := range have {
-			if a.Prefix.Contains(vip) && !slices.Contains(out, a.Ifindex) {
+			if a.Prefix.Contains(vip.Addr()) && !slices.Contains(out, a.Ifindex) {
 				out = append(out, a.Ifindex)
 			}
 		}
@@ -170,7 +208,7 @@ func places(m PortMap, have []Address) func(netip.Addr) []int {
 	}
 }
 
-// bind adds one address. lo is down in a namespace that nobody has touched, and an address on it would not be local; a port that is
+// bind adds one address or route. lo is down in a namespace that nobody has touched, and an address on it would not be local; a port that is
 // down is the operator's to set up.
 func (v *VIPs) bind(ifindex int, b Binding, links []Link) error {
 	if b.Device == "lo" {
@@ -183,30 +221,48 @@ func (v *VIPs) bind(ifindex int, b Binding, links []Link) error {
 			}
 		}
 	}
-	return v.h.addAddress(ifindex, b.Address)
+	if !b.Prefix.IsSingleIP() {
+		return fail("RTM_NEWROUTE", "local "+b.String(), v.h.addLocalRoute(ifindex, b.Prefix))
+	}
+	return fail("RTM_NEWADDR", b.String(), v.h.addAddress(ifindex, b.Prefix.Addr()))
+}
+
+// unbind is the opposite of bind, done already or not.
+func (h *Host) unbind(ifindex int, b Binding) error {
+	call, err := "RTM_DELADDR", error(nil)
+	if b.Prefix.IsSingleIP() {
+		err = h.deleteAddress(ifindex, b.Prefix.Addr())
+	} else {
+		call, err = "RTM_DELROUTE", h.deleteLocalRoute(ifindex, b.Prefix)
+	}
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ESRCH) || isGone(err) {
+		return nil
+	}
+	return fail(call, b.String(), err)
 }
 
 // remark reads back which of ours the kernel keeps the mark of, and records them.
 func (v *VIPs) remark() error {
 	if len(v.bound) > 0 {
-		have, err := v.h.addresses()
-		if err != nil {
-			return err
-		}
 		links, err := v.h.Links()
 		if err != nil {
 			return err
 		}
-		for _, a := range have {
-			for _, l := range links {
-				b := Binding{l.Name, a.Prefix.Addr()}
-				if _, ok := v.bound[b]; ok && l.Index == a.Ifindex {
-					v.bound[b] = a.Protocol == Protocol
-				}
+		addresses, err := v.h.addresses()
+		if err != nil {
+			return err
+		}
+		have, err := v.h.holdings(links, addresses)
+		if err != nil {
+			return err
+		}
+		for _, held := range have {
+			if _, ok := v.bound[held.Binding]; ok && held.alone {
+				v.bound[held.Binding] = held.protocol == Protocol
 			}
 		}
 	}
-	return v.store.write(v.bound)
+	return v.store.writeVIPs(v.bound)
 }
 
 // Bound are the VIPs that weir has bound, sorted. Those the host had before are not among them.
@@ -229,8 +285,8 @@ func (v *VIPs) Announce() {
 	defer v.mu.Unlock()
 	var addrs []netip.Addr
 	for _, b := range sorted(v.bound) {
-		if !slices.Contains(addrs, b.Address) {
-			addrs = append(addrs, b.Address)
+		if b.Prefix.IsSingleIP() && !slices.Contains(addrs, b.Prefix.Addr()) {
+			addrs = append(addrs, b.Prefix.Addr())
 		}
 	}
 	v.announce.send(addrs)
@@ -247,26 +303,29 @@ func (v *VIPs) Release() error {
 	return v.Set(nil)
 }
 
-// bindable says that an address may be a VIP.
-func bindable(a netip.Addr) bool {
-	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast() &&
-		a != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && a.Zone() == ""
+// bindable says that an address or prefix may be a VIP.
+func bindable(p netip.Prefix) bool {
+	if !p.IsValid() || p != p.Masked() || p.Bits() == 0 {
+		return false
+	}
+	for _, no := range notVIPs {
+		if no.Overlaps(p) {
+			return false
+		}
+	}
+	return true
 }
 
-// sorted are the bindings in m, by device, then address.
+// notVIPs are the loopback's, link-local, multicast and reserved addresses, and those of "this" network.
+var notVIPs = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// sorted are the bindings in m, by device, then prefix.
 func sorted(m map[Binding]bool) []Binding {
-	out := make([]Binding, 0, len(m))
-	for b := range m {
-		out = append(out, b)
-	}
-	slices.SortFunc(out, func(a, b Binding) int {
-		if a.Device != b.Device {
-			if a.Device < b.Device {
-				return -1
-			}
-			return 1
-		}
-		return a.Address.Compare(b.Address)
+	return slices.SortedFunc(maps.Keys(m), func(a, b Binding) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Compare(b.Prefix))
 	})
-	return out
 }

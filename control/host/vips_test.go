@@ -3,7 +3,6 @@ package host_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -28,6 +27,21 @@ var (
 	routedV6 = "2001:db8:9::9"
 )
 
+// vip is an address or a whole prefix as one.
+func vip(s string) netip.Prefix {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return host.HostPrefix(a)
+	}
+	return netip.MustParsePrefix(s)
+}
+
+func vips(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, vip(s))
+	}
+	return out
+}
+
 func newVIPs(t *testing.T, p pair, dir string) *host.VIPs {
 	t.Helper()
 	v, err := p.h.NewVIPs(p.ports, dir)
@@ -44,30 +58,28 @@ func has(t *testing.T, s *testnet.Space, dev, addr string) bool {
 func TestVIPsGoWhereTheKernelAnswersForThem(t *testing.T) {
 	p := newPair(t)
 	v := newVIPs(t, p, t.TempDir())
-	must(t, v.Set(addrs(routedV4, onLinkV4, onLinkV6, routedV6)))
-	want := []host.Binding{{"lo", netip.MustParseAddr(onLinkV4)}, {"lo", netip.MustParseAddr(routedV4)},
-		{"lo", netip.MustParseAddr(routedV6)}, {"wan", netip.MustParseAddr(onLinkV6)}}
+	must(t, v.Set(vips(routedV4, onLinkV4, onLinkV6, routedV6)))
+	want := []host.Binding{{"lo", vip(onLinkV4)}, {"lo", vip(routedV4)}, {"lo", vip(routedV6)}, {"wan", vip(onLinkV6)}}
 	if got := v.Bound(); !slices.Equal(got, want) {
 		t.Errorf("bound %v, want %v", got, want)
 	}
 	for _, b := range want {
 		line := ""
 		for l := range strings.Lines(ip(t, p.lb, "-o addr show dev "+b.Device)) {
-			if strings.Contains(l, " "+b.Address.String()+"/") {
+			if strings.Contains(l, " "+b.Prefix.Addr().String()+"/") {
 				line = l
 			}
 		}
-		host := fmt.Sprintf("%s/%d", b.Address, b.Address.BitLen())
-		if !strings.Contains(line, host) {
-			t.Errorf("%v: ip shows %q, want %s", b, line, host)
+		if !strings.Contains(line, b.Prefix.String()) {
+			t.Errorf("%v: ip shows %q, want %s", b, line, b.Prefix)
 		}
-		if b.Address.Is6() && (!strings.Contains(line, "nodad") || !strings.Contains(line, "noprefixroute") || !strings.Contains(line, "deprecated")) {
+		if b.Prefix.Addr().Is6() && (!strings.Contains(line, "nodad") || !strings.Contains(line, "noprefixroute") || !strings.Contains(line, "deprecated")) {
 			t.Errorf("%v: ip shows %q, want nodad, noprefixroute, and never a source of the host's own", b, line)
 		}
 	}
 	// The same again changes nothing; fewer takes away the rest; none takes away all.
-	must(t, v.Set(addrs(routedV4, onLinkV4, onLinkV6, routedV6)))
-	must(t, v.Set(addrs(onLinkV6)))
+	must(t, v.Set(vips(routedV4, onLinkV4, onLinkV6, routedV6)))
+	must(t, v.Set(vips(onLinkV6)))
 	if has(t, p.lb, "lo", routedV4) || has(t, p.lb, "lo", routedV6) || !has(t, p.lb, "wan", onLinkV6) {
 		t.Error("Set of one VIP left others, or took it away")
 	}
@@ -83,17 +95,17 @@ func TestVIPsGoWhereTheKernelAnswersForThem(t *testing.T) {
 func TestVIPsMoveWithThePortsAddresses(t *testing.T) {
 	p := newPair(t)
 	v := newVIPs(t, p, t.TempDir())
-	must(t, v.Set(addrs(routedV6)))
+	must(t, v.Set(vips(routedV6)))
 	if !has(t, p.lb, "lo", routedV6) {
 		t.Fatal("not on lo at first")
 	}
 	must(t, p.lb.Address("wan", "2001:db8:9::1/64"))
-	must(t, v.Set(addrs(routedV6)))
+	must(t, v.Set(vips(routedV6)))
 	if has(t, p.lb, "lo", routedV6) || !has(t, p.lb, "wan", routedV6) {
 		t.Error("on a port's link now, and not on the port alone")
 	}
 	ip(t, p.lb, "addr del 2001:db8:9::1/64 dev wan")
-	must(t, v.Set(addrs(routedV6)))
+	must(t, v.Set(vips(routedV6)))
 	if !has(t, p.lb, "lo", routedV6) || has(t, p.lb, "wan", routedV6) {
 		t.Error("off the link again, and not on lo alone")
 	}
@@ -107,7 +119,7 @@ func TestAddressesThatWereThereStay(t *testing.T) {
 	ip(t, p.lb, "addr add "+onLinkV6+"/64 dev wan nodad")
 	before := ip(t, p.lb, "-o addr show")
 	v := newVIPs(t, p, t.TempDir())
-	must(t, v.Set(addrs(routedV4, onLinkV4, onLinkV6)))
+	must(t, v.Set(vips(routedV4, onLinkV4, onLinkV6)))
 	if got := v.Bound(); len(got) > 0 {
 		t.Errorf("bound %v, where all were there", got)
 	}
@@ -122,8 +134,8 @@ func TestAddressesThatWereThereStay(t *testing.T) {
 func TestBadVIPsAreNamedAndOthersBound(t *testing.T) {
 	p := newPair(t)
 	v := newVIPs(t, p, t.TempDir())
-	err := v.Set(append(addrs(onLinkV4, "224.0.0.1", "::", "127.0.0.9", "fe80::9"), netip.Addr{}))
-	for _, bad := range []string{"224.0.0.1", "::", "127.0.0.9", "fe80::9", "invalid IP"} {
+	err := v.Set(append(vips(onLinkV4, "224.0.0.1", "::", "127.0.0.9", "fe80::9", "203.0.113.9/28", "0.0.0.0/0", "169.254.0.0/24"), netip.Prefix{}))
+	for _, bad := range []string{"224.0.0.1", "::", "127.0.0.9", "fe80::9", "203.0.113.9/28", "0.0.0.0/0", "169.254.0.0/24", "invalid Prefix"} {
 		if err == nil || !strings.Contains(err.Error(), "VIP "+bad+":") {
 			t.Errorf("error %v does not name %s", err, bad)
 		}
@@ -150,15 +162,15 @@ func TestVIPsOfAKilledWeirAreTakenOver(t *testing.T) {
 					must(t, dead.Unmark(netip.MustParseAddr(a)))
 				}
 			} else {
-				must(t, dead.Set(addrs(onLinkV4, routedV4)))
+				must(t, dead.Set(vips(onLinkV4, routedV4)))
 			}
 			if tc.lost {
 				dir = t.TempDir()
 			}
 			ip(t, p.lb, "addr add 198.18.0.77/32 dev lo") // the operator's
 			next := newVIPs(t, p, dir)
-			must(t, next.Set(addrs(onLinkV4)))
-			if got := next.Bound(); len(got) != 1 || got[0].Address != netip.MustParseAddr(onLinkV4) {
+			must(t, next.Set(vips(onLinkV4)))
+			if got := next.Bound(); len(got) != 1 || got[0].Prefix != vip(onLinkV4) {
 				t.Errorf("taken over: %v, want %s", got, onLinkV4)
 			}
 			if has(t, p.lb, "lo", routedV4) != tc.lost { // without the record it may be another weir's
@@ -183,7 +195,7 @@ func TestVIPsOfAKilledWeirAreTakenOver(t *testing.T) {
 func TestCleanupRemovesWhatAKilledWeirLeft(t *testing.T) {
 	p := newPair(t)
 	dir := t.TempDir()
-	must(t, newVIPs(t, p, dir).Set(addrs(onLinkV4, onLinkV6, routedV6)))
+	must(t, newVIPs(t, p, dir).Set(vips(onLinkV4, onLinkV6, routedV6)))
 	removed, err := p.h.CleanupVIPs(dir)
 	must(t, err)
 	if len(removed) != 3 || has(t, p.lb, "lo", onLinkV4) || has(t, p.lb, "wan", onLinkV6) || has(t, p.lb, "lo", routedV6) {
@@ -198,7 +210,7 @@ func TestAnAddressTheOperatorAddedAnewIsHis(t *testing.T) {
 	p := newPair(t)
 	dir := t.TempDir()
 	v := newVIPs(t, p, dir)
-	must(t, v.Set(addrs(onLinkV4)))
+	must(t, v.Set(vips(onLinkV4)))
 	ip(t, p.lb, "addr del "+onLinkV4+"/32 dev lo")
 	ip(t, p.lb, "addr add "+onLinkV4+"/32 dev lo")
 	must(t, v.Release())
@@ -210,7 +222,7 @@ func TestAnAddressTheOperatorAddedAnewIsHis(t *testing.T) {
 func TestARecordOfAnotherBootIsVoidAndABrokenOneAnError(t *testing.T) {
 	p := newPair(t)
 	dir := t.TempDir()
-	must(t, newVIPs(t, p, dir).Set(addrs(onLinkV4)))
+	must(t, newVIPs(t, p, dir).Set(vips(onLinkV4)))
 	files, err := filepath.Glob(dir + "/*.json")
 	if err != nil || len(files) != 1 {
 		t.Fatalf("state files %v, %v", files, err)
@@ -236,7 +248,7 @@ func TestLoIsSetUpForVIPs(t *testing.T) {
 	p := newPair(t)
 	must(t, p.h.SetUp("lo", false))
 	v := newVIPs(t, p, t.TempDir())
-	must(t, v.Set(addrs(onLinkV4)))
+	must(t, v.Set(vips(onLinkV4)))
 	if l, err := p.h.Link("lo"); err != nil || !l.Up || !slices.Equal(v.SetUp(), []string{"lo"}) {
 		t.Errorf("lo up %v, %v; told of %v", l.Up, err, v.SetUp())
 	}
@@ -246,19 +258,19 @@ func TestLoIsSetUpForVIPs(t *testing.T) {
 func TestPeerReachesVIPs(t *testing.T) {
 	p := newPair(t)
 	v := newVIPs(t, p, t.TempDir())
-	must(t, v.Set(addrs(onLinkV4, onLinkV6)))
-	for _, vip := range []string{onLinkV4, onLinkV6} {
+	must(t, v.Set(vips(onLinkV4, onLinkV6)))
+	for _, addr := range []string{onLinkV4, onLinkV6} {
 		var ln net.Listener
-		must(t, p.lb.Exec(func() (err error) { ln, err = net.Listen("tcp", net.JoinHostPort(vip, "80")); return err }))
+		must(t, p.lb.Exec(func() (err error) { ln, err = net.Listen("tcp", net.JoinHostPort(addr, "80")); return err }))
 		defer ln.Close()
 		var c net.Conn
 		must(t, p.peer.Exec(func() (err error) {
-			c, err = net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), 3*time.Second)
+			c, err = net.DialTimeout("tcp", net.JoinHostPort(addr, "80"), 3*time.Second)
 			return err
 		}))
 		c.Close()
-		if n := entry(t, p.peer.Host(), vip); n.MAC != [6]byte{2, 0, 0, 0, 1, 0xc} {
-			t.Errorf("the peer has %s at %x, want the port's MAC", vip, n.MAC)
+		if n := entry(t, p.peer.Host(), addr); n.MAC != [6]byte{2, 0, 0, 0, 1, 0xc} {
+			t.Errorf("the peer has %s at %x, want the port's MAC", addr, n.MAC)
 		}
 	}
 	must(t, v.Release())
@@ -272,7 +284,7 @@ func TestAnnouncementsCorrectThePeersNeighbors(t *testing.T) {
 	}
 	v := newVIPs(t, p, t.TempDir())
 	begun := time.Now()
-	must(t, v.Set(addrs(onLinkV4, onLinkV6, routedV4)))
+	must(t, v.Set(vips(onLinkV4, onLinkV6, routedV4)))
 	if took := time.Since(begun); took > 500*time.Millisecond {
 		t.Errorf("Set took %v: it must not wait for the announcements", took)
 	}
@@ -293,7 +305,7 @@ func TestAnnouncementsOnTheWire(t *testing.T) {
 	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100e3}))
 	v := newVIPs(t, p, t.TempDir())
 	begun := time.Now()
-	must(t, v.Set(addrs(onLinkV4, onLinkV6)))
+	must(t, v.Set(vips(onLinkV4, onLinkV6)))
 	var garps, nas []time.Duration
 	b := make([]byte, 2048)
 	for time.Since(begun) < 1800*time.Millisecond {
