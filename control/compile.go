@@ -4,14 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
-	"weir/conntrack"
 	"weir/control/config"
 	"weir/dataplane"
 	"weir/dataplane/route"
-	"weir/dataplane/sched"
 	"weir/dataplane/steer"
 )
 
@@ -57,7 +54,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 			was[id], b.live = b.live, false
 		}
 	}
-	known := map[serviceKey]*config.Conntrack{}
+	known := map[serviceKey]*config.Service{}
 	rules := &steer.Rules{Ports: s.devices, Local: s.local, Grace: cfg.Grace}
 	var services []dataplane.Service
 	var vips []netip.Addr
@@ -65,10 +62,10 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	servers := map[steer.Server]bool{}
 	for i := range cfg.Services {
 		c := &cfg.Services[i]
-		timeouts := timeoutsOf(&c.Conntrack)
+		timeouts := timeoutsOf(&c.Conntrack, c.Persistence)
 		for _, key := range keysOf(c) {
-			known[key] = &c.Conntrack
-			svc, err := r.compileService(c, key, timeouts, s.counts)
+			known[key] = c
+			svc, err := r.compileService(c, key, timeouts, s)
 			if err != nil {
 				return nil, err
 			}
@@ -98,9 +95,10 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		// What is left of its connections goes by what its service says now, or the global settings if that is gone, too.
 		how := known[b.key.service]
 		if how == nil {
-			how = &cfg.Conntrack
+			how = &config.Service{Conntrack: cfg.Conntrack}
 		}
-		b.snapshot.ExpireNow, b.snapshot.ReuseMode, b.snapshot.Timeouts = how.ExpireNodestConn, uint32(how.ConnReuseMode), timeoutsOf(how)
+		b.snapshot.ExpireNow, b.snapshot.ReuseMode = how.Conntrack.ExpireNodestConn, uint32(how.Conntrack.ConnReuseMode)
+		b.snapshot.Timeouts = timeoutsOf(&how.Conntrack, how.Persistence)
 	}
 
 	snap := &dataplane.Snapshot{
@@ -111,19 +109,41 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		Routes:     route.NewTable(append(routesOf(cfg, s.ports), s.routes...)),
 		Neighbors:  route.NewNeighbors(append(neighborsOf(cfg), s.neighbors...)),
 		Local:      map[netip.Addr]struct{}{},
+		Paths:      map[netip.Addr]*dataplane.Path{},
 		Answers:    dataplane.Rate{PerSecond: cfg.Limits.Answers.PerSecond},
 	}
 	for _, a := range s.local {
 		snap.Local[a] = struct{}{}
 	}
+	nats, tunnels := map[steer.NAT]bool{}, map[steer.Tunnel]bool{}
 	for id, b := range r.ids {
 		if b == nil {
 			continue
 		}
 		snap.Backends[id] = b.snapshot
 		snap.Backends[id].Live = b.live
-		// A removed server's answers are still ours to translate, until its last connection is gone.
-		servers[steer.Server{Addr: b.key.address, Protocol: b.key.service.protocol, Port: b.key.port}] = true
+		// What a removed server answers, or one that was reached in another way, is still ours until its last connection is gone.
+		for x := range b.ways.servers {
+			servers[x] = true
+		}
+		for x := range b.ways.nats {
+			nats[x] = true
+		}
+		for x := range b.ways.tunnels {
+			tunnels[x] = true
+			snap.Paths[x.Server] = r.path(x.Server)
+		}
+	}
+	for to := range r.paths {
+		if snap.Paths[to] == nil {
+			delete(r.paths, to)
+		}
+	}
+	for x := range nats {
+		rules.NAT = append(rules.NAT, x)
+	}
+	for x := range tunnels {
+		rules.Tunnels = append(rules.Tunnels, x)
 	}
 	for x := range servers {
 		rules.Servers = append(rules.Servers, x)
@@ -132,84 +152,6 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		return nil, err
 	}
 	return &compiled{snapshot: snap, rules: rules, vips: vips}, nil
-}
-
-// compileService brings the registry's service and its backends in line with the configuration.
-func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *conntrack.Timeouts, counts func(uint32) dataplane.Traffic) (dataplane.Service, error) {
-	svc := r.service(key)
-	svc.members = svc.members[:0]
-	flags := flagsOf(c.Flags)
-	var dests []sched.Dest
-	var ids []uint32
-	var printed strings.Builder
-	for _, x := range backendsOf(c, key) {
-		b, err := r.backend(x.key, counts)
-		if err != nil {
-			return dataplane.Service{}, err
-		}
-		w := int32(x.config.Weight)
-		b.live, b.name, b.weight = true, x.config.Name, w
-		if w != 0 {
-			b.lastWeight = w
-		}
-		upper, lower := x.config.UpperThreshold, x.config.LowerThreshold
-		b.load.Rethreshold(b.snapshot.Upper, upper)
-		addr, v6 := dataplane.AddrOf(x.key.address)
-		b.snapshot = dataplane.Backend{
-			Timeouts: timeouts, Load: b.load, Live: true, V6: v6, Port: x.key.port, Addr: addr,
-			Upper: upper, Lower: lower, Weight: w,
-			ExpireNow: c.Conntrack.ExpireNodestConn, ReuseMode: uint32(c.Conntrack.ConnReuseMode),
-		}
-		svc.members = append(svc.members, b)
-		dests = append(dests, sched.Dest{Load: b.load, ID: b.id, Weight: w, LastWeight: b.lastWeight, Upper: upper, Lower: lower,
-			Addr: x.key.address, Port: x.key.port})
-		ids = append(ids, b.id)
-		fmt.Fprintln(&printed, b.id, w, b.lastWeight, upper, lower)
-	}
-	// An unchanged service keeps its plan and with it the scheduler's position; a changed one gets a plan of a newer generation, which
-	// adjusts the position as the kernel does on an edit.
-	inputs := planInputs{scheduler: c.Scheduler, flags: flags, dests: printed.String()}
-	if svc.plan == nil || svc.inputs != inputs {
-		if svc.inputs.scheduler != inputs.scheduler || svc.inputs.flags != inputs.flags {
-			svc.state = r.state()
-		}
-		r.plans++
-		plan, err := svc.plan.Next(c.Scheduler, flags, r.plans, dests)
-		if err != nil {
-			return dataplane.Service{}, fmt.Errorf("services: %s: scheduler %q: %w", c.Name, c.Scheduler, err)
-		}
-		svc.plan, svc.inputs = plan, inputs
-	}
-	svc.name = c.Name
-	return dataplane.Service{
-		Name: c.Name, Protocol: key.protocol, VIP: key.vip, Port: key.port, PortTo: key.portTo,
-		Plan: svc.plan, State: svc.state, Dests: ids, SloppyTCP: c.Conntrack.SloppyTCP,
-	}, nil
-}
-
-// configured is one backend of the configuration with its identity.
-type configured struct {
-	key    backendKey
-	config *config.Backend
-}
-
-// keysOf are the identities of a service: one for each VIP.
-func keysOf(c *config.Service) (keys []serviceKey) {
-	for _, vip := range c.VIPs {
-		keys = append(keys, serviceKey{protocolNumber(c.Protocol), vip.Unmap(), c.Port.From, c.Port.To})
-	}
-	return keys
-}
-
-// backendsOf are the backends of the service key that can be reached from its VIP: those of its family.
-func backendsOf(c *config.Service, key serviceKey) (all []configured) {
-	for i := range c.Backends {
-		b := &c.Backends[i]
-		if b.Serves(key.vip) {
-			all = append(all, configured{backendKey{service: key, address: b.Address.Unmap(), port: b.Port, vni: b.VNI}, b})
-		}
-	}
-	return all
 }
 
 // routesOf are the routes of the configuration. Of a route that names no port, the hop leaves by the port whose link it is on.
@@ -246,19 +188,3 @@ func portNamed(cfg *config.Config, name string) int {
 	return -1
 }
 
-// flagsOf are a scheduler's flags by the names that ipvsadm gives them.
-func flagsOf(names []string) (f sched.Flags) {
-	for _, name := range names {
-		switch name {
-		case "sh-port":
-			f |= sched.ShPort
-		case "sh-fallback":
-			f |= sched.ShFallback
-		case "mh-port":
-			f |= sched.MhPort
-		case "mh-fallback":
-			f |= sched.MhFallback
-		}
-	}
-	return f
-}

@@ -41,7 +41,11 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 		return err
 	}
 	for _, s := range c.reg.services {
-		s.plan.Adopt(s.state) // or two edits without a connection between them would count as one
+		for _, p := range []*planned{&s.real, &s.backup} {
+			if p.plan != nil {
+				p.plan.Adopt(p.state) // or two edits without a connection between them would count as one
+			}
+		}
 	}
 	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
 	return nil
@@ -127,7 +131,7 @@ func (c *core) Conns(limit int) []ConnView {
 }
 
 // timeoutsOf are timeouts in the table's ticks. The states that IPVS does not let one set keep the kernel's values.
-func timeoutsOf(c *config.Conntrack) *conntrack.Timeouts {
+func timeoutsOf(c *config.Conntrack, p *config.Persistence) *conntrack.Timeouts {
 	t := conntrack.DefaultTimeouts()
 	o := &c.Timeouts
 	for state, d := range map[conntrack.State]time.Duration{
@@ -136,6 +140,9 @@ func timeoutsOf(c *config.Conntrack) *conntrack.Timeouts {
 		conntrack.LastAck: o.TCPLastAck, conntrack.UDP: o.UDP,
 	} {
 		t[state] = conntrack.Ticks(d)
+	}
+	if p != nil {
+		t[conntrack.Template] = conntrack.Ticks(p.Timeout)
 	}
 	return &t
 }

@@ -16,6 +16,7 @@ type registry struct {
 	backends map[backendKey]*backend
 	ids      []*backend // by ID; nil: free
 	free     []uint32   // IDs below len(ids) that are free, the last is given out first
+	paths    map[netip.Addr]*dataplane.Path // to servers behind tunnels, by their address
 	limit    int
 	plans    uint64 // generation of the last plan made
 	seed     uint64 // of the schedulers' random numbers
@@ -41,11 +42,17 @@ type backendKey struct {
 type service struct {
 	key     serviceKey
 	name    string
-	state   *sched.State
-	plan    *sched.Plan
-	inputs  planInputs        // what plan was made from: equal inputs keep plan and position
+	real    planned
+	backup  planned           // of the backends that serve when no other does
 	retired dataplane.Traffic // counts of backends whose IDs were given back
 	members []*backend        // live ones in list order, as of the last configuration
+}
+
+// planned is a plan and what its scheduler remembers.
+type planned struct {
+	state  *sched.State
+	plan   *sched.Plan
+	inputs planInputs // what plan was made from: equal inputs keep plan and position
 }
 
 // planInputs decide a scheduler's decisions.
@@ -67,10 +74,13 @@ type backend struct {
 	base       dataplane.Traffic // counters of the ID's former bearers: counters only grow
 	removed    time.Time         // when it was removed, unless live
 	snapshot   dataplane.Backend
+	cursor     *dataplane.Cursor // of its local addresses and ports
+	ways       ways
 }
 
 func newRegistry(limit int, seed uint64) *registry {
-	return &registry{services: map[serviceKey]*service{}, backends: map[backendKey]*backend{}, limit: limit, seed: seed}
+	return &registry{services: map[serviceKey]*service{}, backends: map[backendKey]*backend{},
+		paths: map[netip.Addr]*dataplane.Path{}, limit: limit, seed: seed}
 }
 
 // state is the scheduler state of a new service, whose random numbers are its own and follow from the registry's seed.
@@ -84,10 +94,20 @@ func (r *registry) state() *sched.State {
 func (r *registry) service(key serviceKey) *service {
 	s := r.services[key]
 	if s == nil {
-		s = &service{key: key, state: r.state()}
+		s = &service{key: key}
 		r.services[key] = s
 	}
 	return s
+}
+
+// path is what is known of the way to a server behind a tunnel.
+func (r *registry) path(to netip.Addr) *dataplane.Path {
+	p := r.paths[to]
+	if p == nil {
+		p = new(dataplane.Path)
+		r.paths[to] = p
+	}
+	return p
 }
 
 // backend returns the backend with key: the live one, the one that was removed but still has connections, or a new one. counts gives
@@ -96,7 +116,8 @@ func (r *registry) backend(key backendKey, counts func(id uint32) dataplane.Traf
 	if b := r.backends[key]; b != nil {
 		return b, nil
 	}
-	b := &backend{key: key, load: new(sched.Load)}
+	b := &backend{key: key, load: new(sched.Load), cursor: new(dataplane.Cursor)}
+	b.cursor.Seed(r.seed)
 	switch n := len(r.free); {
 	case n > 0:
 		b.id, r.free = r.free[n-1], r.free[:n-1]

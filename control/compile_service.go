@@ -1,0 +1,215 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"weir/conntrack"
+	"weir/control/config"
+	"weir/dataplane"
+	"weir/dataplane/packet"
+	"weir/dataplane/route"
+	"weir/dataplane/sched"
+)
+
+// compileService brings the registry's service and its backends in line with the configuration.
+func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *conntrack.Timeouts, s *surroundings) (dataplane.Service, error) {
+	svc := r.service(key)
+	svc.members = svc.members[:0]
+	svc.name = c.Name
+	var real, backup roll
+	for _, x := range backendsOf(c, key) {
+		b, err := r.backend(x.key, s.counts)
+		if err != nil {
+			return dataplane.Service{}, err
+		}
+		w := int32(x.config.Weight)
+		b.live, b.name, b.weight = true, x.config.Name, w
+		if w != 0 {
+			b.lastWeight = w
+		}
+		b.load.Rethreshold(b.snapshot.Upper, x.config.UpperThreshold)
+		b.snapshot = r.snapshotOf(b, c, x.config, timeouts)
+		b.ways.add(b, s.ports)
+		svc.members = append(svc.members, b)
+		if x.config.Backup {
+			backup.add(b)
+		} else {
+			real.add(b)
+		}
+	}
+	out := dataplane.Service{
+		Name: c.Name, Protocol: key.protocol, VIP: key.vip, Port: key.port, PortTo: key.portTo, SloppyTCP: c.Conntrack.SloppyTCP,
+		OnePacket: c.OnePacket && key.protocol == packet.ProtoUDP, Allow: networks(c.Allow), Deny: networks(c.Deny),
+		Persistence: persistenceOf(c),
+	}
+	if err := r.plan(&svc.real, c, &real); err != nil {
+		return dataplane.Service{}, err
+	}
+	out.Plan, out.State, out.Dests = svc.real.plan, svc.real.state, real.ids
+	if len(backup.ids) > 0 {
+		if err := r.plan(&svc.backup, c, &backup); err != nil {
+			return dataplane.Service{}, err
+		}
+		out.Backup, out.BackupState, out.BackupDests = svc.backup.plan, svc.backup.state, backup.ids
+	}
+	return out, nil
+}
+
+// roll is the destinations of one plan, as the registry has them.
+type roll struct {
+	dests   []sched.Dest
+	ids     []uint32
+	printed strings.Builder
+}
+
+func (l *roll) add(b *backend) {
+	l.dests = append(l.dests, sched.Dest{Load: b.load, ID: b.id, Weight: b.weight, LastWeight: b.lastWeight, Upper: b.snapshot.Upper,
+		Lower: b.snapshot.Lower, Addr: b.key.address, Port: b.key.port})
+	l.ids = append(l.ids, b.id)
+	fmt.Fprintln(&l.printed, b.id, b.weight, b.lastWeight, b.snapshot.Upper, b.snapshot.Lower)
+}
+
+// plan makes p the plan of l. What is unchanged keeps its plan and with it the scheduler's position; what changed gets a plan of a newer
+// generation, which adjusts the position as the kernel does on an edit.
+func (r *registry) plan(p *planned, c *config.Service, l *roll) error {
+	inputs := planInputs{scheduler: c.Scheduler, flags: flagsOf(c.Flags), dests: l.printed.String()}
+	if p.plan != nil && p.inputs == inputs {
+		return nil
+	}
+	if p.state == nil || p.inputs.scheduler != inputs.scheduler || p.inputs.flags != inputs.flags {
+		p.state = r.state()
+	}
+	r.plans++
+	plan, err := p.plan.Next(c.Scheduler, inputs.flags, r.plans, l.dests)
+	if err != nil {
+		return fmt.Errorf("services: %s: scheduler %q: %w", c.Name, c.Scheduler, err)
+	}
+	p.plan, p.inputs = plan, inputs
+	return nil
+}
+
+// snapshotOf is what the data path knows of b, a backend of service c that is configured by x.
+func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, timeouts *conntrack.Timeouts) dataplane.Backend {
+	addr, v6 := dataplane.AddrOf(b.key.address)
+	s := dataplane.Backend{
+		Timeouts: timeouts, Load: b.load, Live: true, V6: v6, Forward: forwardOf(x.Forward), Port: b.key.port, Addr: addr,
+		Upper: x.UpperThreshold, Lower: x.LowerThreshold, Weight: int32(x.Weight), Backup: x.Backup, UDPActive: c.UDPActive,
+		ExpireNow: c.Conntrack.ExpireNodestConn, ReuseMode: uint32(c.Conntrack.ConnReuseMode),
+		TunnelPort: x.TunnelPort, TunnelSum: x.TunnelChecksum,
+	}
+	switch s.Forward {
+	case dataplane.ForwardIPIP, dataplane.ForwardGUE, dataplane.ForwardGRE:
+		s.Path = r.path(b.key.address)
+	case dataplane.ForwardNAT:
+		s.Sources = sourcesOf(b, c, x)
+	}
+	return s
+}
+
+// masqueradeFrom and masqueradeTo are the local ports of masquerading where no fullnat section says others: those that Linux once kept for
+// it, beyond the range that it gives to its own connections.
+const masqueradeFrom, masqueradeTo = 61000, 65535
+
+// sourcesOf is where the connections to b come from, if not from the client.
+func sourcesOf(b *backend, c *config.Service, x *config.Backend) *dataplane.Sources {
+	s := &dataplane.Sources{From: masqueradeFrom, To: masqueradeTo, Cursor: b.cursor}
+	if f := c.FullNAT; f != nil {
+		s.From, s.To, s.TOA = f.Ports.From, f.Ports.To, f.ClientAddress == "toa"
+		for _, a := range f.Addresses {
+			if addr, v6 := dataplane.AddrOf(a); v6 == b.key.address.Is6() {
+				s.Addrs = append(s.Addrs, addr)
+			}
+		}
+	}
+	switch {
+	case x.Forward == "fullnat":
+	case c.Masquerade.Mode == "always":
+	case c.Masquerade.Mode == "hairpin":
+		s.When = dataplane.MasqueradeHairpin
+	case c.Masquerade.Mode == "except":
+		s.When, s.Except = dataplane.MasqueradeExcept, networks(c.Masquerade.Except)
+	default:
+		return nil
+	}
+	return s
+}
+
+func forwardOf(name string) dataplane.Forward {
+	switch name {
+	case "dr":
+		return dataplane.ForwardDR
+	case "ipip":
+		return dataplane.ForwardIPIP
+	case "gue":
+		return dataplane.ForwardGUE
+	case "gre":
+		return dataplane.ForwardGRE
+	}
+	return dataplane.ForwardNAT // fullnat, too: that differs in its sources
+}
+
+// networks is a set of prefixes as the data path asks it, nil for none.
+func networks(all []netip.Prefix) *route.Table {
+	if len(all) == 0 {
+		return nil
+	}
+	var routes []route.Route
+	for _, p := range all {
+		routes = append(routes, route.Route{To: p, Kind: route.Local})
+	}
+	return route.NewTable(routes)
+}
+
+func persistenceOf(c *config.Service) *dataplane.Persistence {
+	p := c.Persistence
+	if p == nil {
+		return nil
+	}
+	mask4 := ^uint32(0) << (32 - p.Prefix)
+	mask6 := conntrack.Addr{Hi: ^uint64(0) << (64 - min(p.Prefix6, 64)), Lo: ^uint64(0) << (64 - max(p.Prefix6-64, 0))}
+	return &dataplane.Persistence{Mask4: mask4, Mask6: mask6, Quiescent: c.Conntrack.ExpireQuiescentTemplate}
+}
+
+// configured is one backend of the configuration with its identity.
+type configured struct {
+	key    backendKey
+	config *config.Backend
+}
+
+// keysOf are the identities of a service: one for each VIP.
+func keysOf(c *config.Service) (keys []serviceKey) {
+	for _, vip := range c.VIPs {
+		keys = append(keys, serviceKey{protocolNumber(c.Protocol), vip.Unmap(), c.Port.From, c.Port.To})
+	}
+	return keys
+}
+
+// backendsOf are the backends of the service key that can be reached from its VIP: those of its family.
+func backendsOf(c *config.Service, key serviceKey) (all []configured) {
+	for i := range c.Backends {
+		b := &c.Backends[i]
+		if b.Serves(key.vip) {
+			all = append(all, configured{backendKey{service: key, address: b.Address.Unmap(), port: b.Port, vni: b.VNI}, b})
+		}
+	}
+	return all
+}
+
+// flagsOf are a scheduler's flags by the names that ipvsadm gives them.
+func flagsOf(names []string) (f sched.Flags) {
+	for _, name := range names {
+		switch name {
+		case "sh-port":
+			f |= sched.ShPort
+		case "sh-fallback":
+			f |= sched.ShFallback
+		case "mh-port":
+			f |= sched.MhPort
+		case "mh-fallback":
+			f |= sched.MhFallback
+		}
+	}
+	return f
+}

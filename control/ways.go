@@ -1,0 +1,57 @@
+package control
+
+import (
+	"weir/dataplane"
+	"weir/dataplane/packet"
+	"weir/dataplane/steer"
+)
+
+// ways is how a backend's connections have been reached since there were none: what steering must still take for them.
+type ways struct {
+	servers map[steer.Server]bool // answers that come from the server's own address
+	nats    map[steer.NAT]bool    // answers to local addresses and ports
+	tunnels map[steer.Tunnel]bool // errors about outer packets
+}
+
+// add notes the way that b is reached now, and forgets the others if no connection goes by them any more.
+func (x *ways) add(b *backend, ports []dataplane.Port) {
+	if x.servers == nil || b.load.Active()+b.load.Inactive() == 0 {
+		*x = ways{map[steer.Server]bool{}, map[steer.NAT]bool{}, map[steer.Tunnel]bool{}}
+	}
+	s := &b.snapshot
+	switch s.Forward {
+	case dataplane.ForwardDR: // nothing of it comes back
+	case dataplane.ForwardIPIP:
+		x.tunnels[steer.Tunnel{Server: b.key.address, Protocol: packet.ProtoIPIP}] = true
+		x.tunnels[steer.Tunnel{Server: b.key.address, Protocol: packet.ProtoIPv6}] = true
+	case dataplane.ForwardGUE:
+		x.tunnels[steer.Tunnel{Server: b.key.address, Protocol: packet.ProtoUDP, Port: s.TunnelPort}] = true
+	case dataplane.ForwardGRE:
+		x.tunnels[steer.Tunnel{Server: b.key.address, Protocol: packet.ProtoGRE}] = true
+	default:
+		x.addNAT(b, ports)
+	}
+}
+
+func (x *ways) addNAT(b *backend, ports []dataplane.Port) {
+	sources := b.snapshot.Sources
+	if sources == nil || sources.When != dataplane.MasqueradeAlways {
+		x.servers[steer.Server{Addr: b.key.address, Protocol: b.key.service.protocol, Port: b.key.port}] = true
+	}
+	if sources == nil {
+		return
+	}
+	for _, a := range sources.Addrs {
+		x.nats[steer.NAT{Addr: dataplane.NetipOf(a, b.snapshot.V6), From: sources.From, To: sources.To}] = true
+	}
+	if len(sources.Addrs) > 0 {
+		return
+	}
+	for i := range ports {
+		for _, p := range ports[i].Addresses {
+			if a := p.Addr(); a.Is6() == b.snapshot.V6 && !a.IsLinkLocalUnicast() {
+				x.nats[steer.NAT{Addr: a, From: sources.From, To: sources.To}] = true
+			}
+		}
+	}
+}
