@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"control/config":           {},
 	"control/host":             {"dataplane/route", "dataplane/packet"},
 	"control/host/*":           {"control/host"},
+	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
 	"control":                  {"control/config", "control/host", "dataplane", "dataplane/driver/*"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"configs":                  {},

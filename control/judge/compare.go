@@ -1,0 +1,208 @@
+package judge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"weir/dataplane/packet"
+	"weir/dataplane/packet/pkttest"
+)
+
+// departures are the steps of recordings, counted from 0, in which weir does something else on purpose; docs/ipvs.md argues each. A later
+// step that only follows from one is named, too. The string is what must be counted instead.
+var departures = map[string]map[int]string{
+	// A TCP data offset below 5 is malformed; the kernel forwards it.
+	"malformed-ip": {5: "tcp_offset"},
+	// SYN+ACK, SYN+FIN and SYN+RST from a client open no connection; segments after them find none either.
+	"tcp-not-syn-without-connection-v4": {5: "answered", 6: "tcp_flags", 7: "no_connection", 8: "answered"},
+	"tcp-not-syn-without-connection-v6": {5: "answered", 6: "tcp_flags", 7: "no_connection", 8: "answered"},
+	// An ICMPv6 unreachable from a server is translated as its IPv4 twin is; this kernel swallows it.
+	"icmp6-unreachable-from-server-side": {3: "forwarded"},
+}
+
+// sound checks lengths and checksums of what came out. A packet that came in with a wrong checksum must leave with a wrong one, or not at all.
+func sound(out, in []byte) error {
+	err := pkttest.Verify(out)
+	if pkttest.Verify(in) == nil {
+		return err
+	}
+	return nil
+}
+
+// same compares as the README of the recordings says.
+func same(got, want []byte, exact bool) error {
+	if exact {
+		if !bytes.Equal(got, want) {
+			return errors.New("bytes differ")
+		}
+		return nil
+	}
+	g, err := headersOf(got)
+	if err != nil {
+		return err
+	}
+	w, err := headersOf(want)
+	if err != nil {
+		return err
+	}
+	if g.src != w.src || g.dst != w.dst || g.proto != w.proto {
+		return errors.New("addresses or protocol differ")
+	}
+	switch g.proto {
+	case packet.ProtoTCP:
+		if len(g.payload) < 20 || len(w.payload) < 20 || !bytes.Equal(g.payload[:14], w.payload[:14]) { // ports, seq, ack, offset and flags
+			return errors.New("TCP headers differ")
+		}
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return sameICMP(g, w, len(got))
+	case protoIPIP, protoIPv6:
+		return sameInner(got, want, g.payload, w.payload)
+	case protoGRE:
+		return sameGRE(got, want, g.payload, w.payload)
+	case packet.ProtoUDP:
+		return sameGUE(got, want, g.payload, w.payload)
+	}
+	return nil
+}
+
+const (
+	protoIPIP = 4
+	protoIPv6 = 41
+	protoGRE  = 47
+)
+
+func sameICMP(g, w ipHeaders, size int) error {
+	if len(g.payload) < 8 || len(w.payload) < 8 {
+		return errors.New("an ICMP message is cut off")
+	}
+	if g.payload[0] != w.payload[0] || g.payload[1] != w.payload[1] || !bytes.Equal(g.payload[4:8], w.payload[4:8]) {
+		return errors.New("ICMP type, code or rest differ")
+	}
+	isError := g.proto == packet.ProtoICMP && g.payload[0] != 0 && g.payload[0] != 8 || g.proto == packet.ProtoICMPv6 && g.payload[0] < 128
+	if !isError {
+		if !bytes.Equal(g.payload[8:], w.payload[8:]) {
+			return errors.New("echo data differ")
+		}
+		return nil
+	}
+	limit := 576
+	if g.proto == packet.ProtoICMPv6 {
+		limit = 1280
+	}
+	if size > limit {
+		return fmt.Errorf("%d bytes, more than %d", size, limit)
+	}
+	return sameQuote(g.payload[8:], w.payload[8:])
+}
+
+// sameQuote compares quoted headers and 8 bytes behind them, TTL and checksum aside.
+func sameQuote(got, want []byte) error {
+	n := 48
+	if len(want) > 0 && want[0]>>4 == 4 {
+		n = int(want[0]&15)*4 + 8
+	}
+	n = min(n, len(want)) // the recorder may have quoted less in an error of its own making
+	if len(got) < n {
+		return fmt.Errorf("only %d bytes are quoted", len(got))
+	}
+	g, w := bytes.Clone(got[:n]), bytes.Clone(want[:n])
+	for _, b := range [][]byte{g, w} {
+		if len(b) >= 12 && b[0]>>4 == 4 {
+			b[8], b[10], b[11] = 0, 0, 0
+		} else if len(b) >= 8 {
+			b[7] = 0
+		}
+	}
+	if !bytes.Equal(g, w) {
+		return fmt.Errorf("quotes differ:\n %x\n %x", g, w)
+	}
+	return nil
+}
+
+// sameInner compares a tunnel's packets: of the outer header what a receiver acts on (DF, TTL, TOS; the IP ID is the sender's own), and
+// all of the inner packet.
+func sameInner(got, want, inner, wantInner []byte) error {
+	if got[0]>>4 == 4 {
+		if got[1] != want[1] || got[6] != want[6] || got[7] != want[7] || got[8] != want[8] {
+			return fmt.Errorf("outer TOS, DF or TTL differ: %x, want %x", got[:20], want[:20])
+		}
+	} else if !bytes.Equal(got[:2], want[:2]) || got[7] != want[7] { // the flow label may differ
+		return fmt.Errorf("outer traffic class or hop limit differ: %x, want %x", got[:40], want[:40])
+	}
+	if !bytes.Equal(inner, wantInner) {
+		return fmt.Errorf("inner packets differ:\n %x\n %x", inner, wantInner)
+	}
+	return nil
+}
+
+func sameGRE(got, want, g, w []byte) error {
+	if len(g) < 4 || len(w) < 4 || !bytes.Equal(g[:4], w[:4]) {
+		return errors.New("GRE headers differ")
+	}
+	return sameInner(got, want, g[4:], w[4:])
+}
+
+// sameGUE compares datagrams to a tunnel's port; the source port and the checksum may differ.
+func sameGUE(got, want, g, w []byte) error {
+	if len(g) < 12 || len(w) < 12 || !bytes.Equal(g[2:6], w[2:6]) || !bytes.Equal(g[8:12], w[8:12]) {
+		return errors.New("UDP destination port or length, or GUE headers differ")
+	}
+	return sameInner(got, want, g[12:], w[12:])
+}
+
+type ipHeaders struct {
+	src, dst netip.Addr
+	proto    uint8
+	payload  []byte // of IPv6 from its first extension header on
+}
+
+func headersOf(ip []byte) (h ipHeaders, err error) {
+	switch {
+	case len(ip) >= 20 && ip[0]>>4 == 4 && int(ip[0]&15)*4 <= len(ip):
+		h.src, _ = netip.AddrFromSlice(ip[12:16])
+		h.dst, _ = netip.AddrFromSlice(ip[16:20])
+		h.proto, h.payload = ip[9], ip[int(ip[0]&15)*4:]
+	case len(ip) >= 40 && ip[0]>>4 == 6:
+		h.src, _ = netip.AddrFromSlice(ip[8:24])
+		h.dst, _ = netip.AddrFromSlice(ip[24:40])
+		h.proto, h.payload = ip[6], ip[40:]
+	default:
+		err = fmt.Errorf("%x is no IP packet", ip)
+	}
+	return h, err
+}
+
+// routedOn reports whether out is in after one hop of plain routing.
+func routedOn(in, out []byte) bool {
+	if len(in) != len(out) || len(in) < 20 {
+		return false
+	}
+	in = bytes.Clone(in)
+	if in[0]>>4 == 6 {
+		in[7]--
+		return bytes.Equal(in, out)
+	}
+	in[8]--
+	binary.BigEndian.PutUint16(in[10:], packet.Update16(binary.BigEndian.Uint16(in[10:]), 0x0100, 0))
+	return bytes.Equal(in, out)
+}
+
+// datagram names the datagram that a fragment belongs to, "" for a packet that is whole or not to be read.
+func datagram(ip []byte) string {
+	switch {
+	case len(ip) >= 20 && ip[0]>>4 == 4:
+		if binary.BigEndian.Uint16(ip[6:])&0x3fff == 0 {
+			return ""
+		}
+		return string(ip[12:20]) + string(ip[4:6]) + string(ip[9:10])
+	case len(ip) >= 48 && ip[0]>>4 == 6 && ip[6] == 44:
+		if binary.BigEndian.Uint16(ip[42:])&0xfff9 == 0 {
+			return "" // an atomic fragment (RFC 6946)
+		}
+		return string(ip[8:40]) + string(ip[44:48])
+	}
+	return ""
+}
