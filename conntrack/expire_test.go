@@ -9,7 +9,9 @@ import (
 
 func TestTimersAreTheKernels(t *testing.T) {
 	seconds := map[State]int{None: 2, Established: 900, SynSent: 120, SynRecv: 60, FinWait: 120, TimeWait: 120, Close: 10, CloseWait: 60,
-		LastAck: 30, Listen: 120, SynAck: 120, UDP: 300, Template: 300}
+		LastAck: 30, Listen: 120, SynAck: 120, UDP: 300,
+		SCTPNone: 2, SCTPInit1: 4, SCTPInit: 61, SCTPCookieSent: 61, SCTPCookieReplied: 61, SCTPCookieWait: 61, SCTPCookie: 61, SCTPCookieEchoed: 61,
+		SCTPEstablished: 900, SCTPShutdownSent: 61, SCTPShutdownReceived: 61, SCTPShutdownAckSent: 61, SCTPRejected: 4, SCTPClosed: 61, Template: 300}
 	to := DefaultTimeouts()
 	for s := None; s < NumStates; s++ {
 		if want := Ticks(time.Duration(seconds[s]) * time.Second); to[s] != want {

@@ -7,7 +7,7 @@ type Conn struct {
 	Forward, Reply     Tuple // packets of each direction as they arrive
 	ForwardTo, ReplyTo Tuple // what they become
 	Backend, Flags     uint32
-	OneWay             bool // only Forward is looked up (direct routing and tunnels), and TCP goes by the INPUT_ONLY table
+	OneWay             bool // only Forward is looked up (direct routing and tunnels), and TCP and SCTP go by their INPUT_ONLY tables
 	Template           bool // a template of persistence: OneWay, in a [TemplateSpace]
 	Control            Ref  // the template that the connection is opened under, or zero; a valid Ref
 }
@@ -37,13 +37,14 @@ func (o Outcome) String() string {
 	return "?"
 }
 
-// Insert makes c a connection, as worker w, and returns its forward entry. Its state is what kernel IPVS gives it for its first packet,
-// which has tcpFlags: that of None after this packet. The packet is not counted; give it to Track with the Ref, as every other.
-// Track runs it through the state machine again, which changes nothing, as no event moves None twice.
+// Insert makes c a connection, as worker w, and returns its forward entry. The packet that opens it is not counted; give it to Track with
+// the Ref, as every other. The state of a TCP connection is what kernel IPVS gives it for this packet, whose event is as for Track: that of
+// None after it. Track runs it through the state machine again, which changes nothing, as no event moves TCP's None twice. Those of SCTP do: a
+// second INIT means something else. So its connections begin in SCTPNone, and Track moves them.
 //
 // Of two workers that insert the same forward or reply tuple at once, one gets Exists or Clash. A connection in the way that has
 // expired is ended; the next Expire of any worker reports it.
-func (t *Table) Insert(w int, c *Conn, tcpFlags uint8, to *Timeouts, now Tick) (Ref, State, Outcome) {
+func (t *Table) Insert(w int, c *Conn, event uint8, to *Timeouts, now Tick) (Ref, State, Outcome) {
 	if c.Forward.Space == 0 || !c.OneWay && (c.Reply.Space == 0 || c.Forward == c.Reply) {
 		return 0, None, Clash
 	}
@@ -51,7 +52,7 @@ func (t *Table) Insert(w int, c *Conn, tcpFlags uint8, to *Timeouts, now Tick) (
 	if c.Forward.V6 {
 		f = ip6
 	}
-	state := c.firstState(tcpFlags)
+	state := c.firstState(event)
 
 	// Before any lock the entries are written, so that a lock is not held through their cache misses.
 	var n uint32
@@ -103,21 +104,25 @@ func (t *Table) Insert(w int, c *Conn, tcpFlags uint8, to *Timeouts, now Tick) (
 	return r, state, Inserted
 }
 
-// firstState is the state of a connection after its first packet.
-func (c *Conn) firstState(tcpFlags uint8) State {
-	if c.Template {
+// firstState is the state that Insert gives a connection.
+func (c *Conn) firstState(event uint8) State {
+	switch {
+	case c.Template:
 		return Template
-	}
-	if c.Forward.Proto() != protoTCP {
+	case c.Forward.Proto() == protoSCTP:
+		return SCTPNone
+	case c.Forward.Proto() != protoTCP:
 		return UDP
+	case c.OneWay:
+		return None.step(inputOnly, event)
 	}
-	if c.OneWay {
-		return None.step(inputOnly, tcpFlags)
-	}
-	return None.step(input, tcpFlags)
+	return None.step(input, event)
 }
 
-const protoTCP = 6
+const (
+	protoTCP  = 6
+	protoSCTP = 132
+)
 
 // prepare writes both entries of r. Nobody can find them yet.
 func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {

@@ -59,8 +59,11 @@ func (m *model) insert(c Conn, flags uint8, to *Timeouts, now Tick) Outcome {
 		return Full
 	}
 	n := &modelConn{Conn: c, state: UDP, last: now}
-	if c.Forward.Proto() == tcp {
+	switch c.Forward.Proto() {
+	case tcp:
 		n.state = next(m.direction(n, false), flags, None)
+	case sctp:
+		n.state = SCTPNone
 	}
 	n.timeout = to[n.state]
 	m.conns[n] = true
@@ -86,8 +89,11 @@ func (m *model) track(c *modelConn, reply bool, flags uint8, to *Timeouts, now T
 		return Change{}, false
 	}
 	old := c.state
-	if c.Forward.Proto() == tcp {
+	switch c.Forward.Proto() {
+	case tcp:
 		c.state = next(m.direction(c, reply), flags, old)
+	case sctp:
+		c.state = sctpStep(m.direction(c, reply), flags&31, old)
 	}
 	if reply {
 		c.out = true
@@ -107,7 +113,7 @@ func sorted(e []Ended) []Ended {
 // conns draws from few tuples, so that they meet; the serial number in Flags tells who won.
 func drawConn(t *rapid.T, serial *uint32) Conn {
 	v6 := rapid.Bool().Draw(t, "v6")
-	proto := rapid.SampledFrom([]uint8{tcp, udp}).Draw(t, "proto")
+	proto := rapid.SampledFrom([]uint8{tcp, udp, sctp}).Draw(t, "proto")
 	c := nat(rapid.IntRange(0, 7).Draw(t, "forward"), v6, proto)
 	c.Reply = nat(rapid.IntRange(0, 7).Draw(t, "reply"), v6, proto).Reply
 	c.OneWay = rapid.IntRange(0, 3).Draw(t, "oneWay") == 0

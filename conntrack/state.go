@@ -5,7 +5,8 @@ import "time"
 // State is where a connection is in its life, in kernel IPVS' own words.
 type State uint8
 
-// The states of TCP stand in the kernel's order, which tcp.go's tables have too. Every protocol but TCP has one state, UDP; Template is that of what is no connection.
+// The states of TCP and those of SCTP stand in the kernel's order. Every other protocol has one state, UDP; Template is that of what is no
+// connection.
 const (
 	None State = iota
 	Established
@@ -19,6 +20,20 @@ const (
 	Listen
 	SynAck
 	UDP
+	SCTPNone
+	SCTPInit1
+	SCTPInit
+	SCTPCookieSent
+	SCTPCookieReplied
+	SCTPCookieWait
+	SCTPCookie
+	SCTPCookieEchoed
+	SCTPEstablished
+	SCTPShutdownSent
+	SCTPShutdownReceived
+	SCTPShutdownAckSent
+	SCTPRejected
+	SCTPClosed
 	Template // of persistence, see template.go
 	NumStates
 
@@ -26,7 +41,9 @@ const (
 )
 
 var stateNames = [NumStates]string{
-	"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP", "TEMPLATE",
+	"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP",
+	"NONE", "INIT1", "INIT", "C-SENT", "C-REPLIED", "C-WAIT", "COOKIE", "C-ECHOED", "ESTABLISHED", "S-SENT", "S-RECEIVED", "S-ACK-SENT",
+	"REJECTED", "CLOSED", "TEMPLATE",
 }
 
 // String is the state's name as `ipvsadm -Lc` prints it.
@@ -38,16 +55,19 @@ func (s State) String() string {
 }
 
 // Active reports whether kernel IPVS counts a connection in state s as active. Since Linux 4.8 it is not Established alone: those that
-// are being opened are active, too (tcp_state_active_table), so that lc and wlc see a burst of new connections.
+// are being opened are active, too (tcp_state_active_table), so that lc and wlc see a burst of new connections. Of SCTP's it is
+// SCTPEstablished alone.
 func (s State) Active() bool {
-	return s == Established || s == SynSent || s == SynRecv || s == SynAck
+	return s == Established || s == SynSent || s == SynRecv || s == SynAck || s == SCTPEstablished
 }
 
 // Timeouts are how long a connection lives in each state after its latest packet, in ticks, 1 to [MaxTimeout].
 type Timeouts [NumStates]uint32
 
-// DefaultTimeouts are kernel IPVS'.
+// DefaultTimeouts are kernel IPVS'. Those of SCTP are built into the kernel: its retransmission timeout's upper limit and a second more
+// (RFC 9260 section 16), or an initial one for a client that gives up at once.
 func DefaultTimeouts() Timeouts {
+	const sctpRTO, sctpShort = 61 * time.Second, 4 * time.Second
 	return Timeouts{
 		None:        Ticks(2 * time.Second),
 		Established: Ticks(900 * time.Second),
@@ -61,7 +81,22 @@ func DefaultTimeouts() Timeouts {
 		Listen:      Ticks(120 * time.Second),
 		SynAck:      Ticks(120 * time.Second),
 		UDP:         Ticks(300 * time.Second),
-		Template:    Ticks(300 * time.Second),
+
+		SCTPNone:             Ticks(2 * time.Second),
+		SCTPInit1:            Ticks(sctpShort),
+		SCTPInit:             Ticks(sctpRTO),
+		SCTPCookieSent:       Ticks(sctpRTO),
+		SCTPCookieReplied:    Ticks(sctpRTO),
+		SCTPCookieWait:       Ticks(sctpRTO),
+		SCTPCookie:           Ticks(sctpRTO),
+		SCTPCookieEchoed:     Ticks(sctpRTO),
+		SCTPEstablished:      Ticks(900 * time.Second),
+		SCTPShutdownSent:     Ticks(sctpRTO),
+		SCTPShutdownReceived: Ticks(sctpRTO),
+		SCTPShutdownAckSent:  Ticks(sctpRTO),
+		SCTPRejected:         Ticks(sctpShort),
+		SCTPClosed:           Ticks(sctpRTO),
+		Template:             Ticks(300 * time.Second),
 	}
 }
 

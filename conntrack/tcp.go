@@ -3,16 +3,6 @@ package conntrack
 // The TCP state machine of kernel IPVS (net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_states), which believes every packet that it sees. It is
 // looser than RFC 9293: it sees sequence numbers of neither side, and of DR and tunnels only the client's half of the talk.
 
-// direction picks a table.
-type direction uint8
-
-const (
-	input     direction = iota // from the client
-	output                     // from the server
-	inputOnly                  // from the client, of a connection whose server has not been seen
-	numDirections
-)
-
 // event is the one flag of a segment that counts.
 type event uint8
 
@@ -50,8 +40,7 @@ const (
 	sCL, sCW, sLA, sLI, sSA      = Close, CloseWait, LastAck, Listen, SynAck
 )
 
-// tcpStates has 16 columns, so that a state needs a mask and no check.
-var tcpStates = [numDirections][numEvents][16]State{
+var tcpStates = [numDirections][numEvents][numTCP]State{
 	input: {
 		//         sNO, sES, sSS, sSR, sFW, sTW, sCL, sCW, sLA, sLI, sSA
 		eventSyn:  {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
@@ -76,12 +65,4 @@ var tcpStates = [numDirections][numEvents][16]State{
 		eventRst:  {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
 		eventNone: {sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL},
 	},
-}
-
-// step is the state after a packet. Only TCP has more than one.
-func (s State) step(d direction, tcpFlags uint8) State {
-	if s >= numTCP {
-		return s
-	}
-	return tcpStates[d][events[tcpFlags&31]][s&15]
 }

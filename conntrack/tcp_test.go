@@ -157,7 +157,9 @@ func TestOutputEndsInputOnly(t *testing.T) {
 }
 
 func TestStateNames(t *testing.T) {
-	want := []string{"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP", "TEMPLATE", "ERR!"}
+	want := []string{"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK", "UDP",
+		"NONE", "INIT1", "INIT", "C-SENT", "C-REPLIED", "C-WAIT", "COOKIE", "C-ECHOED", "ESTABLISHED", "S-SENT", "S-RECEIVED", "S-ACK-SENT",
+		"REJECTED", "CLOSED", "TEMPLATE", "ERR!"}
 	for s, name := range want {
 		if got := State(s).String(); got != name {
 			t.Errorf("State(%d) = %s, want %s", s, got, name)

@@ -3,14 +3,15 @@ package conntrack
 import "sync/atomic"
 
 // Track is one packet of r's direction: it counts the packet, restarts the timer with to's timeout of the state, and moves the state.
-// tcpFlags matter for TCP only. Only the caller that gets a Change whose states differ has made it.
+// event is what of the packet moves it: byte 13 of a TCP header; of SCTP the type of the first chunk and, as 16, an ABORT behind it (see
+// chunkData); nothing of others. Only the caller that gets a Change whose states differ has made it.
 //
 // It reports false, and has changed nothing, if the connection has expired or is being unlinked: the packet is to be treated as one of
 // no connection. Such a caller may Unlink it at once; else Insert or Expire end it.
 //
 // A packet never restarts the timer of a connection that Expire has ended, nor does Expire end one whose timer a packet has restarted,
 // as long as no worker's now is behind another's by half the timeout.
-func (t *Table) Track(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (c Change, alive bool) {
+func (t *Table) Track(r Ref, event uint8, to *Timeouts, now Tick) (c Change, alive bool) {
 	e := t.common(r)
 	w := word(atomic.LoadUint64(t.life(r)))
 	if !w.live() {
@@ -18,9 +19,9 @@ func (t *Table) Track(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (c Change, 
 	}
 	state := w.state()
 	idle := now.since(Tick(atomic.LoadUint32(&e.seen)))
-	if state.step(w.direction(r), tcpFlags) != state || to[state] != w.timeout() || 2*int64(idle) >= int64(w.timeout()) ||
+	if state.step(w.direction(r), event) != state || to[state] != w.timeout() || 2*int64(idle) >= int64(w.timeout()) ||
 		w&wordNoOutput != 0 && r.Reply() {
-		return t.transit(r, tcpFlags, to, now)
+		return t.transit(r, event, to, now)
 	}
 	if idle > 0 {
 		atomic.StoreUint32(&e.seen, uint32(now)) // once in a tick, not for each packet: it is a locked instruction
@@ -49,14 +50,14 @@ func (w word) direction(r Ref) direction {
 // transit is Track for a packet that changes the word: a transition, a new timeout, the first packet of a server, or one so late that
 // the timer may fire at the same moment. seen is stored before the word is changed and the timer reads them the other way round
 // (Expire), so either it sees the packet or its own change of the word fails.
-func (t *Table) transit(r Ref, tcpFlags uint8, to *Timeouts, now Tick) (Change, bool) {
+func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, bool) {
 	e, p := t.common(r), t.life(r)
 	for {
 		w := word(atomic.LoadUint64(p))
 		if !w.live() || t.over(r, w, now) {
 			return Change{}, false
 		}
-		c := Change{w.state(), w.state().step(w.direction(r), tcpFlags)}
+		c := Change{w.state(), w.state().step(w.direction(r), event)}
 		flags := w & (wordLive | wordNoOutput | wordOneWay)
 		if r.Reply() {
 			flags &^= wordNoOutput

@@ -173,7 +173,9 @@ func supported() config.Features {
 	return config.Features{
 		Drivers: config.Drivers, Waits: config.Waits, XDPModes: config.XDPModes,
 		Protocols: []string{"tcp", "udp"}, Schedulers: sched.Names(), SchedulerFlags: config.SchedulerFlags,
-		Forwards: []string{"nat"}, Masquerades: []string{"never"}, ConnReuseModes: []int{0, 1},
+		Forwards: []string{"nat", "fullnat", "dr", "ipip", "gue", "gre"}, ClientAddresses: config.ClientAddresses,
+		Masquerades: config.Masquerades, ConnReuseModes: []int{0, 1, 2, 3}, AnyPort: true, OnePacket: true, Persistence: true,
+		ExpireQuiescentTemplate: true,
 		Workers: true, VLAN: true, Routes: true, Neighbors: true, IPv6: true, MultipleVIPs: true, PortRanges: true, Thresholds: true,
 		Timeouts: true, SloppyTCP: true, ExpireNodestConn: true, ServiceConntrack: true, AnswerLimit: true, DetachedVIPs: true,
 	}
