@@ -13,11 +13,11 @@ import (
 // refuse answers a TCP segment that belongs to no connection with a RST, as a host without a socket does (RFC 9293 3.10.7.1).
 func (w *Worker) refuse(v *vector, i int) {
 	f, l := &v.frames[i], &v.lanes[i]
-	if f.TCPFlags&packet.TCPRst != 0 {
+	if f.Flags&packet.TCPRst != 0 {
 		l.discard(DropNoConnection)
 		return
 	}
-	if f.TCPFlags&packet.TCPSyn != 0 && f.TCPFlags&packet.TCPFin != 0 {
+	if f.Flags&packet.TCPSyn != 0 && f.Flags&packet.TCPFin != 0 {
 		l.discard(DropTCPFlags)
 		return
 	}

@@ -127,7 +127,7 @@ func (w *Worker) translate(b *Backend, f *packet.Frame, t *conntrack.Tuple) *Sou
 }
 
 func (w *Worker) insert(b *Backend, f *packet.Frame) (conntrack.Ref, conntrack.State, conntrack.Outcome) {
-	return w.table.Insert(w.id, &w.conn, f.TCPFlags, b.Timeouts, w.tick)
+	return w.table.Insert(w.id, &w.conn, f.Flags, b.Timeouts, w.tick)
 }
 
 // once sends a packet of a one-packet service on its way: its connection ends with it, so the next one is scheduled anew, and an answer

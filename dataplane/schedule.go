@@ -45,7 +45,7 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 			w.timeExceeded(v, i)
 			return true
 		}
-		if f.TCPFlags&packet.TCPSyn != 0 && f.Proto == packet.ProtoTCP {
+		if f.Flags&packet.TCPSyn != 0 && f.Proto == packet.ProtoTCP {
 			w.greeted(f, ref)
 		}
 	} else {
@@ -59,7 +59,7 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 			return true
 		}
 	}
-	c, alive := w.table.Track(ref, f.TCPFlags, b.Timeouts, w.tick)
+	c, alive := w.table.Track(ref, f.Flags, b.Timeouts, w.tick)
 	if !alive {
 		return false
 	}
@@ -76,7 +76,7 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 }
 
 // reopens reports whether a packet asks for a new connection whether or not there is one of its addresses and ports.
-func reopens(f *packet.Frame) bool { return f.TCPFlags&openMask == packet.TCPSyn }
+func reopens(f *packet.Frame) bool { return f.Flags&openMask == packet.TCPSyn }
 
 // reschedules reports whether a SYN ends the connection at ref and opens a new one in its place: ip_vs_in's rules for conn_reuse_mode,
 // and for expire_nodest_conn with a server of weight zero. Bit 1 of the mode adds FIN_WAIT where nothing has been seen of the server.
@@ -148,7 +148,7 @@ func (w *Worker) miss(v *vector, i int) {
 		l.discard(DropSourceRoute)
 	case w.martian(src, v6):
 		l.discard(DropMartian)
-	case f.Proto == packet.ProtoTCP && !opens(svc, f.TCPFlags):
+	case f.Proto == packet.ProtoTCP && !opens(svc, f.Flags):
 		w.refuse(v, i)
 	default:
 		w.connect(v, i, svc)

@@ -30,7 +30,7 @@ func (w *Worker) greeted(f *packet.Frame, ref conntrack.Ref) {
 // header, and in the MTU. The headers move to the front, so that no payload does.
 func (w *Worker) addTOA(f *packet.Frame, l *lane) {
 	const unfit = packet.TCPSyn | packet.TCPRst
-	if f.Proto != packet.ProtoTCP || f.TCPFlags&(unfit|packet.TCPAck) != packet.TCPAck || f.Kind&fragment != 0 {
+	if f.Proto != packet.ProtoTCP || f.Flags&(unfit|packet.TCPAck) != packet.TCPAck || f.Kind&fragment != 0 {
 		return
 	}
 	b := f.Chunk()

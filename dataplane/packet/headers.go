@@ -25,6 +25,25 @@ const (
 	TCPAck = 0x10
 )
 
+// Flags of an SCTP packet: the type of its first chunk (RFC 9260 section 3.2) under SCTPChunk, and SCTPAbortBehind. As in kernel IPVS, types
+// that it knows nothing of count as SCTPData.
+const (
+	SCTPData             = 0
+	SCTPInit             = 1
+	SCTPInitAck          = 2
+	SCTPAbort            = 6
+	SCTPShutdown         = 7
+	SCTPShutdownAck      = 8
+	SCTPError            = 9
+	SCTPCookieEcho       = 10
+	SCTPCookieAck        = 11
+	SCTPShutdownComplete = 14 // the highest type that is kept
+	SCTPNoChunk          = 15 // the packet ends before a whole chunk header
+
+	SCTPChunk       = 0x0f // mask of the type
+	SCTPAbortBehind = 0x10 // an ABORT stands behind a COOKIE ECHO or COOKIE ACK, the chunks that may have one behind them
+)
+
 // Kind says what Parse found, as bits.
 type Kind uint16
 
@@ -46,15 +65,15 @@ const (
 // index the frame's chunk. Written by Parse alone.
 type Headers struct {
 	// read for every packet
-	Kind     Kind
-	L3       uint16 // offset of the IPv4 or IPv6 header
-	L4       uint16 // offset of the transport header, behind options and extension headers
-	L3End    uint16 // offset behind the IP packet's last byte by its own length field; Ethernet padding lies behind it
-	SrcPort  uint16 // TCP, UDP, SCTP; for echo request and reply, the identifier in both
-	DstPort  uint16
-	Proto    uint8 // of L4: the IPv4 protocol, or the last IPv6 next header
-	TCPFlags uint8 // byte 13 of the TCP header
-	TTL      uint8 // TTL or hop limit as received
+	Kind    Kind
+	L3      uint16 // offset of the IPv4 or IPv6 header
+	L4      uint16 // offset of the transport header, behind options and extension headers
+	L3End   uint16 // offset behind the IP packet's last byte by its own length field; Ethernet padding lies behind it
+	SrcPort uint16 // TCP, UDP, SCTP; for echo request and reply, the identifier in both
+	DstPort uint16
+	Proto   uint8 // of L4: the IPv4 protocol, or the last IPv6 next header
+	Flags   uint8 // what moves a connection's state: of TCP byte 13 of the header, of SCTP what chunks there are (SCTPData and below)
+	TTL     uint8 // TTL or hop limit as received
 
 	// read for few
 	ICMPType    uint8

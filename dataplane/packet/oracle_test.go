@@ -27,6 +27,7 @@ func corpus() map[string][]byte {
 		"tcp options":   frame(pkttest.TCP(client, vip).SYN().Options(1, 131, 7, 4, 198, 18, 1, 1).Payload(data)),
 		"udp":           frame(udp),
 		"sctp":          frame(pkttest.SCTP(client, vip).Chunk(1, 0, data)),
+		"sctp chunks":   frame(pkttest.SCTP(client, vip).Chunk(10, 0, data).Chunk(6, 0, nil)),
 		"gre":           frame(pkttest.IP(client.Addr(), vip.Addr(), 47, data)),
 		"fragment":      pkttest.Frame(pieces[0], macA, macB),
 		"last fragment": pkttest.Frame(pieces[1], macA, macB),
@@ -176,8 +177,8 @@ func agree(t *testing.T, f *packet.Frame, b []byte) bool {
 		}
 		equal(t, "L4", int(h.L4), start(l))
 		equal(t, "ports", [2]uint16{h.SrcPort, h.DstPort}, [2]uint16{uint16(l.SrcPort), uint16(l.DstPort)})
-		equal(t, "SYN and ACK", [2]bool{h.TCPFlags&packet.TCPSyn != 0, h.TCPFlags&packet.TCPAck != 0}, [2]bool{l.SYN, l.ACK})
-		equal(t, "RST and FIN", [2]bool{h.TCPFlags&packet.TCPRst != 0, h.TCPFlags&packet.TCPFin != 0}, [2]bool{l.RST, l.FIN})
+		equal(t, "SYN and ACK", [2]bool{h.Flags&packet.TCPSyn != 0, h.Flags&packet.TCPAck != 0}, [2]bool{l.SYN, l.ACK})
+		equal(t, "RST and FIN", [2]bool{h.Flags&packet.TCPRst != 0, h.Flags&packet.TCPFin != 0}, [2]bool{l.RST, l.FIN})
 	case *layers.UDP:
 		if h.Proto != packet.ProtoUDP || h.Kind&packet.KindTransport == 0 {
 			return false
@@ -190,6 +191,7 @@ func agree(t *testing.T, f *packet.Frame, b []byte) bool {
 		}
 		equal(t, "L4", int(h.L4), start(l))
 		equal(t, "ports", [2]uint16{h.SrcPort, h.DstPort}, [2]uint16{uint16(l.SrcPort), uint16(l.DstPort)})
+		equalChunks(t, h.Flags, p)
 	}
 	if l, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok && h.Kind&packet.KindTransport != 0 && h.Proto == packet.ProtoICMP {
 		equal(t, "L4", int(h.L4), start(l))
@@ -200,6 +202,26 @@ func agree(t *testing.T, f *packet.Frame, b []byte) bool {
 		equal(t, "type and code", [2]uint8{h.ICMPType, h.ICMPCode}, [2]uint8{l.TypeCode.Type(), l.TypeCode.Code()})
 	}
 	return true
+}
+
+// equalChunks compares the Flags of an SCTP packet with the chunks that gopacket finds in p, as far as it understands them.
+func equalChunks(t *testing.T, flags uint8, p gopacket.Packet) {
+	t.Helper()
+	var types []uint8
+	for _, l := range p.Layers() {
+		switch l.(type) {
+		case *layers.SCTPData, *layers.SCTPInit, *layers.SCTPSack, *layers.SCTPHeartbeat, *layers.SCTPError, *layers.SCTPShutdown,
+			*layers.SCTPShutdownAck, *layers.SCTPCookieEcho, *layers.SCTPEmptyLayer:
+			types = append(types, l.LayerContents()[0])
+		}
+	}
+	if len(types) == 0 {
+		return
+	}
+	equal(t, "first chunk", flags&packet.SCTPChunk, types[0])
+	if len(types) > 1 && (types[0] == packet.SCTPCookieEcho || types[0] == packet.SCTPCookieAck) {
+		equal(t, "ABORT behind", flags&packet.SCTPAbortBehind != 0, types[1] == packet.SCTPAbort)
+	}
 }
 
 func ipString(b []byte) string { return netip.AddrFrom16([16]byte(b)).String() }

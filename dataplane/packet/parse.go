@@ -11,6 +11,7 @@ const (
 	tcpLen   = 20
 	udpLen   = 8
 	sctpLen  = 12
+	chunkLen = 4 // of SCTP: type, flags and length
 	icmpLen  = 8
 )
 

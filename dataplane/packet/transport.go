@@ -26,7 +26,7 @@ func parseTransport(f *Frame, b []byte, l4 int, proto uint8, kind Kind) Fault {
 			return cutOff(f, t, kind)
 		}
 		readPorts(f, t, kind)
-		f.TCPFlags = t[13]
+		f.Flags = t[13]
 		size := int(t[12]>>4) * 4
 		if size < tcpLen || size > len(t) {
 			if size > len(t) && kind&KindFirstFragment != 0 {
@@ -48,6 +48,7 @@ func parseTransport(f *Frame, b []byte, l4 int, proto uint8, kind Kind) Fault {
 			return cutOff(f, t, kind)
 		}
 		readPorts(f, t, kind)
+		f.Flags = sctpFlags(t[sctpLen:])
 	case ProtoICMP:
 		if kind&KindIPv4 != 0 {
 			return parseICMP(f, b, l4, kind)

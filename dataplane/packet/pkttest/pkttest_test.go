@@ -151,6 +151,8 @@ func TestString(t *testing.T) {
 	}{
 		{TCP(a4, b4).SYN().Seq(5).DF(), "198.18.0.1:1000 > 198.18.9.9:80 TCP SYN seq 5 ack 0 win 65535 data 0 ttl 64 len 40 DF"},
 		{UDP(a6, b6).TTL(3), "[2001:db8::1]:1000 > [2001:db8:9::9]:80 UDP ttl 3 len 48"},
+		{SCTP(a4, b4).Chunk(10, 0, []byte("cook")).Chunk(6, 0, nil).Chunk(200, 0, nil),
+			"198.18.0.1:1000 > 198.18.9.9:80 SCTP COOKIE-ECHO ABORT chunk 200 ttl 64 len 48"},
 		{ICMPTimeExceeded(a4.Addr(), b4.Addr(), UDP(b4, a4).Payload(make([]byte, 100)).Bytes()[:28]),
 			"198.18.0.1 > 198.18.9.9 ICMP type 11 code 0 rest 0x0 quoting (198.18.9.9:80 > 198.18.0.1:1000 UDP ttl 64 len 28) ttl 64 len 56"},
 		{IP(a4.Addr(), b4.Addr(), 17, make([]byte, 8)).Fragment(7, 8, true), "198.18.0.1 > 198.18.9.9 UDP ttl 64 len 28 fragment 0x7 at 8+"},

@@ -21,6 +21,9 @@ func String(ip []byte) string {
 			fmt.Fprintf(&s, " %s seq %d ack %d win %d data %d", flagNames(b[13]), binary.BigEndian.Uint32(b[4:]),
 				binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[14:]), len(b)-int(b[12]>>4)*4)
 		}
+		if v.proto == 132 && len(b) >= 12 {
+			s.WriteString(chunkNames(b[12:]))
+		}
 	} else {
 		name := protocols[v.proto]
 		if name == "" {
@@ -73,6 +76,28 @@ func quote(b []byte) string {
 	}
 	return "(" + String(b) + ")"
 }
+
+// chunkNames lists SCTP chunks, each with a space in front.
+func chunkNames(b []byte) string {
+	var s strings.Builder
+	for len(b) >= 4 {
+		if name := chunks[b[0]]; name != "" {
+			s.WriteString(" " + name)
+		} else {
+			fmt.Fprintf(&s, " chunk %d", b[0])
+		}
+		n := int(binary.BigEndian.Uint16(b[2:]))
+		if n = (n + 3) &^ 3; n < 4 || n > len(b) {
+			break
+		}
+		b = b[n:]
+	}
+	return s.String()
+}
+
+// chunks are the types of RFC 9260 section 3.2.
+var chunks = map[uint8]string{0: "DATA", 1: "INIT", 2: "INIT-ACK", 3: "SACK", 4: "HEARTBEAT", 5: "HEARTBEAT-ACK", 6: "ABORT", 7: "SHUTDOWN",
+	8: "SHUTDOWN-ACK", 9: "ERROR", 10: "COOKIE-ECHO", 11: "COOKIE-ACK", 12: "ECNE", 13: "CWR", 14: "SHUTDOWN-COMPLETE"}
 
 func flagNames(f uint8) string {
 	var names []string
