@@ -16,6 +16,7 @@ import (
 	"weir/dataplane/packet/pkttest"
 	"weir/dataplane/route"
 	"weir/dataplane/sched"
+	"weir/dataplane/steer"
 )
 
 var (
@@ -56,7 +57,7 @@ func newBalancer(b *testing.B, conns int) *balancer {
 			{Name: "lan", Device: 1, MAC: lanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.1.1/24")}},
 		},
 		Backends: []dataplane.Backend{{Timeouts: &timeouts, Load: load, Live: true, Port: 5353, Addr: addr, Weight: 1}},
-		Services: dataplane.NewServices([]dataplane.Service{{Protocol: packet.ProtoUDP, VIP: vip, Port: 53, PortTo: 53, Plan: plan,
+		Services: dataplane.NewServices([]dataplane.Service{{Protocol: packet.ProtoUDP, VIP: steer.One(vip), Port: 53, PortTo: 53, Plan: plan,
 			State: new(sched.State), Dests: []uint32{0}}}),
 		Routes: route.NewTable([]route.Route{
 			{To: netip.MustParsePrefix("0.0.0.0/0"), Hops: []route.Hop{{Via: netip.MustParseAddr("198.18.0.2"), Port: 0, Weight: 1}}},

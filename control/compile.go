@@ -19,7 +19,7 @@ var ErrInvalid = errors.New("configuration refused")
 type compiled struct {
 	snapshot *dataplane.Snapshot
 	rules    *steer.Rules
-	vips     []netip.Addr
+	vips     []netip.Prefix
 }
 
 // surroundings is what a snapshot needs to know besides the configuration: the ports as they are, and the kernel's routes and neighbours.
@@ -57,8 +57,8 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	known := map[serviceKey]*config.Service{}
 	rules := &steer.Rules{Ports: s.devices, Local: s.local, Grace: cfg.Grace}
 	var services []dataplane.Service
-	var vips []netip.Addr
-	seen := map[netip.Addr]bool{}
+	var vips []netip.Prefix
+	seen := map[netip.Prefix]bool{}
 	servers := map[steer.Server]bool{}
 	for i := range cfg.Services {
 		c := &cfg.Services[i]
@@ -70,7 +70,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 				return nil, err
 			}
 			services = append(services, svc)
-			rules.Services = append(rules.Services, steer.Service{VIP: steer.One(key.vip), Protocol: key.protocol, From: key.port, To: key.portTo})
+			rules.Services = append(rules.Services, steer.Service{VIP: key.vip, Protocol: key.protocol, From: key.port, To: key.portTo})
 			if !seen[key.vip] {
 				seen[key.vip] = true
 				vips = append(vips, key.vip)
@@ -187,4 +187,3 @@ func portNamed(cfg *config.Config, name string) int {
 	}
 	return -1
 }
-

@@ -181,7 +181,7 @@ type configured struct {
 // keysOf are the identities of a service: one for each VIP.
 func keysOf(c *config.Service) (keys []serviceKey) {
 	for _, vip := range c.VIPs {
-		keys = append(keys, serviceKey{protocolNumber(c.Protocol), vip.Unmap(), c.Port.From, c.Port.To})
+		keys = append(keys, serviceKey{protocolNumber(c.Protocol), vip, c.Port.From, c.Port.To})
 	}
 	return keys
 }

@@ -81,7 +81,7 @@ func (c *core) services() []ServiceView {
 				continue
 			}
 			v := ServiceView{
-				Name: cfg.Name, VIP: key.vip, Port: key.port, Protocol: protocolName(key.protocol), Scheduler: cfg.Scheduler, Flags: cfg.Flags,
+				Name: cfg.Name, VIP: VIP{key.vip}, Port: key.port, Protocol: protocolName(key.protocol), Scheduler: cfg.Scheduler, Flags: cfg.Flags,
 				Traffic: totals[key].Plus(s.retired), Backends: []BackendView{},
 			}
 			if key.portTo != key.port {

@@ -189,7 +189,7 @@ func TestRemovedBackend(t *testing.T) {
 }
 
 func keyOfWeb() serviceKey {
-	return serviceKey{protocol: packet.ProtoTCP, vip: netip.MustParseAddr("198.18.9.9"), port: 80, portTo: 80}
+	return serviceKey{protocol: packet.ProtoTCP, vip: netip.MustParsePrefix("198.18.9.9/32"), port: 80, portTo: 80}
 }
 
 func TestCollectGivesBackIDs(t *testing.T) {

@@ -309,7 +309,7 @@ func (p *ports) fanout(i int) uint16 {
 }
 
 // bind makes the host answer for the VIPs and the addresses of full NAT, and the kernel keep the next hops of the configuration resolved.
-func (p *ports) bind(cfg *config.Config, vips []netip.Addr) (err error) {
+func (p *ports) bind(cfg *config.Config, vips []netip.Prefix) (err error) {
 	if p.vips == nil {
 		dir := stateDir(p.host, p.socket)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -335,10 +335,8 @@ func (p *ports) bind(cfg *config.Config, vips []netip.Addr) (err error) {
 }
 
 // bindingsOf are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT, which servers answer to.
-func bindingsOf(cfg *config.Config, vips []netip.Addr) (all []netip.Prefix) {
-	for _, a := range vips {
-		all = append(all, host.HostPrefix(a))
-	}
+func bindingsOf(cfg *config.Config, vips []netip.Prefix) (all []netip.Prefix) {
+	all = slices.Clone(vips)
 	for i := range cfg.Services {
 		if f := cfg.Services[i].FullNAT; f != nil {
 			for _, a := range f.Addresses {

@@ -14,8 +14,8 @@ import (
 type registry struct {
 	services map[serviceKey]*service
 	backends map[backendKey]*backend
-	ids      []*backend // by ID; nil: free
-	free     []uint32   // IDs below len(ids) that are free, the last is given out first
+	ids      []*backend                     // by ID; nil: free
+	free     []uint32                       // IDs below len(ids) that are free, the last is given out first
 	paths    map[netip.Addr]*dataplane.Path // to servers behind tunnels, by their address
 	limit    int
 	plans    uint64 // generation of the last plan made
@@ -25,7 +25,7 @@ type registry struct {
 // serviceKey is a service's identity, as in IPVS.
 type serviceKey struct {
 	protocol uint8
-	vip      netip.Addr
+	vip      netip.Prefix
 	port     uint16
 	portTo   uint16
 }

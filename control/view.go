@@ -1,10 +1,12 @@
 package control
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
 	"weir/conntrack"
+	"weir/control/config"
 	"weir/dataplane"
 	"weir/dataplane/packet"
 )
@@ -45,15 +47,35 @@ type PortView struct {
 
 // ServiceView is one service with its backends in list order.
 type ServiceView struct {
-	Name      string     `json:"name"`
-	VIP       netip.Addr `json:"vip"`
-	Port      uint16     `json:"port"`
-	PortTo    uint16     `json:"port_to,omitempty"`
-	Protocol  string     `json:"protocol"`
-	Scheduler string     `json:"scheduler"`
-	Flags     []string   `json:"flags,omitempty"`
+	Name      string   `json:"name"`
+	VIP       VIP      `json:"vip"`
+	Port      uint16   `json:"port"`
+	PortTo    uint16   `json:"port_to,omitempty"`
+	Protocol  string   `json:"protocol"`
+	Scheduler string   `json:"scheduler"`
+	Flags     []string `json:"flags,omitempty"`
 	dataplane.Traffic
 	Backends []BackendView `json:"backends"`
+}
+
+// VIP is the address of a service, or the network whose addresses all are. As text it is written as in the configuration.
+type VIP struct{ netip.Prefix }
+
+// String is 198.18.9.9, or 203.0.113.0/28.
+func (v VIP) String() string { return config.VIPText(v.Prefix) }
+
+// MarshalText makes JSON of String.
+func (v VIP) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads what String writes.
+func (v *VIP) UnmarshalText(b []byte) (err error) {
+	if bytes.IndexByte(b, '/') >= 0 {
+		return v.Prefix.UnmarshalText(b)
+	}
+	var a netip.Addr
+	err = a.UnmarshalText(b)
+	v.Prefix = netip.PrefixFrom(a, a.BitLen())
+	return err
 }
 
 // BackendView is one backend.

@@ -10,7 +10,6 @@ import (
 	"weir/control/config"
 	"weir/dataplane"
 	"weir/dataplane/driver/afxdp"
-	"weir/dataplane/sched"
 )
 
 // Stats are all counters.
@@ -92,11 +91,11 @@ type Rates struct {
 
 // ServiceRate is one service's.
 type ServiceRate struct {
-	Name     string     `json:"name"`
-	VIP      netip.Addr `json:"vip"`
-	Port     uint16     `json:"port"`
-	PortTo   uint16     `json:"port_to,omitempty"`
-	Protocol string     `json:"protocol"`
+	Name     string `json:"name"`
+	VIP      VIP    `json:"vip"`
+	Port     uint16 `json:"port"`
+	PortTo   uint16 `json:"port_to,omitempty"`
+	Protocol string `json:"protocol"`
 	Rate
 	Backends []BackendRate `json:"backends"`
 }
@@ -139,7 +138,7 @@ func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error)
 	c.mu.Unlock()
 	r := Rates{Seconds: time.Since(start).Seconds(), Services: []ServiceRate{}}
 	type id struct {
-		vip      netip.Addr
+		vip      VIP
 		port     uint16
 		protocol string
 		address  netip.Addr
@@ -169,14 +168,4 @@ func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error)
 }
 
 // supported is what this version has built; configurations that ask for more are refused by name.
-func supported() config.Features {
-	return config.Features{
-		Drivers: config.Drivers, Waits: config.Waits, XDPModes: config.XDPModes,
-		Protocols: []string{"tcp", "udp"}, Schedulers: sched.Names(), SchedulerFlags: config.SchedulerFlags,
-		Forwards: []string{"nat", "fullnat", "dr", "ipip", "gue", "gre"}, ClientAddresses: config.ClientAddresses,
-		Masquerades: config.Masquerades, ConnReuseModes: []int{0, 1, 2, 3}, AnyPort: true, OnePacket: true, Persistence: true,
-		ExpireQuiescentTemplate: true,
-		Workers: true, VLAN: true, Routes: true, Neighbors: true, IPv6: true, MultipleVIPs: true, PortRanges: true, Thresholds: true,
-		Timeouts: true, SloppyTCP: true, ExpireNodestConn: true, ServiceConntrack: true, AnswerLimit: true, DetachedVIPs: true,
-	}
-}
+func supported() config.Features { return config.Features{} }

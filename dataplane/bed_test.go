@@ -12,6 +12,7 @@ import (
 	"weir/dataplane/packet/pkttest"
 	"weir/dataplane/route"
 	"weir/dataplane/sched"
+	"weir/dataplane/steer"
 )
 
 // The test network: clients behind a router on wan, servers on lan.
@@ -77,7 +78,7 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 		}
 		addr, v6 := AddrOf(s.real.Addr())
 		backends = append(backends, Backend{Timeouts: &timeouts, Load: load, Live: true, V6: v6, Port: s.real.Port(), Addr: addr, Weight: 1, ReuseMode: 1})
-		services = append(services, Service{Protocol: s.proto, VIP: s.vip.Addr(), Port: s.vip.Port(), PortTo: s.vip.Port(), Plan: plan,
+		services = append(services, Service{Protocol: s.proto, VIP: steer.One(s.vip.Addr()), Port: s.vip.Port(), PortTo: s.vip.Port(), Plan: plan,
 			State: new(sched.State), Dests: []uint32{id}})
 	}
 	prefix := netip.MustParsePrefix

@@ -155,6 +155,10 @@ func span(f *packet.Frame) (from, to uint16) {
 // first enters the datagram that the first fragment f belongs to, with what its connection's entry makes of it.
 func (w *Worker) first(v *vector, i int) {
 	f, l := &v.frames[i], &v.lanes[i]
+	if f.Proto == packet.ProtoSCTP && w.table.Tuple(l.ref).Ports != w.newPorts(l) {
+		l.discard(DropFragmentSCTP)
+		return
+	}
 	k := keyOf(f)
 	s := w.engine.fragments.set(&k)
 	s.acquire()
@@ -175,6 +179,14 @@ func (w *Worker) first(v *vector, i int) {
 	if drop != DropNone {
 		l.discard(drop)
 	}
+}
+
+// newPorts are those that a packet of l gets.
+func (w *Worker) newPorts(l *lane) uint32 {
+	if l.ref.V6() {
+		return w.table.Entry6(l.ref).NewPorts
+	}
+	return w.table.Entry4(l.ref).NewPorts
 }
 
 // later takes a fragment other than the first: it becomes what its first became, or waits for that.

@@ -50,7 +50,9 @@ const isakmp = 500
 func follows(proto uint8) bool { return proto == packet.ProtoESP || proto == packet.ProtoAH }
 
 // balanced are the protocols that services have.
-func balanced(proto uint8) bool { return proto == packet.ProtoTCP || proto == packet.ProtoUDP }
+func balanced(proto uint8) bool {
+	return proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoSCTP
+}
 
 // translatable are the ICMP errors that kernel IPVS translates: destination unreachable, source quench and time exceeded of ICMP, every
 // error of ICMPv6. Redirects and parameter problems are between neighbours and end here.

@@ -15,7 +15,7 @@ type Persistence struct {
 
 // template is the tuple of the template for a packet of t. All ports and all addresses of a service share one.
 func (p *Persistence) template(svc *Service, t *conntrack.Tuple) conntrack.Tuple {
-	base, _ := AddrOf(svc.VIP)
+	base, _ := AddrOf(svc.VIP.Addr())
 	k := conntrack.Tuple{Dst: base, Ports: uint32(svc.PortTo)<<16 | uint32(svc.Port), Space: conntrack.TemplateSpace(t.Space), V6: t.V6}
 	if t.V6 {
 		k.Src = conntrack.Addr{Hi: t.Src.Hi & p.Mask6.Hi, Lo: t.Src.Lo & p.Mask6.Lo}

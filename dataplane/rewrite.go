@@ -90,6 +90,9 @@ func rewritePorts(l4 []byte, proto uint8, ports uint32, delta uint16) {
 		return
 	case packet.ProtoUDP:
 		put32(l4, ports)
+	case packet.ProtoSCTP:
+		packet.TranslateSCTP(l4, ports)
+		return
 	default:
 		return // ESP and AH have neither
 	}

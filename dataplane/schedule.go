@@ -76,7 +76,15 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 }
 
 // reopens reports whether a packet asks for a new connection whether or not there is one of its addresses and ports.
-func reopens(f *packet.Frame) bool { return f.Flags&openMask == packet.TCPSyn }
+func reopens(f *packet.Frame) bool {
+	switch f.Proto {
+	case packet.ProtoTCP:
+		return f.Flags&openMask == packet.TCPSyn
+	case packet.ProtoSCTP:
+		return f.Flags == packet.SCTPInit
+	}
+	return false
+}
 
 // reschedules reports whether a SYN ends the connection at ref and opens a new one in its place: ip_vs_in's rules for conn_reuse_mode,
 // and for expire_nodest_conn with a server of weight zero. Bit 1 of the mode adds FIN_WAIT where nothing has been seen of the server.
@@ -89,7 +97,7 @@ func (w *Worker) reschedules(b *Backend, ref conntrack.Ref) bool {
 		return true
 	}
 	switch w.table.State(ref) {
-	case conntrack.TimeWait:
+	case conntrack.TimeWait, conntrack.Close, conntrack.SCTPClosed:
 		return b.ReuseMode != 0
 	case conntrack.FinWait:
 		return b.ReuseMode&2 != 0 && w.table.Unanswered(ref)
@@ -150,6 +158,8 @@ func (w *Worker) miss(v *vector, i int) {
 		l.discard(DropMartian)
 	case f.Proto == packet.ProtoTCP && !opens(svc, f.Flags):
 		w.refuse(v, i)
+	case f.Proto == packet.ProtoSCTP && f.Flags != packet.SCTPInit:
+		w.host(v, i, dst, v6, vip)
 	default:
 		w.connect(v, i, svc)
 	}

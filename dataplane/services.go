@@ -2,14 +2,16 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 
 	"weir/conntrack"
 )
 
 // Services finds the service of a packet that belongs to no connection. It is immutable.
 //
-// A VIP is one slot of an open-addressed table; its services are a short list sorted by nothing, since a VIP rarely has more than a few
-// ranges, behind an exact table of (VIP, protocol, port) that settles nearly every look-up.
+// A VIP, an address or a prefix, is one slot of an open-addressed table; its services are a short list sorted by nothing, since a VIP rarely
+// has more than a few ranges, behind an exact table of (VIP, protocol, port) that settles nearly every look-up. An address belongs to the
+// longest VIP that holds it and is asked for that one's services alone.
 type Services struct {
 	All []Service // by slot
 
@@ -17,17 +19,23 @@ type Services struct {
 	exact []exactSlot
 	lists [][]uint32 // by VIP: slots of its services that are ranges
 	seed  uint64
+	nets  [2][]uint8 // by family: lengths of the VIPs that are prefixes, the longest first
+}
+
+// vip is an address or a prefix: bits of addr, all others zero.
+type vip struct {
+	addr conntrack.Addr
+	bits uint8
+	v6   bool
 }
 
 type vipSlot struct {
-	addr conntrack.Addr
-	v6   bool
+	vip
 	list uint32 // index into lists plus one, 0: free slot
 }
 
 type exactSlot struct {
-	addr     conntrack.Addr
-	v6       bool
+	vip
 	protocol uint8
 	port     uint16
 	service  uint32 // slot plus one, 0: free slot
@@ -44,29 +52,95 @@ func NewServices(all []Service) *Services {
 	s.exact = make([]exactSlot, size)
 	for i := range all {
 		svc := &all[i]
-		addr, v6 := AddrOf(svc.VIP)
-		vip := s.vip(addr, v6)
-		if vip.list == 0 {
+		v := vipOf(svc.VIP)
+		slot := s.vip(v)
+		if slot.list == 0 {
 			s.lists = append(s.lists, nil)
-			*vip = vipSlot{addr: addr, v6: v6, list: uint32(len(s.lists))}
+			*slot = vipSlot{v, uint32(len(s.lists))}
+			s.learn(v)
 		}
 		if svc.Port == svc.PortTo {
-			*s.slot(addr, v6, svc.Protocol, svc.Port) = exactSlot{addr, v6, svc.Protocol, svc.Port, uint32(i) + 1}
+			*s.slot(v, svc.Protocol, svc.Port) = exactSlot{v, svc.Protocol, svc.Port, uint32(i) + 1}
 		} else {
-			s.lists[vip.list-1] = append(s.lists[vip.list-1], uint32(i))
+			s.lists[slot.list-1] = append(s.lists[slot.list-1], uint32(i))
 		}
 	}
 	return s
 }
 
+func vipOf(p netip.Prefix) vip {
+	addr, v6 := AddrOf(p.Masked().Addr())
+	return vip{addr, uint8(p.Bits()), v6}
+}
+
+// hostVIP is the VIP of one address.
+func hostVIP(addr conntrack.Addr, v6 bool) vip {
+	if v6 {
+		return vip{addr, 128, true}
+	}
+	return vip{addr, 32, false}
+}
+
+// within is the first bits of v, an address.
+func (v vip) within(bits uint8) vip {
+	switch {
+	case !v.v6:
+		v.addr.Lo &= uint64(^uint32(0) << (32 - bits))
+	case bits <= 64:
+		v.addr = conntrack.Addr{Hi: v.addr.Hi & (^uint64(0) << (64 - bits))}
+	default:
+		v.addr.Lo &= ^uint64(0) << (128 - bits)
+	}
+	v.bits = bits
+	return v
+}
+
+// learn notes the length of a VIP that is a prefix.
+func (s *Services) learn(v vip) {
+	if v == hostVIP(v.addr, v.v6) {
+		return
+	}
+	all := &s.nets[0]
+	if v.v6 {
+		all = &s.nets[1]
+	}
+	if at, found := slices.BinarySearchFunc(*all, v.bits, func(a, b uint8) int { return int(b) - int(a) }); !found {
+		*all = slices.Insert(*all, at, v.bits)
+	}
+}
+
+// locate finds the VIP that an address belongs to; the slot's list is 0 if to none.
+func (s *Services) locate(host vip) *vipSlot {
+	slot := s.vip(host)
+	if slot.list != 0 {
+		return slot
+	}
+	nets := s.nets[0]
+	if host.v6 {
+		nets = s.nets[1]
+	}
+	for _, bits := range nets {
+		if n := s.vip(host.within(bits)); n.list != 0 {
+			return n
+		}
+	}
+	return slot
+}
+
 // Find returns the service of (addr, protocol, port), or nil. known says that addr is a VIP, whether or not it has that service.
 func (s *Services) Find(addr conntrack.Addr, v6 bool, protocol uint8, port uint16) (svc *Service, known bool) {
-	if e := s.slot(addr, v6, protocol, port); e.service != 0 {
+	host := hostVIP(addr, v6)
+	if e := s.slot(host, protocol, port); e.service != 0 {
 		return &s.All[e.service-1], true
 	}
-	vip := s.vip(addr, v6)
+	vip := s.locate(host)
 	if vip.list == 0 {
 		return nil, false
+	}
+	if vip.vip != host {
+		if e := s.slot(vip.vip, protocol, port); e.service != 0 {
+			return &s.All[e.service-1], true
+		}
 	}
 	for _, i := range s.lists[vip.list-1] {
 		if svc := &s.All[i]; svc.Protocol == protocol && svc.Port <= port && port <= svc.PortTo {
@@ -77,23 +151,25 @@ func (s *Services) Find(addr conntrack.Addr, v6 bool, protocol uint8, port uint1
 }
 
 // IsVIP reports whether addr is the VIP of any service.
-func (s *Services) IsVIP(addr conntrack.Addr, v6 bool) bool { return s.vip(addr, v6).list != 0 }
+func (s *Services) IsVIP(addr conntrack.Addr, v6 bool) bool {
+	return s.locate(hostVIP(addr, v6)).list != 0
+}
 
-func (s *Services) vip(addr conntrack.Addr, v6 bool) *vipSlot {
+func (s *Services) vip(v vip) *vipSlot {
 	mask := uint64(len(s.vips) - 1)
-	for i := mix(s.seed, addr.Hi, addr.Lo); ; i++ {
+	for i := mix(s.seed^uint64(v.bits), v.addr.Hi, v.addr.Lo); ; i++ {
 		e := &s.vips[i&mask]
-		if e.list == 0 || e.addr == addr && e.v6 == v6 {
+		if e.list == 0 || e.vip == v {
 			return e
 		}
 	}
 }
 
-func (s *Services) slot(addr conntrack.Addr, v6 bool, protocol uint8, port uint16) *exactSlot {
+func (s *Services) slot(v vip, protocol uint8, port uint16) *exactSlot {
 	mask := uint64(len(s.exact) - 1)
-	for i := mix(s.seed, addr.Hi, addr.Lo^uint64(protocol)<<32^uint64(port)<<40); ; i++ {
+	for i := mix(s.seed^uint64(v.bits), v.addr.Hi, v.addr.Lo^uint64(protocol)<<32^uint64(port)<<40); ; i++ {
 		e := &s.exact[i&mask]
-		if e.service == 0 || e.addr == addr && e.v6 == v6 && e.protocol == protocol && e.port == port {
+		if e.service == 0 || e.vip == v && e.protocol == protocol && e.port == port {
 			return e
 		}
 	}

@@ -77,7 +77,7 @@ type Backend struct {
 type Service struct {
 	Name     string
 	Protocol uint8
-	VIP      netip.Addr
+	VIP      netip.Prefix // one address, or all of a network
 	Port     uint16
 	PortTo   uint16       // equal to Port unless a range; 0-65535 for port 0
 	Plan     *sched.Plan  // immutable, of this snapshot

@@ -10,6 +10,7 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/pkttest"
 	"weir/dataplane/sched"
+	"weir/dataplane/steer"
 )
 
 // step is one packet in and what must come of it. Each starts where the one before it left the bed.
@@ -205,7 +206,7 @@ func TestWithoutConnection(t *testing.T) {
 
 func TestNoBackend(t *testing.T) {
 	b := newBed(t, func(s *Snapshot, _ *Engine) {
-		s.Services = NewServices([]Service{{Protocol: packet.ProtoTCP, VIP: vip.Addr(), Port: 80, PortTo: 80, Plan: noServers(t), State: new(sched.State)}})
+		s.Services = NewServices([]Service{{Protocol: packet.ProtoTCP, VIP: steer.One(vip.Addr()), Port: 80, PortTo: 80, Plan: noServers(t), State: new(sched.State)}})
 	})
 	syn := pkttest.TCP(client, vip).SYN()
 	run(t, b, []step{{name: "port unreachable for TCP, too", in: syn.Bytes(), verdict: Answered, port: wan, loose: true,
@@ -430,7 +431,7 @@ func TestClash(t *testing.T) {
 	second := netip.MustParseAddrPort("198.18.9.10:80")
 	all := append([]Service(nil), b.snap.Services.All...)
 	twin := all[0]
-	twin.VIP = second.Addr()
+	twin.VIP = steer.One(second.Addr())
 	b.snap.Services = NewServices(append(all, twin))
 	b.publish()
 	b.open(client, vip, web)

@@ -38,6 +38,7 @@ const (
 	DropFragmentDuplicate // the same piece of a datagram once more
 	DropFragmentOverlap   // pieces of a datagram overlap: this one and all later ones
 	DropFragmentMany      // more pieces than a datagram may have
+	DropFragmentSCTP      // the first fragment of an SCTP packet whose ports change: its checksum is over all fragments
 	DropSourceRoute       // a source route (RFC 7126, RFC 5095)
 	DropMartian           // a source that no packet may have: unspecified, loopback, multicast, or our own VIP
 	DropTCPFlags          // SYN with FIN or RST opens nothing
@@ -85,6 +86,7 @@ var dropNames = [NumDrops]string{
 	DropFragmentDuplicate: "fragment_duplicate",
 	DropFragmentOverlap:   "fragment_overlap",
 	DropFragmentMany:      "fragment_many",
+	DropFragmentSCTP:      "fragment_sctp",
 	DropSourceRoute:       "source_route",
 	DropMartian:           "martian_source",
 	DropTCPFlags:          "tcp_flags",

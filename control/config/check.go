@@ -205,12 +205,12 @@ func family(a netip.Addr) string {
 	return "IPv6"
 }
 
-// familiesOf names the families of a list of addresses.
-func familiesOf(list []netip.Addr) string {
+// familiesOf names the families of a list of VIPs.
+func familiesOf(list []netip.Prefix) string {
 	var names []string
 	v4, v6 := false, false
 	for _, a := range list {
-		v4, v6 = v4 || a.Is4(), v6 || a.Is6()
+		v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6()
 	}
 	if v4 {
 		names = append(names, "IPv4")

@@ -59,9 +59,9 @@ func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
 	for i, vip := range s.VIPs {
 		served := slices.ContainsFunc(s.Backends, func(b Backend) bool { return b.Serves(vip) })
 		// With one VIP, or one family, each backend was told of already.
-		if !served && familiesOf(s.VIPs) != family(vip) {
+		if !served && familiesOf(s.VIPs) != family(vip.Addr()) {
 			pos, path := d.item(&s.Place, "vips", i)
-			d.errorf(pos, path, "no backend can serve %s: there is none of %s", vip, family(vip))
+			d.errorf(pos, path, "no backend can serve %s: there is none of %s", VIPText(vip), family(vip.Addr()))
 		}
 	}
 }
@@ -71,8 +71,14 @@ func (d *decoder) checkAddress(s *Service, b *Backend) {
 	if !b.Address.IsValid() {
 		return
 	}
-	if slices.Contains(s.VIPs, b.Address) {
-		d.errorf(b.Field("address"), b.Path+".address", "%s is the VIP of the service itself", b.Address)
+	for _, vip := range s.VIPs {
+		switch {
+		case !vip.Contains(b.Address):
+		case vip.IsSingleIP():
+			d.errorf(b.Field("address"), b.Path+".address", "%s is the VIP of the service itself", b.Address)
+		default:
+			d.errorf(b.Field("address"), b.Path+".address", "%s is in the VIP of the service itself, %s", b.Address, vip)
+		}
 	}
 	if b.Forward == "" || len(s.VIPs) == 0 || s.bad("vip") || s.bad("vips") {
 		return

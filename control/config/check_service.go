@@ -12,7 +12,9 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 	vips := map[netip.Addr]*Service{}
 	for i := range c.Services {
 		for _, a := range c.Services[i].VIPs {
-			vips[a] = &c.Services[i]
+			if a.IsSingleIP() {
+				vips[a.Addr()] = &c.Services[i]
+			}
 		}
 	}
 	for i := range c.Services {
@@ -54,11 +56,11 @@ func (d *decoder) checkVIPs(s *Service) {
 	if one {
 		return
 	}
-	seen := map[netip.Addr]bool{}
+	seen := map[netip.Prefix]bool{}
 	for i, a := range s.VIPs {
 		if seen[a] {
 			pos, path := d.item(&s.Place, "vips", i)
-			d.errorf(pos, path, "duplicate VIP %s", a)
+			d.errorf(pos, path, "duplicate VIP %s", VIPText(a))
 		}
 		seen[a] = true
 	}
@@ -164,7 +166,7 @@ func anyBad(all []Backend, key string) bool {
 // claim is a service's hold on ports of a VIP.
 type claim struct {
 	service *Service
-	vip     netip.Addr
+	vip     netip.Prefix
 	index   int // of the VIP
 }
 
@@ -173,7 +175,7 @@ type claim struct {
 func (d *decoder) checkIdentities() {
 	type key struct {
 		protocol string
-		vip      netip.Addr
+		vip      netip.Prefix
 		any      bool
 	}
 	granted := map[key][]claim{} // in the order of ports; none overlaps with another
@@ -209,6 +211,6 @@ func (d *decoder) collide(a, b claim) {
 	if a.service.Port != b.service.Port {
 		what = "overlaps with port " + a.service.Port.String() + " of"
 	}
-	d.errorf(pos, path, "%s %s port %s %s %s already (%s, line %d)", b.service.Protocol, b.vip, b.service.Port, what, a.service.Path,
+	d.errorf(pos, path, "%s %s port %s %s %s already (%s, line %d)", b.service.Protocol, VIPText(b.vip), b.service.Port, what, a.service.Path,
 		printable(a.service.Name), a.service.Pos.Line)
 }

@@ -88,23 +88,23 @@ type Neighbor struct {
 // Service is a virtual service on each of its VIPs. Its identities are (Protocol, VIP, Port).
 type Service struct {
 	Place
-	Name        string       // unique; by default made of the identity
-	VIPs        []netip.Addr // one or more, both families
-	Port        PortRange    // 0-65535 for port 0, every port
-	Protocol    string       // one of Protocols
-	Scheduler   string       // one of Schedulers
-	Flags       []string     // of the scheduler
-	Forward     string       // one of Forwards
-	OnePacket   bool         // udp only
-	Persistence *Persistence // nil: none
-	FullNAT     *FullNAT     // nil unless a backend is forwarded to by fullnat, or masquerading has addresses of its own
+	Name        string         // unique; by default made of the identity
+	VIPs        []netip.Prefix // one or more, both families; an address is a prefix of full length
+	Port        PortRange      // 0-65535 for port 0, every port
+	Protocol    string         // one of Protocols
+	Scheduler   string         // one of Schedulers
+	Flags       []string       // of the scheduler
+	Forward     string         // one of Forwards
+	OnePacket   bool           // udp only
+	Persistence *Persistence   // nil: none
+	FullNAT     *FullNAT       // nil unless a backend is forwarded to by fullnat, or masquerading has addresses of its own
 	Masquerade  Masquerade
 	UDPActive   bool           // udp only: connections count as active, so that sed, nq and ovf see them
 	HashSeed    uint64         // of sh and mh; 0: the kernel's own constants
 	MHTable     int            // slots of mh's table, one of MHTables
 	Allow, Deny []netip.Prefix // networks that may, and may not, open connections; no Allow: all may
 	Conntrack   Conntrack      // what holds for this service: its own keys over the global ones
-	Backends    []Backend // in the scheduler's order
+	Backends    []Backend      // in the scheduler's order
 }
 
 // PortRange is From to To, both included. Port 0 of a service, which stands for every port, is 0-65535.
@@ -158,8 +158,16 @@ type Backend struct {
 }
 
 // Serves reports whether the backend can serve vip: a tunnel (ipip, gue, gre) carries either family, all else only the VIP's own.
-func (b *Backend) Serves(vip netip.Addr) bool {
-	return carriesBoth(b.Forward) || b.Address.Is4() == vip.Is4()
+func (b *Backend) Serves(vip netip.Prefix) bool {
+	return carriesBoth(b.Forward) || b.Address.Is4() == vip.Addr().Is4()
+}
+
+// VIPText is a VIP as it is written: an address, or a prefix.
+func VIPText(vip netip.Prefix) string {
+	if vip.IsSingleIP() {
+		return vip.Addr().String()
+	}
+	return vip.String()
 }
 
 // Conntrack is how connections are kept. MaxConnections is the global one's alone; in a service it repeats that.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -68,6 +69,12 @@ var ours = cmp.Options{
 	cmpopts.EquateEmpty(),
 }
 
+// one is the VIP of one address.
+func one(a string) netip.Prefix {
+	addr := netip.MustParseAddr(a)
+	return netip.PrefixFrom(addr, addr.BitLen())
+}
+
 // TestEveryKeyArrives reads a file that gives every key a value other than its default and compares all of what became of it.
 func TestEveryKeyArrives(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
@@ -101,20 +108,21 @@ func TestEveryKeyArrives(t *testing.T) {
 		Neighbors: []Neighbor{{Address: addr("198.18.0.2"), MAC: [6]byte{2, 0, 0, 0, 0, 12}, Port: "wan"}},
 		Services: []Service{
 			{
-				Name: "web", VIPs: []netip.Addr{addr("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp", Scheduler: "sh",
-				Flags: []string{"sh-port", "sh-fallback"}, Forward: "nat", Conntrack: own1,
+				Name: "web", VIPs: []netip.Prefix{one("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp", Scheduler: "sh",
+				Flags: []string{"sh-port", "sh-fallback"}, Forward: "nat", Conntrack: own1, MHTable: 4093, HashSeed: xxhash.Sum64String("secret") | 1,
+				Allow: []netip.Prefix{prefix("198.18.0.0/15")}, Deny: []netip.Prefix{prefix("198.18.128.0/24"), prefix("2001:db8:bad::/48")},
 				Masquerade: Masquerade{Mode: "except", Except: []netip.Prefix{prefix("10.0.0.0/8")}},
 				Backends: []Backend{
 					{Name: "w1", Address: addr("198.18.1.10"), Port: 8000, Weight: 3, UpperThreshold: 100, LowerThreshold: 50, Forward: "nat"},
-					{Name: "198.18.1.11:80", Address: addr("198.18.1.11"), Port: 80, Weight: 1, Forward: "gue", TunnelPort: 6081},
+					{Name: "198.18.1.11:80", Address: addr("198.18.1.11"), Port: 80, Weight: 1, Forward: "gue", TunnelPort: 6081, TunnelChecksum: true},
 					{Name: "172.16.1.7:80@5001", Address: addr("172.16.1.7"), Port: 80, Weight: 1, Forward: "vxlan", VNI: 5001},
 					{Name: "198.18.1.12:80", Address: addr("198.18.1.12"), Port: 80, Weight: 1, Forward: "ipip"},
-					{Name: "198.18.1.13:80", Address: addr("198.18.1.13"), Port: 80, Weight: 1, Forward: "nat"},
+					{Name: "198.18.1.13:80", Address: addr("198.18.1.13"), Port: 80, Weight: 1, Forward: "nat", Backup: true},
 				},
 			},
 			{
-				Name: "any", VIPs: []netip.Addr{addr("198.18.9.10"), addr("2001:db8:9::10")}, Port: PortRange{0, 65535}, Protocol: "udp",
-				Scheduler: "wlc", Forward: "nat", OnePacket: true, Masquerade: Masquerade{Mode: "never"}, Conntrack: own2,
+				Name: "any", VIPs: []netip.Prefix{one("198.18.9.10"), prefix("2001:db8:9::10/124")}, Port: PortRange{0, 65535}, Protocol: "udp",
+				Scheduler: "wlc", Forward: "nat", OnePacket: true, UDPActive: true, MHTable: 4093, Masquerade: Masquerade{Mode: "never"}, Conntrack: own2,
 				Persistence: &Persistence{Timeout: time.Minute, Prefix: 24, Prefix6: 64},
 				Backends: []Backend{
 					{Name: "198.18.1.10:0", Address: addr("198.18.1.10"), Weight: 1, Forward: "nat"},
@@ -122,8 +130,8 @@ func TestEveryKeyArrives(t *testing.T) {
 				},
 			},
 			{
-				Name: "tcp-198.18.9.11:8000-8010", VIPs: []netip.Addr{addr("198.18.9.11")}, Port: PortRange{8000, 8010}, Protocol: "tcp",
-				Scheduler: "wlc", Forward: "fullnat", Masquerade: Masquerade{Mode: "never"}, Conntrack: conntrack,
+				Name: "tcp-198.18.9.11:8000-8010", VIPs: []netip.Prefix{one("198.18.9.11")}, Port: PortRange{8000, 8010}, Protocol: "tcp",
+				Scheduler: "mh", MHTable: 65521, Forward: "fullnat", Masquerade: Masquerade{Mode: "never"}, Conntrack: conntrack,
 				FullNAT:  &FullNAT{Addresses: []netip.Addr{addr("198.18.1.2")}, Ports: PortRange{40000, 50000}, ClientAddress: "toa"},
 				Backends: []Backend{{Name: "198.18.1.10:0", Address: addr("198.18.1.10"), Weight: 1, Forward: "fullnat"}},
 			},
@@ -203,8 +211,8 @@ func TestDefaults(t *testing.T) {
 		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}},
 		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}},
 		Services: []Service{{
-			Name: "tcp-198.18.9.9:80", VIPs: []netip.Addr{netip.MustParseAddr("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp",
-			Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, Conntrack: conntrack,
+			Name: "tcp-198.18.9.9:80", VIPs: []netip.Prefix{one("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp",
+			Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: 4093, Conntrack: conntrack,
 			Backends: []Backend{{Name: "198.18.1.10:80", Address: netip.MustParseAddr("198.18.1.10"), Port: 80, Weight: 1, Forward: "nat"}},
 		}},
 		VXLAN: VXLAN{Port: 4789, SourcePorts: PortRange{49152, 65535}, Segments: []Segment{{
@@ -246,7 +254,7 @@ func TestPlaces(t *testing.T) {
 	}
 	b := &c.Services[0].Backends[2]
 	got := c.Errorf(b.Field("vni"), b.Path+".vni", "no route to segment %d", b.VNI).String()
-	if want := "testdata/valid/full.yaml:44:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
+	if want := "testdata/valid/full.yaml:47:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

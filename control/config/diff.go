@@ -135,7 +135,7 @@ func identities(c *Config) identified {
 	for _, s := range c.Services {
 		vips, backends := s.VIPs, s.Backends
 		for _, vip := range vips {
-			s.VIPs, s.Backends = []netip.Addr{vip}, nil
+			s.VIPs, s.Backends = []netip.Prefix{vip}, nil
 			for _, b := range backends {
 				if b.Serves(vip) {
 					s.Backends = append(s.Backends, b)

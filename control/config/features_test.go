@@ -48,40 +48,24 @@ func TestEachFeature(t *testing.T) {
 	}
 }
 
-// TestFirstStage is the gate of a version that has NAT and a few schedulers.
-func TestFirstStage(t *testing.T) {
-	have := Features{Drivers: []string{"af_xdp"}, Waits: Waits, XDPModes: XDPModes, Protocols: []string{"tcp", "udp"}, Schedulers: []string{"rr", "wlc"}, Forwards: []string{"nat"}}
+// TestForwardIsToldOnce names a way to forward where it is written, whichever place that is.
+func TestForwardIsToldOnce(t *testing.T) {
+	const segment = "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, gateway: {address: 172.16.1.1/24, mac: \"02:00:00:00:50:01\"}}]}\n"
 	for _, x := range []struct{ name, text, want string }{
-		{"all defaults", services("{vip: 198.18.9.9, port: 80, one_packet: false, masquerade: never, flags: [], timeouts: {udp: 300s}, conn_reuse_mode: 1, backends: [{address: 198.18.1.10, upper_threshold: 0}]}"), ""},
-		{"forward of a backend", services("{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10, forward: gue}]}"),
-			`f:3:83: error: services[0].backends[0].forward: "gue" is not built into this version (have: nat)`},
-		{"forward of a service is told once", services("{vip: 198.18.9.9, port: 80, forward: gue, backends: [{address: 198.18.1.10}, {address: 198.18.1.11}]}"),
-			`f:3:49: error: services[0].forward: "gue" is not built into this version (have: nat)`},
-		{"scheduler", services("{vip: 198.18.9.9, port: 80, scheduler: mh, backends: [{address: 198.18.1.10}]}"),
-			`f:3:51: error: services[0].scheduler: "mh" is not built into this version (have: rr, wlc)`},
-		{"persistence", services("{vip: 198.18.9.9, port: 80, persistence: {}, backends: [{address: 198.18.1.10}]}"),
-			`f:3:53: error: services[0].persistence: is not built into this version`},
-		{"timeouts of a service", services("{vip: 198.18.9.9, port: 80, timeouts: {udp: 10s}, backends: [{address: 198.18.1.10}]}"),
-			`f:3:50: error: services[0].timeouts: of its own for a service is not built into this version`},
-		{"range", services("{vip: 198.18.9.9, port: 80-90, backends: [{address: 198.18.1.10}]}"),
-			`f:3:36: error: services[0].port: a range is not built into this version`},
-		{"fullnat without backends", services("{vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.1.1]}}"),
-			`f:3:49: error: services[0].forward: "fullnat" is not built into this version (have: nat)`},
+		{"of a backend", services("{vip: 198.18.9.9, port: 80, backends: [{address: 172.16.1.7, vni: 1, forward: vxlan}]}") + segment,
+			`f:3:90: error: services[0].backends[0].forward: vxlan is not built into this version`},
+		{"of a service", services("{vip: 198.18.9.9, port: 80, forward: vxlan-dr, backends: [{address: 172.16.1.7, vni: 1}, {address: 172.16.1.8, vni: 1}]}") + segment,
+			`f:3:49: error: services[0].forward: vxlan-dr is not built into this version`},
+		{"built", services("{vip: 198.18.9.9, port: 80, forward: gue, backends: [{address: 198.18.1.10}]}"), ""},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			c, diags := Parse("f", []byte(x.text))
 			if HasErrors(diags) {
 				t.Fatal(Errors(diags))
 			}
-			if got := Errors(c.Unsupported(have)).Error(); got != x.want {
+			if got := Errors(c.Unsupported(Features{VXLAN: true})).Error(); got != x.want {
 				t.Errorf("got  %s\nwant %s", got, x.want)
 			}
 		})
-	}
-	// What nothing is built for says so.
-	c, _ := Parse("f", []byte(services("{vip: 198.18.9.9, port: 80, scheduler: sh, flags: [sh-port], backends: [{address: 198.18.1.10}]}")))
-	have.Schedulers = []string{"sh"}
-	if got, want := Errors(c.Unsupported(have)).Error(), `f:3:62: error: services[0].flags: "sh-port" is not built into this version (have: none)`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

@@ -78,7 +78,9 @@ func decodeService(d *decoder, v value, s *Service) bool {
 }
 
 // hostPort is an address with its port or ports, in the usual form: 198.18.9.9:80, [2001:db8::1]:8000-8010.
-func hostPort(a netip.Addr, p PortRange) string { return net.JoinHostPort(a.String(), p.String()) }
+func hostPort(vip netip.Prefix, p PortRange) string {
+	return net.JoinHostPort(VIPText(vip), p.String())
+}
 
 // String is the range as it is written: 80, 8000-8010, or 0 for every port.
 func (p PortRange) String() string {
@@ -102,14 +104,30 @@ func (b *Backend) identity() string {
 
 // decodeVIPs takes one VIP or a list of them. Both keys at once are the check's matter.
 func decodeVIPs(d *decoder, v value, s *Service, list bool) {
-	vip := func(d *decoder, v value, a *netip.Addr) bool {
-		if !d.unicast(v, a, "a VIP") {
+	vip := func(d *decoder, v value, vip *netip.Prefix) bool {
+		if strings.Contains(v.node.Value, "/") {
+			if !d.prefix(v, vip, false) {
+				return false
+			}
+			least := 8
+			if vip.Addr().Is6() {
+				least = 32
+			}
+			switch why := notUnicast(vip.Addr()); {
+			case why != "":
+				d.errorf(v.pos(), v.path, "a VIP cannot be %s: %s", why, vip)
+			case vip.Bits() < least:
+				d.errorf(v.pos(), v.path, "a VIP's length must be %d at least: %s", least, vip)
+			default:
+				return d.aVIP(v, vip.Addr())
+			}
 			return false
 		}
-		if a.Is6() && a.IsLinkLocalUnicast() {
-			d.errorf(v.pos(), v.path, "a VIP cannot be a link-local address: %s", a)
+		var a netip.Addr
+		if !d.unicast(v, &a, "a VIP") || !d.aVIP(v, a) {
 			return false
 		}
+		*vip = netip.PrefixFrom(a, a.BitLen())
 		return true
 	}
 	if list {
@@ -120,10 +138,19 @@ func decodeVIPs(d *decoder, v value, s *Service, list bool) {
 		d.errorf(v.pos(), v.path, "must be one address: write a list of them as vips")
 		return
 	}
-	var a netip.Addr
+	var a netip.Prefix
 	if vip(d, v, &a) {
 		s.VIPs = append(s.VIPs, a)
 	}
+}
+
+// aVIP reports whether a can be a VIP, or the beginning of one.
+func (d *decoder) aVIP(v value, a netip.Addr) bool {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		d.errorf(v.pos(), v.path, "a VIP cannot be a link-local address: %s", a)
+		return false
+	}
+	return true
 }
 
 func decodeFlag(d *decoder, v value, flag *string) bool {
