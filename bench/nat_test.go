@@ -44,7 +44,7 @@ func newBalancer(b *testing.B, conns int) *balancer {
 	}
 	b.Cleanup(func() { table.Close() })
 	load := new(sched.Load)
-	plan, err := sched.New("rr", 0, 1, []sched.Dest{{Load: load, Weight: 1, LastWeight: 1, Addr: server, Port: 5353}})
+	plan, err := sched.New("rr", sched.Options{}, 1, []sched.Dest{{Load: load, Weight: 1, LastWeight: 1, Addr: server, Port: 5353}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -74,15 +74,15 @@ func (l *roll) add(b *backend) {
 // plan makes p the plan of l. What is unchanged keeps its plan and with it the scheduler's position; what changed gets a plan of a newer
 // generation, which adjusts the position as the kernel does on an edit.
 func (r *registry) plan(p *planned, c *config.Service, l *roll) error {
-	inputs := planInputs{scheduler: c.Scheduler, flags: flagsOf(c.Flags), dests: l.printed.String()}
+	inputs := planInputs{scheduler: c.Scheduler, options: optionsOf(c), dests: l.printed.String()}
 	if p.plan != nil && p.inputs == inputs {
 		return nil
 	}
-	if p.state == nil || p.inputs.scheduler != inputs.scheduler || p.inputs.flags != inputs.flags {
+	if p.state == nil || p.inputs.scheduler != inputs.scheduler || p.inputs.options != inputs.options {
 		p.state = r.state()
 	}
 	r.plans++
-	plan, err := p.plan.Next(c.Scheduler, inputs.flags, r.plans, l.dests)
+	plan, err := p.plan.Next(c.Scheduler, inputs.options, r.plans, l.dests)
 	if err != nil {
 		return fmt.Errorf("services: %s: scheduler %q: %w", c.Name, c.Scheduler, err)
 	}
@@ -195,6 +195,15 @@ func backendsOf(c *config.Service, key serviceKey) (all []configured) {
 		}
 	}
 	return all
+}
+
+// optionsOf is how a service's scheduler is set up.
+func optionsOf(c *config.Service) sched.Options {
+	o := sched.Options{Flags: flagsOf(c.Flags), Seed: c.HashSeed}
+	if c.Scheduler == "mh" {
+		o.Slots = c.MHTable
+	}
+	return o
 }
 
 // flagsOf are a scheduler's flags by the names that ipvsadm gives them.

@@ -58,7 +58,7 @@ type planned struct {
 // planInputs decide a scheduler's decisions.
 type planInputs struct {
 	scheduler string
-	flags     sched.Flags
+	options   sched.Options
 	dests     string // printed form of every destination
 }
 

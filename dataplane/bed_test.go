@@ -72,7 +72,7 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 	}{{vip, web, packet.ProtoTCP}, {dns, dnsReal, packet.ProtoUDP}, {vip6, web6, packet.ProtoTCP}} {
 		id := uint32(len(backends))
 		load := new(sched.Load)
-		plan, err := sched.New("rr", 0, 1, []sched.Dest{{Load: load, ID: id, Weight: 1, LastWeight: 1, Addr: s.real.Addr(), Port: s.real.Port()}})
+		plan, err := sched.New("rr", sched.Options{}, 1, []sched.Dest{{Load: load, ID: id, Weight: 1, LastWeight: 1, Addr: s.real.Addr(), Port: s.real.Port()}})
 		if err != nil {
 			t.Fatal(err)
 		}

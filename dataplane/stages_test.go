@@ -214,7 +214,7 @@ func TestNoBackend(t *testing.T) {
 }
 
 func noServers(t *testing.T) *sched.Plan {
-	p, err := sched.New("rr", 0, 1, nil)
+	p, err := sched.New("rr", sched.Options{}, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

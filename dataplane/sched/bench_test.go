@@ -6,7 +6,7 @@ import (
 )
 
 // filled is a plan of n destinations with mixed weights, and connections on each.
-func filled(tb testing.TB, name string, flags Flags, n int) *Plan {
+func filled(tb testing.TB, name string, o Options, n int) *Plan {
 	dests := make([]Dest, n)
 	for i := range dests {
 		l := new(Load)
@@ -15,7 +15,7 @@ func filled(tb testing.TB, name string, flags Flags, n int) *Plan {
 		}
 		dests[i] = Dest{Load: l, ID: uint32(i), Weight: int32(1 + i%10)}
 	}
-	p, err := New(name, flags, 1, dests)
+	p, err := New(name, o, 1, dests)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -24,9 +24,9 @@ func filled(tb testing.TB, name string, flags Flags, n int) *Plan {
 
 func TestScheduleDoesNotAllocate(t *testing.T) {
 	for _, d := range disciplines {
-		t.Run(fmt.Sprintf("%s flags=%d", d.name, d.flags), func(t *testing.T) {
-			older := filled(t, d.name, d.flags, 20)
-			newer, err := New(d.name, d.flags, 2, []Dest{{Load: new(Load), ID: 7, Weight: 2}, {Load: new(Load), ID: 3, Weight: 1}})
+		t.Run(fmt.Sprintf("%s %+v", d.name, d.o), func(t *testing.T) {
+			older := filled(t, d.name, d.o, 20)
+			newer, err := New(d.name, d.o, 2, []Dest{{Load: new(Load), ID: 7, Weight: 2}, {Load: new(Load), ID: 3, Weight: 1}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,8 +63,8 @@ func TestLoadDoesNotAllocate(t *testing.T) {
 func BenchmarkSchedule(b *testing.B) {
 	for _, d := range disciplines {
 		for _, n := range []int{4, 1000} {
-			b.Run(fmt.Sprintf("%s/flags=%d/dests=%d", d.name, d.flags, n), func(b *testing.B) {
-				p := filled(b, d.name, d.flags, n)
+			b.Run(fmt.Sprintf("%s/%+v/dests=%d", d.name, d.o, n), func(b *testing.B) {
+				p := filled(b, d.name, d.o, n)
 				var s State
 				p.Adopt(&s)
 				var f Flow
@@ -92,7 +92,7 @@ func BenchmarkWorstCase(b *testing.B) {
 				}
 			}
 			dests[len(dests)-1].Weight = 65535
-			p, err := New("wrr", 0, 1, dests)
+			p, err := New("wrr", Options{}, 1, dests)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -107,7 +107,7 @@ func BenchmarkWorstCase(b *testing.B) {
 func BenchmarkShared(b *testing.B) {
 	for _, name := range []string{"rr", "wlc"} {
 		b.Run(name, func(b *testing.B) {
-			p := filled(b, name, 0, 16)
+			p := filled(b, name, Options{}, 16)
 			var s State
 			b.RunParallel(func(pb *testing.PB) {
 				var f Flow

@@ -150,7 +150,7 @@ func TestCacheKnowsDestinationsByMoreThanTheirID(t *testing.T) {
 			for range 3 {
 				a.Bind(false, 0, 0)
 			}
-			next, err := New(scheduler, 0, 2, []Dest{{Load: a, ID: 'A', Weight: 1}, {Load: b, ID: 'B', Weight: 1}})
+			next, err := New(scheduler, Options{}, 2, []Dest{{Load: a, ID: 'A', Weight: 1}, {Load: b, ID: 'B', Weight: 1}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,15 +3,10 @@ package sched
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
+	"slices"
 	"testing"
 )
-
-// TestSipHash is the kernel's own vector for 4 bytes (test_vectors_hsiphash of lib/test_siphash.c, 64 bits).
-func TestSipHash(t *testing.T) {
-	if got := siphash13(0x03020100, 0x0706050403020100, 0x0f0e0d0c0b0a0908); got != 0x88d38328 {
-		t.Errorf("%#08x, want 0x88d38328", got)
-	}
-}
 
 // maglevDests makes destinations 198.18.1.1 and up, one for each weight; a negative one is a weight of 0 that was its opposite before.
 func maglevDests(weights ...int32) []Dest {
@@ -24,7 +19,7 @@ func maglevDests(weights ...int32) []Dest {
 
 func maglevPlan(t *testing.T, was *Plan, dests []Dest) *Plan {
 	t.Helper()
-	p, err := was.Next("mh", 0, 1, dests)
+	p, err := was.Next("mh", Options{}, 1, dests)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,16 +85,91 @@ func TestMaglevSlotsFollowWeights(t *testing.T) {
 	}
 }
 
+// TestMaglevTables makes every table there is, of few and of as many destinations as fit: all slots are dealt, evenly among equals, and the memory is
+// what a slot and a destination need.
+func TestMaglevTables(t *testing.T) {
+	for size, slots := range mhSizes {
+		for _, n := range []int{1, 100, min(slots, mhMaxDest)} {
+			dests := maglevMany(n)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			m := maglevOf(dests, size, nil)
+			runtime.ReadMemStats(&after)
+			counts := make([]int, n)
+			for _, owner := range m.slots {
+				counts[owner]++
+			}
+			if least, most := slices.Min(counts), slices.Max(counts); len(m.slots) != slots || least < slots/n || most > slots/n+1 {
+				t.Errorf("%d slots, %d destinations: %d dealt, %d to %d each", slots, n, len(m.slots), least, most)
+			}
+			if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(3*slots+16*n)*5/4+4096; got > limit {
+				t.Errorf("%d slots, %d destinations: making it took %d bytes, want at most %d", slots, n, got, limit)
+			}
+		}
+	}
+}
+
+// TestMaglevSlotsInARow: the larger the table, the finer weights are told apart.
+func TestMaglevSlotsInARow(t *testing.T) {
+	for slots, limit := range map[int]int{251: 15, 1021: 31, 4093: 63, 16381: 127, 131071: 255} {
+		p, err := New("mh", Options{Slots: slots}, 1, maglevDests(1, 255))
+		if err != nil {
+			t.Fatal(err)
+		}
+		light := 0
+		for _, owner := range p.maglev.slots {
+			if owner == 0 {
+				light++
+			}
+		}
+		if want := slots / (1 + limit); light < want-1 || light > want+1 {
+			t.Errorf("of %d slots the light one of weights 1 and 255 has %d, want %d", slots, light, want)
+		}
+	}
+}
+
+func TestMaglevTableOfAnotherSizeIsNotShared(t *testing.T) {
+	dests := maglevDests(1, 2, 3)
+	first := maglevPlan(t, nil, dests)
+	larger, err := first.Next("mh", Options{Slots: 8191}, 2, dests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(larger.maglev.slots) != 8191 {
+		t.Errorf("%d slots, want 8191", len(larger.maglev.slots))
+	}
+	seeded, err := larger.Next("mh", Options{Slots: 8191, Seed: 5}, 3, dests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seeded.maglev != larger.maglev {
+		t.Error("a seed, which the table does not depend on, has it made anew")
+	}
+}
+
+// maglevMany are n destinations of weight 1, each with an address of its own.
+func maglevMany(n int) []Dest {
+	dests := make([]Dest, n)
+	load := new(Load)
+	for i := range dests {
+		dests[i] = Dest{Load: load, ID: uint32(i), Weight: 1, Addr: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), Port: 80}
+	}
+	return dests
+}
+
 func BenchmarkMaglevTable(b *testing.B) {
-	for _, n := range []int{4, 100, 1000} {
-		b.Run(fmt.Sprintf("dests=%d", n), func(b *testing.B) {
-			dests := make([]Dest, n)
-			for i := range dests {
-				dests[i] = Dest{Load: new(Load), Weight: 1, Addr: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), Port: 80}
+	for _, slots := range []int{4093, 131071} {
+		for _, n := range []int{4, 1000, 4093, 65536} {
+			if n > slots {
+				continue
 			}
-			for b.Loop() {
-				maglevOf(dests, nil)
-			}
-		})
+			b.Run(fmt.Sprintf("slots=%d/dests=%d", slots, n), func(b *testing.B) {
+				dests, size := maglevMany(n), slices.Index(mhSizes[:], slots)
+				b.ReportAllocs()
+				for b.Loop() {
+					maglevOf(dests, size, nil)
+				}
+			})
+		}
 	}
 }

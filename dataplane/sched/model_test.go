@@ -96,7 +96,7 @@ func (m *model) publish(s *modelService) {
 		dests = append(dests, Dest{Load: b.load, ID: uint32(b.Address.As16()[15])<<16 | uint32(b.Port), Weight: b.Weight, LastWeight: b.lastWeight,
 			Upper: b.Upper, Lower: b.Lower, Addr: b.Address, Port: b.Port})
 	}
-	p, err := s.plan.Next(s.scheduler, s.flags, m.generation, dests)
+	p, err := s.plan.Next(s.scheduler, Options{Flags: s.flags}, m.generation, dests)
 	if err != nil {
 		m.t.Fatal(err)
 	}

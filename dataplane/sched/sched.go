@@ -16,13 +16,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // ErrUnknownScheduler is wrapped by New's error when no scheduler has the name.
 var ErrUnknownScheduler = errors.New("unknown scheduler")
 
-// ErrFlag is wrapped by New's error when a flag is not the scheduler's.
-var ErrFlag = errors.New("flag belongs to another scheduler")
+// ErrOption is wrapped by New's error when a flag, a table size or a seed is given to a scheduler that has none.
+var ErrOption = errors.New("option belongs to another scheduler")
+
+// ErrSlots is wrapped by New's error when mh's table cannot have the size that is asked for.
+var ErrSlots = errors.New("table size must be one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
 
 // Dest is a destination of a service: a backend, as the scheduler sees it.
 type Dest struct {
@@ -61,6 +65,13 @@ const (
 	MhPort                       // the same two, for mh
 	MhFallback
 )
+
+// Options is how a scheduler is set up. Its zero value is the kernel's default.
+type Options struct {
+	Flags Flags
+	Slots int    // mh: size of its table, one of [Slots]; 0: 4093
+	Seed  uint64 // sh, mh: secret that clients' addresses are hashed with; 0: they are hashed as the kernel does, which anybody can work out
+}
 
 // Flow is the packet that opens a connection. Ports are in host order; addresses are as on the wire, IPv4 in the first 4 bytes.
 type Flow struct {
@@ -106,6 +117,7 @@ func Names() []string { return append([]string(nil), names[:]...) }
 type Plan struct {
 	kind       kind
 	flags      Flags
+	seed       uint64
 	generation uint64
 	dests      []slot
 
@@ -130,15 +142,15 @@ func (d *slot) usable() bool { return d.weight > 0 && !d.load.Overloaded() }
 // New makes a plan of dests, whose first is the head of the kernel's list. generation must grow from each plan of a service to its next;
 // it is how State tells a plan that is new from one that a worker has not let go of yet.
 //
-// It fails for an unknown name (ErrUnknownScheduler), a flag of another scheduler (ErrFlag), a negative weight, a Dest
-// without Load, and more dests than mh's table has slots. No dests at all are a valid plan that never finds one.
-func New(name string, f Flags, generation uint64, dests []Dest) (*Plan, error) {
-	return (*Plan)(nil).Next(name, f, generation, dests)
+// It fails for an unknown name (ErrUnknownScheduler), an option of another scheduler (ErrOption), a table size that mh cannot have (ErrSlots), a negative
+// weight, a Dest without Load, and more dests than mh's table has slots, or than 65536. No dests at all are a valid plan that never finds one.
+func New(name string, o Options, generation uint64, dests []Dest) (*Plan, error) {
+	return (*Plan)(nil).Next(name, o, generation, dests)
 }
 
 // Next is New for the plan that follows p, which may be nil. It shares mh's table with p when both come out the same: making one takes
-// tens of microseconds, and an edit that only drains a server changes none.
-func (p *Plan) Next(name string, f Flags, generation uint64, dests []Dest) (*Plan, error) {
+// tens of microseconds, or milliseconds if it is large, and an edit that only drains a server changes none.
+func (p *Plan) Next(name string, o Options, generation uint64, dests []Dest) (*Plan, error) {
 	k := kind(0)
 	for k < kinds && names[k] != name {
 		k++
@@ -146,14 +158,15 @@ func (p *Plan) Next(name string, f Flags, generation uint64, dests []Dest) (*Pla
 	if k == kinds {
 		return nil, fmt.Errorf("scheduler %q: %w", name, ErrUnknownScheduler)
 	}
-	if f&^flags[k] != 0 {
-		return nil, fmt.Errorf("scheduler %q: flags %#x: %w", name, uint8(f&^flags[k]), ErrFlag)
+	size, err := o.check(k)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler %q: %w", name, err)
 	}
 	var was *maglev
 	if p != nil {
 		was = p.maglev
 	}
-	p = &Plan{kind: k, flags: f, generation: generation, dests: make([]slot, len(dests))}
+	p = &Plan{kind: k, flags: o.Flags, seed: o.Seed, generation: generation, dests: make([]slot, len(dests))}
 	for i, d := range dests {
 		switch {
 		case d.Load == nil:
@@ -173,12 +186,31 @@ func (p *Plan) Next(name string, f Flags, generation uint64, dests []Dest) (*Pla
 	case kindSH:
 		p.buckets = bucketsOf(p.dests)
 	case kindMH:
-		if len(dests) > mhSlots {
-			return nil, fmt.Errorf("scheduler %q: %d destinations, but its table has room for %d", name, len(dests), mhSlots)
+		if room := min(mhSizes[size], mhMaxDest); len(dests) > room {
+			return nil, fmt.Errorf("scheduler %q: %d destinations, but its table has room for %d", name, len(dests), room)
 		}
-		p.maglev = maglevOf(dests, was)
+		p.maglev = maglevOf(dests, size, was)
 	}
 	return p, nil
+}
+
+// check reports whether the scheduler has these options, and returns the index of its table's size in mhSizes.
+func (o *Options) check(k kind) (size int, err error) {
+	slots := o.Slots
+	if slots == 0 {
+		slots = mhSlots
+	}
+	switch size = slices.Index(mhSizes[:], slots); {
+	case o.Flags&^flags[k] != 0:
+		return 0, fmt.Errorf("flags %#x: %w", uint8(o.Flags&^flags[k]), ErrOption)
+	case o.Slots != 0 && k != kindMH:
+		return 0, fmt.Errorf("table size %d: %w", o.Slots, ErrOption)
+	case o.Seed != 0 && k != kindSH && k != kindMH:
+		return 0, fmt.Errorf("seed: %w", ErrOption)
+	case size < 0:
+		return 0, fmt.Errorf("table size %d: %w", o.Slots, ErrSlots)
+	}
+	return size, nil
 }
 
 // Scheduler is the name of the plan's scheduler.

@@ -28,11 +28,7 @@ func (p *Plan) sourceHash(f *Flow) int {
 	if p.buckets == nil {
 		return -1
 	}
-	h := fold(&f.Src, f.V6)
-	if p.flags&ShPort != 0 {
-		h += uint32(f.SrcPort)
-	}
-	first := uint8(hash32(h, 8))
+	first := uint8(hash32(p.client(f, p.flags&ShPort != 0), 8))
 	i := p.buckets[first]
 	if p.dests[i].usable() {
 		return int(i)

@@ -37,7 +37,7 @@ func (s *service) plan(scheduler, dests string) *Plan {
 		}
 		out = append(out, Dest{Load: l, ID: uint32(name), Weight: weight})
 	}
-	p, err := New(scheduler, 0, s.generation, out)
+	p, err := New(scheduler, Options{}, s.generation, out)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -173,24 +173,33 @@ func TestNewRefuses(t *testing.T) {
 	tests := []struct {
 		name      string
 		scheduler string
-		flags     Flags
+		options   Options
 		dests     []Dest
 		want      error  // wrapped, or
 		text      string // said
 	}{
 		{name: "a scheduler that is none", scheduler: "wlx", want: ErrUnknownScheduler, text: `scheduler "wlx": unknown scheduler`},
 		{name: "no scheduler", scheduler: "", want: ErrUnknownScheduler},
-		{name: "another scheduler's flag", scheduler: "sh", flags: MhPort, want: ErrFlag},
-		{name: "a flag where there are none", scheduler: "rr", flags: ShPort, want: ErrFlag},
+		{name: "another scheduler's flag", scheduler: "sh", options: Options{Flags: MhPort}, want: ErrOption},
+		{name: "a flag where there are none", scheduler: "rr", options: Options{Flags: ShPort}, want: ErrOption},
 		{name: "a negative weight", scheduler: "rr", dests: []Dest{{Load: load}, {Load: load, Weight: -1}}, text: `scheduler "rr": dests[1]: weight -1 is negative`},
 		{name: "a negative last weight", scheduler: "mh", dests: []Dest{{Load: load, LastWeight: -1}}, text: `scheduler "mh": dests[0]: last weight -1 is negative`},
 		{name: "more destinations than mh's table has slots", scheduler: "mh", dests: slices.Repeat([]Dest{{Load: load, Weight: 1}}, 4094),
 			text: `scheduler "mh": 4094 destinations, but its table has room for 4093`},
+		{name: "a table that is not mh's", scheduler: "sh", options: Options{Slots: 4093}, want: ErrOption,
+			text: `scheduler "sh": table size 4093: option belongs to another scheduler`},
+		{name: "a seed for what hashes no clients", scheduler: "dh", options: Options{Seed: 1}, want: ErrOption},
+		{name: "a table of any size", scheduler: "mh", options: Options{Slots: 4096}, want: ErrSlots},
+		{name: "a table of no size", scheduler: "mh", options: Options{Slots: -1}, want: ErrSlots},
+		{name: "more destinations than the table has slots", scheduler: "mh", options: Options{Slots: 251}, dests: slices.Repeat([]Dest{{Load: load, Weight: 1}}, 252),
+			text: `scheduler "mh": 252 destinations, but its table has room for 251`},
+		{name: "more destinations than a slot can name", scheduler: "mh", options: Options{Slots: 131071}, dests: slices.Repeat([]Dest{{Load: load, Weight: 1}}, 65537),
+			text: `scheduler "mh": 65537 destinations, but its table has room for 65536`},
 		{name: "a destination without Load", scheduler: "sh", dests: []Dest{{}}, text: `scheduler "sh": dests[0]: no Load`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := New(tt.scheduler, tt.flags, 1, tt.dests)
+			_, err := New(tt.scheduler, tt.options, 1, tt.dests)
 			if err == nil || tt.want != nil && !errors.Is(err, tt.want) || tt.text != "" && err.Error() != tt.text {
 				t.Errorf("error %v, want %v %s", err, tt.want, tt.text)
 			}
@@ -212,7 +221,7 @@ func TestSharedByWorkers(t *testing.T) {
 				dests[i] = Dest{Load: new(Load), ID: uint32(i), Weight: w}
 				sum += w
 			}
-			p, err := New(tt.scheduler, 0, 1, dests)
+			p, err := New(tt.scheduler, Options{}, 1, dests)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,8 +20,8 @@ type pair struct {
 	now        int64
 }
 
-func newPair(t testing.TB, name string, flags Flags) *pair {
-	p := &pair{t: t, twin: twin{scheduler: name, flags: flags}, loads: map[uint32]*Load{}}
+func newPair(t testing.TB, name string, o Options) *pair {
+	p := &pair{t: t, twin: twin{scheduler: name, Options: o}, loads: map[uint32]*Load{}}
 	p.twin.draw = func(sum uint64) (uint64, uint64) { // what the state is about to draw
 		var next State
 		next.Seed(p.state.random.Load())
@@ -42,7 +42,7 @@ func (p *pair) edited() {
 		dests[i] = Dest{Load: p.loads[d.id], ID: d.id, Weight: int32(d.weight), LastWeight: int32(d.lastWeight),
 			Addr: netip.AddrFrom4([4]byte{198, 18, 1, byte(d.id)}), Port: 8000}
 	}
-	plan, err := p.plan.Next(p.twin.scheduler, p.twin.flags, p.generation, dests)
+	plan, err := p.plan.Next(p.twin.scheduler, p.twin.Options, p.generation, dests)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -131,19 +131,22 @@ func weightOf(b byte) int {
 	return []int{0, 1, 2, 3, 4, 6, 8, 12, 40, 100, 300}[int(b)%11]
 }
 
-// disciplines are the schedulers with each set of flags that changes them.
+// disciplines are the schedulers with each set of options that changes them.
 var disciplines = []struct {
-	name  string
-	flags Flags
-}{{"rr", 0}, {"wrr", 0}, {"lc", 0}, {"wlc", 0}, {"sh", 0}, {"sh", ShPort}, {"sh", ShFallback}, {"sh", ShPort | ShFallback},
-	{"dh", 0}, {"mh", 0}, {"mh", MhPort}, {"mh", MhFallback}, {"mh", MhPort | MhFallback}, {"sed", 0}, {"nq", 0}, {"fo", 0}, {"ovf", 0},
-	{"lblc", 0}, {"lblcr", 0}, {"twos", 0}}
+	name string
+	o    Options
+}{{name: "rr"}, {name: "wrr"}, {name: "lc"}, {name: "wlc"}, {name: "sh"}, {"sh", Options{Flags: ShPort}}, {"sh", Options{Flags: ShFallback}},
+	{"sh", Options{Flags: ShPort | ShFallback}}, {"sh", Options{Seed: 1}}, {"sh", Options{Flags: ShPort | ShFallback, Seed: 1 << 63}},
+	{name: "dh"}, {name: "mh"}, {"mh", Options{Flags: MhPort}}, {"mh", Options{Flags: MhFallback}}, {"mh", Options{Flags: MhPort | MhFallback}},
+	{"mh", Options{Seed: 1}}, {"mh", Options{Flags: MhPort | MhFallback, Seed: 0xc0ffee, Slots: 509}}, {"mh", Options{Slots: 251}},
+	{"mh", Options{Flags: MhFallback, Slots: 16381}}, {name: "sed"}, {name: "nq"}, {name: "fo"}, {name: "ovf"}, {name: "lblc"}, {name: "lblcr"},
+	{name: "twos"}}
 
 func TestEveryDecisionIsItsTwins(t *testing.T) {
 	for _, d := range disciplines {
-		t.Run(fmt.Sprintf("%s flags=%d", d.name, d.flags), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s %+v", d.name, d.o), func(t *testing.T) {
 			rapid.Check(t, func(r *rapid.T) {
-				p := newPair(t, d.name, d.flags)
+				p := newPair(t, d.name, d.o)
 				for range rapid.IntRange(1, 200).Draw(r, "operations") {
 					p.do(rapid.SliceOfN(rapid.Byte(), 3, 3).Draw(r, "operation"))
 				}
@@ -161,7 +164,7 @@ func FuzzSchedule(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, discipline uint8, operations []byte) {
 		d := disciplines[int(discipline)%len(disciplines)]
-		p := newPair(t, d.name, d.flags)
+		p := newPair(t, d.name, d.o)
 		for ; len(operations) >= 3; operations = operations[3:] {
 			p.do(operations[:3])
 		}

@@ -9,10 +9,10 @@ import (
 // mark that is an index, without tables, without skipping anything. Edits are made one by one, as ipvsadm makes them.
 type twin struct {
 	scheduler string
-	flags     Flags
-	dests     []*twinDest // the head first
-	cursor    *twinDest   // nil: the list's head
-	level     int
+	Options
+	dests  []*twinDest // the head first
+	cursor *twinDest   // nil: the list's head
+	level  int
 
 	gone   []*twinDest // removed
 	local  twinLocal   // lblc, lblcr
@@ -230,12 +230,8 @@ func (t *twin) sh(f *Flow) *twinDest {
 			buckets = append(buckets, slices.Repeat([]*twinDest{d}, max(d.weight, 1))...)
 		}
 	}
-	key := twinFold(f.Src, f.V6)
-	if t.flags&ShPort != 0 {
-		key += uint32(f.SrcPort)
-	}
-	first := int(key * 0x61c88647 >> 24)
-	if d := buckets[first]; d.usable() || t.flags&ShFallback == 0 {
+	first := int(t.client(f, ShPort) * 0x61c88647 >> 24)
+	if d := buckets[first]; d.usable() || t.Flags&ShFallback == 0 {
 		if d.usable() {
 			return d
 		}

@@ -34,7 +34,7 @@ func TestTwosDistribution(t *testing.T) {
 			if tt.overload >= 0 {
 				dests[tt.overload].Load.Bind(false, 1, 0)
 			}
-			p, err := New("twos", 0, 1, dests)
+			p, err := New("twos", Options{}, 1, dests)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +98,7 @@ func TestTwosSharesItsNumbers(t *testing.T) {
 		for i := range dests {
 			dests[i] = Dest{Load: new(Load), ID: uint32(i), Weight: int32(1 + i)}
 		}
-		p, err := New("twos", 0, 1, dests)
+		p, err := New("twos", Options{}, 1, dests)
 		if err != nil {
 			t.Fatal(err)
 		}
