@@ -55,6 +55,11 @@ func Cleanup(socket string) (removed []string, err error) {
 	for _, b := range bindings {
 		removed = append(removed, "vip "+b.String())
 	}
+	ports, err := h.CleanupLocalPorts(stateDir(h, socket))
+	errs = append(errs, err)
+	for _, r := range ports {
+		removed = append(removed, "reserved ports "+r.String())
+	}
 	neighbors, err := h.CleanupNeighbors()
 	errs = append(errs, err)
 	for _, n := range neighbors {

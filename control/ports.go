@@ -34,6 +34,7 @@ type ports struct {
 	mirror  *host.Mirror
 	keeper  *host.Keeper
 	vips    *host.VIPs
+	local   *host.LocalPorts
 	tun     *host.TUN
 	program *steer.Program
 	restore []func() error // offloads
@@ -45,6 +46,8 @@ type ports struct {
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
+	scarce  string            // the last warning about local ports
+	renewed time.Time         // when local ports were looked at last
 	maxMTU  int               // that the chunks of AF_XDP have room for
 }
 
@@ -308,7 +311,8 @@ func (p *ports) fanout(i int) uint16 {
 	return uint16(xxhash.Sum64String(fmt.Sprint(os.Getpid(), i))) | 1
 }
 
-// bind makes the host answer for the VIPs and the addresses of full NAT, and the kernel keep the next hops of the configuration resolved.
+// bind makes the host answer for the VIPs and the addresses of full NAT and leave their ports to us, and the kernel keep the next hops
+// of the configuration resolved.
 func (p *ports) bind(cfg *config.Config, vips []netip.Prefix) (err error) {
 	if p.vips == nil {
 		dir := stateDir(p.host, p.socket)
@@ -318,10 +322,14 @@ func (p *ports) bind(cfg *config.Config, vips []netip.Prefix) (err error) {
 		if p.vips, err = p.host.NewVIPs(hostPortsOf(cfg), dir); err != nil {
 			return err
 		}
+		if p.local, err = p.host.NewLocalPorts(dir); err != nil {
+			return err
+		}
 		if p.keeper, err = p.host.NewKeeper(); err != nil {
 			return err
 		}
 	}
+	p.reserve(cfg)
 	p.wants = nil
 	if cfg.BindVIPs {
 		p.wants = bindingsOf(cfg, vips)
@@ -332,21 +340,6 @@ func (p *ports) bind(cfg *config.Config, vips []netip.Prefix) (err error) {
 	err = p.vips.Set(p.wants)
 	p.keep()
 	return err
-}
-
-// bindingsOf are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT, which servers answer to.
-func bindingsOf(cfg *config.Config, vips []netip.Prefix) (all []netip.Prefix) {
-	all = slices.Clone(vips)
-	for i := range cfg.Services {
-		if f := cfg.Services[i].FullNAT; f != nil {
-			for _, a := range f.Addresses {
-				if p := host.HostPrefix(a.Unmap()); !slices.Contains(all, p) {
-					all = append(all, p)
-				}
-			}
-		}
-	}
-	return all
 }
 
 func (p *ports) watch(ctx context.Context) (<-chan host.Event, error) {
@@ -371,13 +364,19 @@ func (p *ports) refresh() (changed bool, err error) {
 }
 
 // tend looks after what no event tells.
-func (p *ports) tend() { p.register() }
+func (p *ports) tend() {
+	p.register()
+	p.renew()
+}
 
 // unbind takes the VIPs away, first of all that is taken down: from then on nothing new comes to us.
 func (p *ports) unbind() error {
 	var errs []error
 	if p.vips != nil {
 		errs = append(errs, p.vips.Release())
+	}
+	if p.local != nil {
+		errs = append(errs, p.local.Release())
 	}
 	if p.keeper != nil {
 		errs = append(errs, p.keeper.Release())

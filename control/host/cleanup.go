@@ -42,6 +42,27 @@ func (h *Host) CleanupVIPs(stateDir string) (removed []Binding, err error) {
 	return removed, errors.Join(errs...)
 }
 
+// CleanupLocalPorts takes out of net.ipv4.ip_local_reserved_ports what a dead weir with that state directory has added.
+func (h *Host) CleanupLocalPorts(stateDir string) (removed []PortRange, err error) {
+	l, err := h.NewLocalPorts(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	was := l.ours
+	if was == (portSet{}) {
+		return nil, nil
+	}
+	now, err := h.reservedPorts()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Release(); err != nil {
+		return nil, err
+	}
+	gone := was.and(now)
+	return gone.ranges(), nil
+}
+
 // CleanupNeighbors removes the entries that a dead weir left in this namespace, and returns them.
 func (h *Host) CleanupNeighbors() (removed []Neighbor, err error) {
 	ns, err := h.Neighbors()

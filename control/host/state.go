@@ -46,7 +46,10 @@ func (s stateFile) load(r any) (valid bool, err error) {
 	if err = json.Unmarshal(b, &of); err == nil {
 		err = json.Unmarshal(b, r)
 	}
-	if err != nil || of.Version != stateVersion {
+	if err == nil && of.Version != stateVersion {
+		err = fmt.Errorf("version %d", of.Version)
+	}
+	if err != nil {
 		return false, fmt.Errorf("%s: not a record of %s that this version understands: %v (see to them by hand, then remove the file)", s.path, s.what, err)
 	}
 	return of.Boot == s.boot && of.Namespace == s.ns, nil
