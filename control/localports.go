@@ -27,11 +27,21 @@ func bindingsOf(cfg *config.Config, vips []netip.Prefix) (all []netip.Prefix) {
 	return all
 }
 
-// localPortsOf are the ranges of ports that must be ours alone, each once.
+// localPortsOf are the ranges of ports that must be ours alone, each once: those of full NAT and of masquerading.
 func localPortsOf(cfg *config.Config) (all []host.PortRange) {
 	for i := range cfg.Services {
-		if f := cfg.Services[i].FullNAT; f != nil && !slices.Contains(all, host.PortRange(f.Ports)) {
-			all = append(all, host.PortRange(f.Ports))
+		s := &cfg.Services[i]
+		var r host.PortRange
+		switch {
+		case s.FullNAT != nil:
+			r = host.PortRange(s.FullNAT.Ports)
+		case s.Masquerade.Mode != "never":
+			r = host.PortRange{From: masqueradeFrom, To: masqueradeTo}
+		default:
+			continue
+		}
+		if !slices.Contains(all, r) {
+			all = append(all, r)
 		}
 	}
 	return all

@@ -1,0 +1,200 @@
+package control
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"weir/control/config"
+	"weir/control/host"
+	"weir/control/host/testnet"
+)
+
+// bindBed is the host's side of control in a namespace of its own, without packets.
+type bindBed struct {
+	t      *testing.T
+	space  *testnet.Space
+	socket string
+	log    strings.Builder
+}
+
+func newBindBed(t *testing.T) *bindBed {
+	t.Helper()
+	n := testnet.NewT(t, "wxbind")
+	lb, err := n.Space("lb")
+	b := &bindBed{t: t, space: lb, socket: filepath.Join(t.TempDir(), "weir.sock")}
+	b.must(err)
+	peer, err := n.Space("peer")
+	b.must(err)
+	b.must(n.Veth(testnet.End{Space: lb, Name: "wan"}, testnet.End{Space: peer, Name: "eth0"}))
+	b.must(lb.Address("wan", "198.18.0.1/24", "2001:db8::1/64"))
+	t.Cleanup(func() { os.RemoveAll(stateDir(lb.Host(), b.socket)) })
+	return b
+}
+
+func (b *bindBed) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// config has one service with full NAT by these addresses and ports.
+func (b *bindBed) config(addresses, ports, more string) *config.Config {
+	b.t.Helper()
+	cfg, diags := config.Parse("test.yaml", fmt.Appendf(nil, `version: 1
+ports: [{name: wan, interface: wan, driver: af_packet}]
+services:
+  - name: web
+    vip: 198.18.9.9
+    port: 80
+    forward: fullnat
+    fullnat: {addresses: [%s], ports: %s}
+    backends: [{address: 198.18.0.10}]
+%s`, addresses, ports, more))
+	if config.HasErrors(diags) {
+		b.t.Fatal(diags)
+	}
+	return cfg
+}
+
+// start is a weir that has come as far as its VIPs.
+func (b *bindBed) start(cfg *config.Config) (p *ports) {
+	b.t.Helper()
+	b.must(b.space.Exec(func() (err error) {
+		p, err = openPorts(slog.New(slog.NewTextHandler(io.MultiWriter(&b.log, b.t.Output()), nil)), b.socket, cfg, nil)
+		return err
+	}))
+	b.bind(p, cfg)
+	return p
+}
+
+func (b *bindBed) bind(p *ports, cfg *config.Config) {
+	b.t.Helper()
+	b.must(p.bind(cfg, cfg.Services[0].VIPs))
+}
+
+func (b *bindBed) sysctl(name string) string {
+	b.t.Helper()
+	v, err := b.space.Host().Sysctl("net/ipv4/" + name)
+	b.must(err)
+	return v
+}
+
+// locals says which of the addresses are the host's own now.
+func (b *bindBed) locals(of ...string) (out []string) {
+	b.t.Helper()
+	all, err := b.space.Host().Locals()
+	b.must(err)
+	for _, a := range of {
+		if slices.Contains(all, host.HostPrefix(netip.MustParseAddr(a))) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func TestPortsThatMustBeOurs(t *testing.T) {
+	for _, tc := range []struct {
+		name, services string
+		want           []host.PortRange
+	}{
+		{"nat alone", "{name: a, vip: 198.18.9.9, port: 80}", nil},
+		{"full NAT", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}}", []host.PortRange{{From: 40000, To: 40099}}},
+		{"full NAT by default", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.50]}}", []host.PortRange{{From: 32768, To: 60999}}},
+		{"masquerading", "{name: a, vip: 198.18.9.9, port: 80, masquerade: hairpin}", []host.PortRange{{From: 61000, To: 65535}}},
+		{"masquerading by ports of its own", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}}", []host.PortRange{{From: 40000, To: 40099}}},
+		{"two services, one range", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always}, {name: b, vip: 198.18.9.9, port: 81, masquerade: {except: [198.18.0.0/24]}}", []host.PortRange{{From: 61000, To: 65535}}},
+		{"two ranges", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always}, {name: b, vip: 198.18.9.9, port: 81, forward: fullnat, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}}", []host.PortRange{{From: 61000, To: 65535}, {From: 40000, To: 40099}}},
+	} {
+		cfg, diags := config.Parse("test.yaml", []byte("version: 1\nports: [{name: wan, interface: wan}]\nservices: ["+tc.services+"]\n"))
+		if config.HasErrors(diags) {
+			t.Fatalf("%s: %v", tc.name, diags)
+		}
+		if got := localPortsOf(cfg); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestSourcesOfFullNATAreBoundAndTheirPortsReserved(t *testing.T) {
+	b := newBindBed(t)
+	b.must(b.space.Sysctl("net/ipv4/ip_local_reserved_ports", "8080\n"))
+	const vip, own, fresh, fresh6 = "198.18.9.9", "198.18.0.1", "198.18.0.50", "2001:db8::50"
+	cfg := b.config(own+", "+fresh+", \""+fresh6+`"`, "40000-40099", "")
+	p := b.start(cfg)
+	if got := b.locals(vip, own, fresh, fresh6); len(got) != 4 {
+		t.Errorf("local: %v, want all four", got)
+	}
+	if got := b.sysctl("ip_local_reserved_ports"); got != "8080,40000-40099" {
+		t.Errorf("reserved: %q", got)
+	}
+
+	// Reloads: other sources, then none of weir's business at all.
+	b.bind(p, b.config(own, "50000-50099", ""))
+	if got := b.locals(vip, own, fresh, fresh6); !slices.Equal(got, []string{vip, own}) || b.sysctl("ip_local_reserved_ports") != "8080,50000-50099" {
+		t.Errorf("after a reload: local %v, reserved %q", got, b.sysctl("ip_local_reserved_ports"))
+	}
+	b.bind(p, b.config(own+", "+fresh, "50000-50099", "bind_vips: false"))
+	if got := b.locals(vip, own, fresh); !slices.Equal(got, []string{own}) || b.sysctl("ip_local_reserved_ports") != "8080,50000-50099" {
+		t.Errorf("with bind_vips off: local %v, reserved %q", got, b.sysctl("ip_local_reserved_ports"))
+	}
+
+	// Killed, and cleaned up; killed, and started again; stopped.
+	b.bind(p, cfg)
+	var removed []string
+	b.must(b.space.Exec(func() (err error) {
+		removed, err = Cleanup(b.socket)
+		return err
+	}))
+	for _, want := range []string{"vip 198.18.0.50 on lo", "vip 198.18.9.9 on lo", "vip 2001:db8::50 on wan", "reserved ports 40000-40099"} {
+		if !slices.Contains(removed, want) {
+			t.Errorf("cleanup removed %q, not among it: %s", removed, want)
+		}
+	}
+	if got := b.locals(vip, own, fresh, fresh6); !slices.Equal(got, []string{own}) || b.sysctl("ip_local_reserved_ports") != "8080" {
+		t.Errorf("after cleanup: local %v, reserved %q", got, b.sysctl("ip_local_reserved_ports"))
+	}
+	b.start(cfg)
+	next := b.start(b.config(own, "50000-50099", ""))
+	if got := b.locals(vip, own, fresh, fresh6); !slices.Equal(got, []string{vip, own}) || b.sysctl("ip_local_reserved_ports") != "8080,50000-50099" {
+		t.Errorf("after a kill and a start: local %v, reserved %q", got, b.sysctl("ip_local_reserved_ports"))
+	}
+	b.must(next.unbind())
+	b.must(next.close())
+	if got := b.locals(vip, own); !slices.Equal(got, []string{own}) || b.sysctl("ip_local_reserved_ports") != "8080" {
+		t.Errorf("after a stop: local %v, reserved %q", got, b.sysctl("ip_local_reserved_ports"))
+	}
+	if _, err := os.Stat(stateDir(b.space.Host(), b.socket)); !os.IsNotExist(err) {
+		t.Errorf("after a stop, the state directory: %v", err)
+	}
+}
+
+func TestAWarningSaysWhatALocalRangeWouldCostTheHost(t *testing.T) {
+	b := newBindBed(t)
+	b.must(b.space.Sysctl("net/ipv4/ip_local_port_range", "32768 60999"))
+	cfg := b.config("198.18.0.50", "32768-60999", "")
+	p := b.start(cfg)
+	b.bind(p, cfg) // a reload does not say it again
+	const warning = `not reserved for weir`
+	if n := strings.Count(b.log.String(), warning); n != 1 || !strings.Contains(b.log.String(), `ip_local_port_range=\"10240 32767\"`) {
+		t.Errorf("%d warnings, want one with the cure:\n%s", n, b.log.String())
+	}
+	if got := b.sysctl("ip_local_reserved_ports"); got != "" {
+		t.Errorf("reserved: %q", got)
+	}
+	b.must(b.space.Sysctl("net/ipv4/ip_local_port_range", "10240 32767"))
+	p.renewed = p.renewed.Add(-renewEvery)
+	p.renew()
+	if got := b.sysctl("ip_local_reserved_ports"); got != "32768-60999" || strings.Count(b.log.String(), warning) != 1 {
+		t.Errorf("after the cure: reserved %q, log:\n%s", got, b.log.String())
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}
