@@ -161,7 +161,7 @@ func reloadCommand() *cobra.Command {
 func cleanupCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove what a dead weir left: steering program, maps, VIPs, neighbours",
+		Short: "Remove what a dead weir left: steering program, maps, VIPs, reserved ports, neighbours",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			socket, _ := c.Flags().GetString("socket")

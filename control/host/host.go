@@ -5,6 +5,7 @@
 //
 //	offloads, sysctls   restored by the function or Close that their setter returned
 //	neighbours, VIPs    carry the protocol number [Protocol]; Release takes them away, cleanup finds what a killed weir left
+//	reserved ports      bear no mark: a file says which are ours; Release and cleanup as above
 //	weir0               a TUN device that is not persistent: it goes with the process
 //
 // Nothing here is on a packet's way but [TUN.Write]. A method that fails names the call, its object and, where one is known, the cure.
@@ -21,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Protocol marks what weir adds to the host: the NDA_PROTOCOL of neighbours and the IFA_PROTO of addresses. It lies above the
+// Protocol marks what weir adds to the host: the NDA_PROTOCOL of neighbours, the IFA_PROTO of addresses and the protocol of routes. It lies above the
 // numbers that rtnetlink.h reserves (RTPROT_*) and that iproute2's rt_protos names; `ip neigh` shows it as "proto 87".
 const Protocol = 0x57
 
