@@ -189,10 +189,13 @@ func TestAWarningSaysWhatALocalRangeWouldCostTheHost(t *testing.T) {
 	if got := b.sysctl("ip_local_reserved_ports"); got != "" {
 		t.Errorf("reserved: %q", got)
 	}
+	if got := p.complaints(); len(got) != 1 || !strings.Contains(got[0], warning) {
+		t.Errorf("`weir status` would warn of %q", got)
+	}
 	b.must(b.space.Sysctl("net/ipv4/ip_local_port_range", "10240 32767"))
 	p.renewed = p.renewed.Add(-renewEvery)
 	p.renew()
-	if got := b.sysctl("ip_local_reserved_ports"); got != "32768-60999" || strings.Count(b.log.String(), warning) != 1 {
+	if got := b.sysctl("ip_local_reserved_ports"); got != "32768-60999" || len(p.complaints()) > 0 || strings.Count(b.log.String(), warning) != 1 {
 		t.Errorf("after the cure: reserved %q, log:\n%s", got, b.log.String())
 	}
 	b.must(p.unbind())

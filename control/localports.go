@@ -73,7 +73,7 @@ func (p *ports) reserved(r host.Reservation, err error) {
 	p.renewed = time.Now()
 	what := r.Warning()
 	if err != nil {
-		what = "not reserved: " + err.Error()
+		what = "local ports are not reserved: " + err.Error()
 	}
 	if what != p.scarce && what != "" {
 		p.log.Warn("local ports", "warning", what)

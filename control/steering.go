@@ -141,12 +141,15 @@ func (p *ports) complain(port, what string) {
 	}
 }
 
-// complaints are what is wrong with ports now.
+// complaints are what is wrong with ports now, and with local ports.
 func (p *ports) complaints() (all []string) {
 	for port, what := range p.missing {
 		if what != "" {
 			all = append(all, "port "+port+": "+what)
 		}
+	}
+	if p.scarce != "" {
+		all = append(all, p.scarce)
 	}
 	slices.Sort(all)
 	return all

@@ -188,12 +188,18 @@ func TestAPrefixThatSomebodyDeletedComesBackAndHisOwnStays(t *testing.T) {
 	mirror, err := p.h.NewMirror(p.ports)
 	must(t, err)
 	had := len(mirror.State().Locals)
-	ip(t, p.lb, "route del local "+wholeV4+" dev lo")
-	ip(t, p.lb, "-6 route del local "+wholeV6+" dev lo")
-	// The event of the watch is about the local table, and control binds again when that has changed.
-	mirror.Note(host.Event{Change: host.ChangeRoute, Gone: true, To: vip(wholeV4)})
-	if changed, err := mirror.Refresh(); err != nil || !changed || len(mirror.State().Locals) != had-2 {
-		t.Errorf("the mirror sees no change: %v, %v", changed, err)
+	events := watch(t, p.h)
+	for i, gone := range []string{wholeV4, wholeV6} {
+		family := []string{"", "-6 "}[i]
+		ip(t, p.lb, family+"route del local "+gone+" dev lo")
+		await(t, events, "the event of "+gone, func(e host.Event) bool {
+			mirror.Note(e)
+			return e.Change == host.ChangeRoute && e.Gone && e.To == vip(gone)
+		})
+		// Control binds again when what is local has changed.
+		if changed, err := mirror.Refresh(); err != nil || !changed || len(mirror.State().Locals) != had-1-i {
+			t.Errorf("%s is gone, and the mirror sees no change: %v, %v", gone, changed, err)
+		}
 	}
 	must(t, v.Set(vips(wholeV4, wholeV6)))
 	if got := localRoutes(t, p.lb); len(got) != 2 {
