@@ -28,3 +28,16 @@ func (v *VIPs) Unmark(addr netip.Addr) error {
 	v.bound[bindingOf("lo", addr)] = false
 	return v.store.writeVIPs(v.bound)
 }
+
+// DiesWriting makes l fail where it would write the list, before it has done so or after, as if it were killed there.
+func (l *LocalPorts) DiesWriting(after bool) {
+	write := l.write
+	l.write = func(list string) error {
+		if after {
+			if err := write(list); err != nil {
+				return err
+			}
+		}
+		return context.Canceled
+	}
+}

@@ -32,6 +32,7 @@ const (
 type LocalPorts struct {
 	h     *Host
 	store stateFile
+	write func(list string) error // to the kernel
 
 	mu   sync.Mutex
 	want []PortRange
@@ -65,6 +66,10 @@ type portRecord struct {
 // NewLocalPorts reserves nothing yet. What a killed weir with the same state directory left is taken over by the next Reserve.
 func (h *Host) NewLocalPorts(stateDir string) (*LocalPorts, error) {
 	l := &LocalPorts{h: h, store: newStateFile(stateDir, "ports", h)}
+	l.write = func(list string) error {
+		// A line break alone empties the list; nothing at all would leave it.
+		return fail("write", procSys+keyReservedPorts, h.writeSysctl(keyReservedPorts, list+"\n"))
+	}
 	var r portRecord
 	valid, err := l.store.load(&r)
 	if err != nil {
@@ -133,9 +138,8 @@ func (l *LocalPorts) reserve() (r Reservation, changed bool, err error) {
 		if err := l.note(mine.or(ours)); err != nil {
 			return r, changed, err
 		}
-		// A line break alone empties the list; nothing at all would leave it.
-		if err := l.h.writeSysctl(keyReservedPorts, next.String()+"\n"); err != nil {
-			return r, changed, fail("write", procSys+keyReservedPorts, err)
+		if err := l.write(next.String()); err != nil {
+			return r, changed, err
 		}
 		changed = true // and it is read back, as another program may write at the same time
 	}

@@ -215,6 +215,29 @@ func TestLocalPortsOfAKilledWeir(t *testing.T) {
 	}
 }
 
+// Wherever a kill strikes, the record knows all of ours that may be on the list.
+func TestLocalPortsOfAWeirThatWasKilledWhileItWrote(t *testing.T) {
+	a, b := host.PortRange{From: 40000, To: 40099}, host.PortRange{From: 50000, To: 50099}
+	for _, after := range []bool{false, true} {
+		s := newSpace(t)
+		dir := t.TempDir()
+		operator(t, s, "8080")
+		dead := newLocalPorts(t, s, dir)
+		reserve(t, dead, a)
+		dead.DiesWriting(after)
+		if _, err := dead.Reserve([]host.PortRange{b}); err == nil {
+			t.Fatal("it lives")
+		}
+		if got, want := reserved(t, s), map[bool]string{false: "8080,40000-40099", true: "8080,50000-50099"}[after]; got != want {
+			t.Fatalf("killed, after the write %v: %q, want %q", after, got, want)
+		}
+		must(t, newLocalPorts(t, s, dir).Release())
+		if got := reserved(t, s); got != "8080" {
+			t.Errorf("killed, after the write %v: the next one left %q", after, got)
+		}
+	}
+}
+
 func TestCleanupGivesLocalPortsBack(t *testing.T) {
 	s := newSpace(t)
 	dir := t.TempDir()

@@ -141,6 +141,10 @@ func TestPrefixesThatWereThereStay(t *testing.T) {
 	if got := v.Bound(); len(got) > 0 {
 		t.Errorf("bound %v, where all were there", got)
 	}
+	must(t, v.Set(vips("203.0.113.64/26"))) // around what is on lo, which is nobody's link
+	if got := v.Bound(); !slices.Equal(got, []host.Binding{{"lo", vip("203.0.113.64/26")}}) {
+		t.Errorf("bound %v, want the wider prefix", got)
+	}
 	must(t, v.Release())
 	removed, err := p.h.CleanupVIPs(t.TempDir())
 	must(t, err)
