@@ -14,6 +14,8 @@ import (
 	"weir/control/config"
 	"weir/control/host"
 	"weir/control/host/testnet"
+	"weir/dataplane"
+	"weir/dataplane/steer"
 )
 
 // bindBed is the host's side of control in a namespace of its own, without packets.
@@ -48,16 +50,20 @@ func (b *bindBed) must(err error) {
 // config has one service with full NAT by these addresses and ports.
 func (b *bindBed) config(addresses, ports, more string) *config.Config {
 	b.t.Helper()
+	vips, backends := "[198.18.9.9]", "[{address: 198.18.0.10}]"
+	if strings.Contains(addresses, "2001:db8") {
+		vips, backends = `[198.18.9.9, "2001:db8:9::9"]`, `[{address: 198.18.0.10}, {address: "2001:db8::10"}]`
+	}
 	cfg, diags := config.Parse("test.yaml", fmt.Appendf(nil, `version: 1
 ports: [{name: wan, interface: wan, driver: af_packet}]
 services:
   - name: web
-    vip: 198.18.9.9
+    vips: %s
     port: 80
     forward: fullnat
     fullnat: {addresses: [%s], ports: %s}
-    backends: [{address: 198.18.0.10}]
-%s`, addresses, ports, more))
+    backends: %s
+%s`, vips, addresses, ports, backends, more))
 	if config.HasErrors(diags) {
 		b.t.Fatal(diags)
 	}
@@ -77,7 +83,18 @@ func (b *bindBed) start(cfg *config.Config) (p *ports) {
 
 func (b *bindBed) bind(p *ports, cfg *config.Config) {
 	b.t.Helper()
-	b.must(p.bind(cfg, cfg.Services[0].VIPs))
+	b.must(p.bind(cfg, compiledOf(b.t, cfg)))
+}
+
+// compiledOf is cfg compiled with one port.
+func compiledOf(t *testing.T, cfg *config.Config) *compiled {
+	t.Helper()
+	wan := dataplane.Port{Name: "wan", MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24")}}
+	x, err := newRegistry(64, 1).compile(cfg, 1, &surroundings{ports: []dataplane.Port{wan}, devices: []steer.Port{{Name: "wan"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
 }
 
 func (b *bindBed) sysctl(name string) string {
@@ -105,19 +122,19 @@ func TestPortsThatMustBeOurs(t *testing.T) {
 		name, services string
 		want           []host.PortRange
 	}{
-		{"nat alone", "{name: a, vip: 198.18.9.9, port: 80}", nil},
-		{"full NAT", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}}", []host.PortRange{{From: 40000, To: 40099}}},
-		{"full NAT by default", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.50]}}", []host.PortRange{{From: 32768, To: 60999}}},
-		{"masquerading", "{name: a, vip: 198.18.9.9, port: 80, masquerade: hairpin}", []host.PortRange{{From: 61000, To: 65535}}},
-		{"masquerading by ports of its own", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}}", []host.PortRange{{From: 40000, To: 40099}}},
-		{"two services, one range", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always}, {name: b, vip: 198.18.9.9, port: 81, masquerade: {except: [198.18.0.0/24]}}", []host.PortRange{{From: 61000, To: 65535}}},
-		{"two ranges", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always}, {name: b, vip: 198.18.9.9, port: 81, forward: fullnat, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}}", []host.PortRange{{From: 61000, To: 65535}, {From: 40000, To: 40099}}},
+		{"nat alone", "{name: a, vip: 198.18.9.9, port: 80, backends: [{address: 198.18.0.10}]}", nil},
+		{"full NAT", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}, backends: [{address: 198.18.0.10}]}", []host.PortRange{{From: 40000, To: 40099}}},
+		{"full NAT by default", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.50]}, backends: [{address: 198.18.0.10}]}", []host.PortRange{{From: 32768, To: 60999}}},
+		{"masquerading", "{name: a, vip: 198.18.9.9, port: 80, masquerade: hairpin, backends: [{address: 198.18.0.10}]}", []host.PortRange{{From: 61000, To: 65535}}},
+		{"masquerading by ports of its own", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}, backends: [{address: 198.18.0.10}]}", []host.PortRange{{From: 40000, To: 40099}}},
+		{"two services, one range", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always, backends: [{address: 198.18.0.10}]}, {name: b, vip: 198.18.9.9, port: 81, masquerade: {except: [198.18.0.0/24]}, backends: [{address: 198.18.0.10}]}", []host.PortRange{{From: 61000, To: 65535}}},
+		{"two ranges", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always, backends: [{address: 198.18.0.10}]}, {name: b, vip: 198.18.9.9, port: 81, forward: fullnat, fullnat: {addresses: [198.18.0.50], ports: 40000-40099}, backends: [{address: 198.18.0.10}]}", []host.PortRange{{From: 40000, To: 40099}, {From: 61000, To: 65535}}},
 	} {
 		cfg, diags := config.Parse("test.yaml", []byte("version: 1\nports: [{name: wan, interface: wan}]\nservices: ["+tc.services+"]\n"))
 		if config.HasErrors(diags) {
 			t.Fatalf("%s: %v", tc.name, diags)
 		}
-		if got := localPortsOf(cfg); !slices.Equal(got, tc.want) {
+		if got := compiledOf(t, cfg).localPorts(); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}

@@ -136,7 +136,7 @@ func (c *Control) start(cfg *config.Config) error {
 	if c.runners, err = c.ports.begin(cfg, x, workers); err != nil {
 		return err
 	}
-	return c.ports.bind(cfg, x.vips)
+	return c.ports.bind(cfg, x)
 }
 
 // stop takes everything down the other way round: VIPs, workers, steering, sockets.
@@ -306,7 +306,7 @@ func (c *Control) reload() (o Outcome) {
 		r.Waiter.Notify()
 	}
 	o = Outcome{OK: true, Message: fmt.Sprintf("%s, generation %d", diff, c.generation), Diagnostics: lines}
-	if err := c.ports.bind(cfg, x.vips); err != nil {
+	if err := c.ports.bind(cfg, x); err != nil {
 		c.log.Error("vips", "err", err)
 		o.Diagnostics = append(o.Diagnostics, "warning: "+err.Error())
 	}

@@ -5,51 +5,38 @@ import (
 	"slices"
 	"time"
 
-	"weir/control/config"
 	"weir/control/host"
 )
 
 // renewEvery is how often control looks if somebody wrote the list of reserved ports without ours; no event tells of it.
 const renewEvery = 5 * time.Second
 
-// bindingsOf are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT, which servers answer to.
-func bindingsOf(cfg *config.Config, vips []netip.Prefix) (all []netip.Prefix) {
-	all = slices.Clone(vips)
-	for i := range cfg.Services {
-		if f := cfg.Services[i].FullNAT; f != nil {
-			for _, a := range f.Addresses {
-				if p := host.HostPrefix(a.Unmap()); !slices.Contains(all, p) {
-					all = append(all, p)
-				}
-			}
+// bindings are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT and masquerading, which servers answer
+// to.
+func (x *compiled) bindings() []netip.Prefix {
+	all := slices.Clone(x.vips)
+	for _, n := range x.rules.NAT {
+		if p := host.HostPrefix(n.Addr); !slices.Contains(all, p) {
+			all = append(all, p)
 		}
 	}
 	return all
 }
 
-// localPortsOf are the ranges of ports that must be ours alone, each once: those of full NAT and of masquerading.
-func localPortsOf(cfg *config.Config) (all []host.PortRange) {
-	for i := range cfg.Services {
-		s := &cfg.Services[i]
-		var r host.PortRange
-		switch {
-		case s.FullNAT != nil:
-			r = host.PortRange(s.FullNAT.Ports)
-		case s.Masquerade.Mode != "never":
-			r = host.PortRange{From: masqueradeFrom, To: masqueradeTo}
-		default:
-			continue
-		}
-		if !slices.Contains(all, r) {
+// localPorts are the ranges of ports that must be ours alone, each once, in ascending order.
+func (x *compiled) localPorts() (all []host.PortRange) {
+	for _, n := range x.rules.NAT {
+		if r := (host.PortRange{From: n.From, To: n.To}); !slices.Contains(all, r) {
 			all = append(all, r)
 		}
 	}
+	slices.SortFunc(all, func(a, b host.PortRange) int { return int(a.From) - int(b.From) })
 	return all
 }
 
-// reserve takes the local ports of cfg from the host. Without them weir works; connections of the host's own may not.
-func (p *ports) reserve(cfg *config.Config) {
-	r, err := p.local.Reserve(localPortsOf(cfg))
+// reserve takes the local ports of x from the host. Without them weir works; connections of the host's own may not.
+func (p *ports) reserve(x *compiled) {
+	r, err := p.local.Reserve(x.localPorts())
 	p.reserved(r, err)
 	if len(r.Added) > 0 {
 		p.log.Info("local ports reserved", "ports", r.Added, "host", r.Range.String(), "left", r.Left)

@@ -313,7 +313,7 @@ func (p *ports) fanout(i int) uint16 {
 
 // bind makes the host answer for the VIPs and the addresses of full NAT and leave their ports to us, and the kernel keep the next hops
 // of the configuration resolved.
-func (p *ports) bind(cfg *config.Config, vips []netip.Prefix) (err error) {
+func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 	if p.vips == nil {
 		dir := stateDir(p.host, p.socket)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -329,10 +329,10 @@ func (p *ports) bind(cfg *config.Config, vips []netip.Prefix) (err error) {
 			return err
 		}
 	}
-	p.reserve(cfg)
+	p.reserve(x)
 	p.wants = nil
 	if cfg.BindVIPs {
-		p.wants = bindingsOf(cfg, vips)
+		p.wants = x.bindings()
 	}
 	for _, a := range p.vips.Advise(p.wants) {
 		p.log.Warn("host setting", "advice", a.String())

@@ -161,6 +161,9 @@ func (p *ports) apply(x *compiled, publish func() error) error {
 	if err := p.program.Add(x.rules); err != nil {
 		return err
 	}
+	if p.local != nil {
+		p.reserve(x) // before a connection uses one
+	}
 	if err := publish(); err != nil {
 		return err
 	}
