@@ -82,15 +82,16 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 	fromUs := quotes && q.src == t.dst
 
 	bits := c.hosts.get(key{t.dst.hi, t.dst.lo, uint64(t.family)})
-	vip := setKey{kind: kindService, family: t.family, addr: t.dst}
 	if bits == 0 {
-		var n network
-		if n, bits = c.nets.longest(t.dst, t.family); bits != 0 {
-			vip = setKey{kind: kindNet, family: n.family, addr: n.addr, bits: n.bits}
+		if n, is := c.nets.longest(t.dst, t.family); is != 0 {
+			k := setAt(kindNet, n.family, 0, n.addr)
+			k.rest |= uint64(n.bits) << bitsShift
+			return c.toVIP(k, t, &q, fromUs, is&hostVIPRanges != 0)
 		}
+		return c.fromServer(t, &q, quotes)
 	}
 	if bits&hostNAT != 0 {
-		k := setKey{kind: kindNAT, family: t.family, addr: t.dst}
+		k := setAt(kindNAT, t.family, 0, t.dst)
 		switch {
 		case fromUs && hasPorts(q.proto) && c.has(k, q.srcPort, true):
 			return TakeNAT
@@ -107,7 +108,7 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 		}
 	}
 	if bits&hostVIP != 0 {
-		return c.toVIP(vip, t, &q, fromUs, bits&hostVIPRanges != 0)
+		return c.toVIP(setAt(kindService, t.family, 0, t.dst), t, &q, fromUs, bits&hostVIPRanges != 0)
 	}
 	if bits&(hostLocal|hostNAT|hostVTEP) != 0 {
 		if fromUs && c.tunneled(&q) {
@@ -118,18 +119,16 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 	return c.fromServer(t, &q, quotes)
 }
 
-// toVIP is rule 3: what a VIP is sent. k is what its sets are called, less the protocol.
-func (c *Compiled) toVIP(k setKey, t, q *tuple, fromUs, ranged bool) Reason {
-	to, from := k, k
-	to.proto, from.proto = t.proto, q.proto
+// toVIP is rule 3: what a VIP is sent. Its sets have k but for the protocol.
+func (c *Compiled) toVIP(k key, t, q *tuple, fromUs, ranged bool) Reason {
 	switch {
 	case t.shape == shapeMalformed:
 		return TakeMalformed
 	case t.shape == shapeLater || t.first:
 		return TakeFragment
-	case balanced(t.proto) && c.has(to, t.dstPort, ranged):
+	case balanced(t.proto) && c.has(k.of(t.proto), t.dstPort, ranged):
 		return TakeService
-	case fromUs && c.has(from, q.srcPort, ranged):
+	case fromUs && c.has(k.of(q.proto), q.srcPort, ranged):
 		return TakeICMP
 	case fromUs && c.tunneled(q):
 		return TakeTunnelICMP
@@ -139,15 +138,14 @@ func (c *Compiled) toVIP(k setKey, t, q *tuple, fromUs, ranged bool) Reason {
 
 // tunneled reports whether a packet of ours, which an ICMP error quotes, was one of a tunnel.
 func (c *Compiled) tunneled(q *tuple) bool {
-	return c.exact.get(setKey{kind: kindTunnel, family: q.family, proto: q.proto, addr: q.dst}.key(q.dstPort)) != 0
+	return c.has(setAt(kindTunnel, q.family, q.proto, q.dst), q.dstPort, false)
 }
 
 // fromServer is rule 5: what a server answers, and errors about what it was sent, by whomever.
 func (c *Compiled) fromServer(t, q *tuple, quotes bool) Reason {
 	if quotes {
 		bits := c.hosts.get(key{q.dst.hi, q.dst.lo, uint64(t.family)})
-		k := setKey{kind: kindServer, family: t.family, proto: q.proto, addr: q.dst}
-		if bits&hostServer != 0 && c.has(k, q.dstPort, bits&hostServerRanges != 0) {
+		if bits&hostServer != 0 && c.has(setAt(kindServer, t.family, q.proto, q.dst), q.dstPort, bits&hostServerRanges != 0) {
 			return TakeServerICMP
 		}
 		return PassOther
@@ -163,7 +161,7 @@ func (c *Compiled) fromServer(t, q *tuple, quotes bool) Reason {
 		return TakeServerFragment // of whatever port
 	}
 	switch {
-	case !c.has(setKey{kind: kindServer, family: t.family, proto: t.proto, addr: t.src}, t.srcPort, bits&hostServerRanges != 0):
+	case !c.has(setAt(kindServer, t.family, t.proto, t.src), t.srcPort, bits&hostServerRanges != 0):
 		return PassOther
 	case t.shape == shapeLater:
 		return TakeServerFragment

@@ -58,12 +58,29 @@ type setKey struct {
 	kind   kind
 	family uint8
 	proto  uint8
-	addr   addr
 	bits   uint8 // of a prefix: how many of the address's bits count; 0 for other kinds
+	addr   addr
 }
 
 func (k setKey) key(port uint16) key {
-	return key{k.addr.hi, k.addr.lo, uint64(k.bits)<<40 | uint64(k.kind)<<32 | uint64(k.family)<<24 | uint64(k.proto)<<16 | uint64(port)}
+	at := setAt(k.kind, k.family, k.proto, k.addr)
+	return key{at.hi, at.lo, at.rest | uint64(k.bits)<<bitsShift | uint64(port)}
+}
+
+const (
+	protoShift  = 16
+	familyShift = 24
+	kindShift   = 32
+	bitsShift   = 40
+)
+
+// of is the key of the same address's set of a protocol.
+func (k key) of(proto uint8) key { return key{k.hi, k.lo, k.rest | uint64(proto)<<protoShift} }
+
+// setAt is the key of an address's set at port 0. The packet's way makes keys of it alone: a setKey has more fields than the compiler
+// keeps in registers, a third of Explain's time.
+func setAt(k kind, family, proto uint8, a addr) key {
+	return key{a.hi, a.lo, uint64(k)<<kindShift | uint64(family)<<familyShift | uint64(proto)<<protoShift}
 }
 
 // key is the set of a service's ports. A prefix of all bits is an address like any other.
@@ -186,15 +203,16 @@ func union(in []span) []span {
 	return out
 }
 
-// has reports whether port is in the set k. The ranges are searched only if ranged, which says that the address has any.
-func (c *Compiled) has(k setKey, port uint16, ranged bool) bool {
-	if c.exact.get(k.key(port)) != 0 {
+// has reports whether port is in the set that has k at port 0. The ranges are searched only if ranged, which says that the address
+// has any.
+func (c *Compiled) has(k key, port uint16, ranged bool) bool {
+	if c.exact.get(key{k.hi, k.lo, k.rest | uint64(port)}) != 0 {
 		return true
 	}
 	if !ranged {
 		return false
 	}
-	at := c.ranges.get(k.key(0))
+	at := c.ranges.get(k)
 	if at == 0 {
 		return false
 	}

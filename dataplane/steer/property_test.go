@@ -128,7 +128,7 @@ func TestHas(t *testing.T) {
 					from, to := o.ports()
 					want = want || o.VIP.Masked() == s.VIP.Masked() && o.Protocol == s.Protocol && port >= from && port <= to
 				}
-				if got := c.has(s.key(), port, true); got != want {
+				if got := c.has(s.key().key(0), port, true); got != want {
 					rt.Errorf("%v port %d: %v, want %v", s, port, got, want)
 				}
 			}
