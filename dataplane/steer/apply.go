@@ -32,7 +32,8 @@ func (p *Program) Add(r *Rules) error {
 	before := p.wanted
 	for id := range tables {
 		for k, v := range want[id] {
-			if err := p.put(tableID(id), k, union32(p.held[id][k], v)); err != nil {
+			// Bits of both; the number of a device or prefix above them is the same as long as an entry names it.
+			if err := p.put(tableID(id), k, p.held[id][k]|v); err != nil {
 				p.wanted = before
 				p.trim() // best effort: what is too much is taken in vain at worst
 				return err
@@ -85,12 +86,4 @@ func (p *Program) put(id tableID, k string, v uint32) error {
 	}
 	p.held[id][k] = v
 	return nil
-}
-
-// union32 is an entry that stands for two: bits of both. The number of a device or prefix never changes while an entry names it.
-func union32(old, now uint32) uint32 {
-	if old>>slotShift != now>>slotShift {
-		return now
-	}
-	return old | now
 }

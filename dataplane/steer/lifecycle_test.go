@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -58,13 +59,20 @@ func TestAdoption(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		options Options
+		older   bool // the predecessor's maps are of another layout
 		adopted bool
 	}{
-		{"same", Options{}, true},
-		{"another number of queues", Options{Queues: 8}, false},
-		{"same again", Options{Queues: 8}, true},
+		{"same", Options{}, false, true},
+		{"an older layout", Options{}, true, false},
+		{"another number of queues", Options{Queues: 8}, false, false},
+		{"same again", Options{Queues: 8}, false, true},
 	} {
 		tt.options.Path = id
+		if tt.older {
+			if err := os.Rename(filepath.Join(id, layoutDir()), filepath.Join(id, "v1")); err != nil {
+				t.Error(err)
+			}
+		}
 		if err := os.Mkdir(filepath.Join(id, "v0"), 0o700); err != nil { // of an older weir
 			t.Error(err)
 		}
@@ -103,6 +111,54 @@ func TestAdoption(t *testing.T) {
 	}
 	if _, err := os.Stat(id); !os.IsNotExist(err) {
 		t.Errorf("the pins' directory after Destroy: %v", err)
+	}
+}
+
+// TestAdoptionKeepsNumbers starts again with other prefixes: one that stays keeps its number, and a new one does not get its ports.
+func TestAdoptionKeepsNumbers(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	id := filepath.Join(bpffs(t), "a")
+	with := func(services ...Service) *Rules {
+		r := testRules()
+		r.Services = services
+		return r
+	}
+	other := netip.MustParsePrefix("203.0.113.0/24")
+	before := with(Service{other, packet.ProtoTCP, 22, 22}, Service{wide4, packet.ProtoTCP, 80, 80}, Service{narrow4, packet.ProtoTCP, 1, 9})
+	p := start(t, Options{Path: id}, before)
+	numbers := maps.Clone(p.numbers.nets)
+	p.Close()
+
+	after := with(Service{wide6, packet.ProtoTCP, 443, 443}, Service{wide4, packet.ProtoTCP, 80, 80})
+	p, err := Load(Options{Path: id, Rules: after})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Destroy()
+	if !p.Adopted() || !maps.Equal(p.numbers.nets, numbers) {
+		t.Fatalf("adopted %v, numbers %v, were %v", p.Adopted(), p.numbers.nets, numbers)
+	}
+	in := frame(tcp(client4, 4000, ip("198.19.3.4"), 80))
+	p.Beat(monotonic())
+	if err := p.Add(after); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := inKernel(t, p, hookXDP, in); got != TakeService {
+		t.Errorf("before Remove: %s", got)
+	}
+	if got, _ := inKernel(t, p, hookXDP, frame(tcp(client6, 4000, ip("2001:db8:19::1"), 22))); got != PassVIP {
+		t.Errorf("a new prefix has another's ports: %s", got)
+	}
+	if _, err := p.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := inKernel(t, p, hookXDP, in); got != TakeService {
+		t.Errorf("after Remove: %s", got)
+	}
+	key := netOf(wide4).wire()
+	if len(p.numbers.nets) != 2 || p.numbers.nets[key] != numbers[key] {
+		t.Errorf("numbers %v, were %v", p.numbers.nets, numbers)
 	}
 }
 
