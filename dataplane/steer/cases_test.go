@@ -11,7 +11,7 @@ import (
 
 // ipsecCases are about protocols that are balanced as a whole.
 func ipsecCases() []ruleCase {
-	const esp, ah = protoESP, protoAH
+	const esp, ah = packet.ProtoESP, packet.ProtoAH
 	return []ruleCase{
 		{"ESP to a VIP that has it", raw(client4, vpn4, esp, 40), TakeService},
 		{"AH to a VIP that has it", raw(client4, vpn4, ah, 40), TakeService},
@@ -57,7 +57,7 @@ func netCases() []ruleCase {
 		{"prefix: a range of ports", tcp(client4, 4000, last, 8010), TakeService},
 		{"prefix: beside the range", tcp(client4, 4000, last, 8011), PassVIP},
 		{"prefix: another protocol", udp(client4, 4000, last, 80), PassVIP},
-		{"prefix: ESP", raw(client4, last, protoESP, 40), TakeService},
+		{"prefix: ESP", raw(client4, last, packet.ProtoESP, 40), TakeService},
 		{"prefix: echo", icmp(client4, last, 8, nil), PassVIP},
 		{"prefix: a fragment", raw(client4, last, protoUDP, 64, lastFragment), TakeFragment},
 		{"prefix: malformed", ipPacket(client4, last, protoTCP, []byte{1, 2}), TakeMalformed},
@@ -89,32 +89,32 @@ func tunnelCases() []ruleCase {
 	to := func(src, dst netip.Addr, proto layers.IPProtocol) []byte { return raw(src, dst, proto, 8) }
 	in := ip("198.19.0.1")
 	return []ruleCase{
-		{"tunnel: IPIP, too big", icmp(router4, local4, 3, to(local4, web4, protoIPv4)), TakeTunnelICMP},
-		{"tunnel: IPIP, time exceeded", icmp(router4, local4, 11, to(local4, web4, protoIPv4)), TakeTunnelICMP},
-		{"tunnel: IPIP, the whole packet quoted", icmp(web4, local4, 3, ipPacket(local4, web4, protoIPv4, tcp(client4, 4000, vip4, 80))), TakeTunnelICMP},
-		{"tunnel: IPv6 in IPv4", icmp(router4, local4, 3, to(local4, web4, protoIPv6)), TakeTunnelICMP},
-		{"tunnel: GRE", icmp(router4, local4, 3, to(local4, web4, protoGRE)), TakeTunnelICMP},
+		{"tunnel: IPIP, too big", icmp(router4, local4, 3, to(local4, web4, packet.ProtoIPIP)), TakeTunnelICMP},
+		{"tunnel: IPIP, time exceeded", icmp(router4, local4, 11, to(local4, web4, packet.ProtoIPIP)), TakeTunnelICMP},
+		{"tunnel: IPIP, the whole packet quoted", icmp(web4, local4, 3, ipPacket(local4, web4, packet.ProtoIPIP, tcp(client4, 4000, vip4, 80))), TakeTunnelICMP},
+		{"tunnel: IPv6 in IPv4", icmp(router4, local4, 3, to(local4, web4, packet.ProtoIPv6)), TakeTunnelICMP},
+		{"tunnel: GRE", icmp(router4, local4, 3, to(local4, web4, packet.ProtoGRE)), TakeTunnelICMP},
 		{"tunnel: GUE", icmp(router4, local4, 3, udp(local4, 50000, web4, 6080)), TakeTunnelICMP},
 		{"tunnel: UDP to another port", icmp(router4, local4, 3, udp(local4, 6080, web4, 6081)), PassHost},
 		{"tunnel: TCP to the port", icmp(router4, local4, 3, tcp(local4, 50000, web4, 6080)), PassHost},
-		{"tunnel: 6in6", icmp(router6, local6, 2, to(local6, web6, protoIPv6)), TakeTunnelICMP},
-		{"tunnel: a protocol that this server does not get", icmp(router6, local6, 2, to(local6, web6, protoIPv4)), PassHost},
+		{"tunnel: 6in6", icmp(router6, local6, 2, to(local6, web6, packet.ProtoIPv6)), TakeTunnelICMP},
+		{"tunnel: a protocol that this server does not get", icmp(router6, local6, 2, to(local6, web6, packet.ProtoIPIP)), PassHost},
 		{"tunnel: GUE over IPv6", icmp(router6, local6, 1, udp(local6, 50000, far6, 6080)), TakeTunnelICMP},
-		{"tunnel: behind options", icmp(router4, local4, 3, raw(local4, web4, protoIPv4, 8, ipOptions)), TakeTunnelICMP},
-		{"tunnel: from a NAT address", icmp(router4, nat4, 3, to(nat4, web4, protoIPv4)), TakeTunnelICMP},
+		{"tunnel: behind options", icmp(router4, local4, 3, raw(local4, web4, packet.ProtoIPIP, 8, ipOptions)), TakeTunnelICMP},
+		{"tunnel: from a NAT address", icmp(router4, nat4, 3, to(nat4, web4, packet.ProtoIPIP)), TakeTunnelICMP},
 		{"tunnel: GUE from a NAT address's port outside its range", icmp(router4, nat4, 3, udp(nat4, 1, web4, 6080)), TakeTunnelICMP},
-		{"tunnel: from a VTEP", icmp(router4, vtep4, 3, to(vtep4, web4, protoGRE)), TakeTunnelICMP},
-		{"tunnel: from a VIP", icmp(router4, vip4, 3, to(vip4, web4, protoIPv4)), TakeTunnelICMP},
-		{"tunnel: from an address of a VIP's prefix", icmp(router4, in, 3, to(in, web4, protoIPv4)), TakeTunnelICMP},
-		{"tunnel: from an address that the host does not have", icmp(router4, client4, 3, to(client4, web4, protoIPv4)), PassOther},
-		{"tunnel: another server", icmp(router4, local4, 3, to(local4, far4, protoIPv4)), PassHost},
-		{"tunnel: the server's packet, not ours", icmp(router4, local4, 3, to(web4, local4, protoIPv4)), PassHost},
-		{"tunnel: another source of ours", icmp(router4, local4, 3, to(vip4, web4, protoIPv4)), PassHost},
-		{"tunnel: quoting 7 bytes only", icmp(router4, local4, 3, raw(local4, web4, protoIPv4, 7)), PassHost},
-		{"tunnel: a later fragment", icmp(router4, local4, 3, raw(local4, web4, protoIPv4, 64, lastFragment)), PassHost},
-		{"tunnel: a redirect", icmp(router4, local4, 5, to(local4, web4, protoIPv4)), PassHost},
-		{"tunnel: a parameter problem", icmp(router4, local4, 12, to(local4, web4, protoIPv4)), PassHost},
-		{"tunnel: a packet of it, not an error", to(web4, local4, protoIPv4), PassHost},
+		{"tunnel: from a VTEP", icmp(router4, vtep4, 3, to(vtep4, web4, packet.ProtoGRE)), TakeTunnelICMP},
+		{"tunnel: from a VIP", icmp(router4, vip4, 3, to(vip4, web4, packet.ProtoIPIP)), TakeTunnelICMP},
+		{"tunnel: from an address of a VIP's prefix", icmp(router4, in, 3, to(in, web4, packet.ProtoIPIP)), TakeTunnelICMP},
+		{"tunnel: from an address that the host does not have", icmp(router4, client4, 3, to(client4, web4, packet.ProtoIPIP)), PassOther},
+		{"tunnel: another server", icmp(router4, local4, 3, to(local4, far4, packet.ProtoIPIP)), PassHost},
+		{"tunnel: the server's packet, not ours", icmp(router4, local4, 3, to(web4, local4, packet.ProtoIPIP)), PassHost},
+		{"tunnel: another source of ours", icmp(router4, local4, 3, to(vip4, web4, packet.ProtoIPIP)), PassHost},
+		{"tunnel: quoting 7 bytes only", icmp(router4, local4, 3, raw(local4, web4, packet.ProtoIPIP, 7)), PassHost},
+		{"tunnel: a later fragment", icmp(router4, local4, 3, raw(local4, web4, packet.ProtoIPIP, 64, lastFragment)), PassHost},
+		{"tunnel: a redirect", icmp(router4, local4, 5, to(local4, web4, packet.ProtoIPIP)), PassHost},
+		{"tunnel: a parameter problem", icmp(router4, local4, 12, to(local4, web4, packet.ProtoIPIP)), PassHost},
+		{"tunnel: a packet of it, not an error", to(web4, local4, packet.ProtoIPIP), PassHost},
 	}
 }
 

@@ -94,12 +94,12 @@ func (g gen) rules() *Rules {
 		r.Servers = append(r.Servers, Server{g.addr(), g.proto(), g.port()})
 	}
 	for range g.intn(5) / 2 {
-		proto := draw(g, []uint8{protoESP, protoAH})
+		proto := draw(g, []uint8{packet.ProtoESP, packet.ProtoAH})
 		r.Services = append(r.Services, Service{One(g.addr()), proto, 0, 0})
 		r.Servers = append(r.Servers, Server{g.addr(), proto, 0})
 	}
 	for range g.intn(5) {
-		t := Tunnel{Server: g.addr(), Protocol: draw(g, []uint8{protoIPv4, protoIPv6, protoGRE, packet.ProtoUDP})}
+		t := Tunnel{Server: g.addr(), Protocol: draw(g, []uint8{packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE, packet.ProtoUDP})}
 		if t.Protocol == packet.ProtoUDP {
 			t.Port = max(g.port(), 1)
 		}
@@ -167,7 +167,7 @@ func (g gen) flow() flow {
 		f.src, f.dst, f.proto, f.dport = netip.Addr{}, t.Server, t.Protocol, t.Port
 	}
 	if g.intn(20) == 0 {
-		f.proto = draw(g, []uint8{protoIPv4, protoIPv6, protoGRE, protoESP, protoAH})
+		f.proto = draw(g, []uint8{packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE, packet.ProtoESP, packet.ProtoAH})
 	}
 	pool := draw(g, [][]netip.Addr{pool4, pool6})
 	switch {
@@ -191,7 +191,7 @@ func (g gen) packet(depth int) []byte {
 	payload := tcpHeader(f.sport, f.dport)
 	if !hasPorts(f.proto) {
 		payload = make([]byte, 16)
-		if f.proto == protoAH { // a header to walk over, in IPv6
+		if f.proto == packet.ProtoAH { // a header to walk over, in IPv6
 			payload[0], payload[1] = packet.ProtoTCP, 1
 		}
 		payload = payload[:16-g.intn(2)*g.intn(12)]

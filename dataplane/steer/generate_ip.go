@@ -61,10 +61,10 @@ func (g *generator) quote(walk func()) {
 	g.portsOr(sQuote, quoteMin, "hosts", whole, quoted)
 	g.at(whole)
 	known := g.unique("known")
-	for _, proto := range []int32{protoIPv4, protoIPv6, protoGRE, protoESP} {
+	for _, proto := range []int32{packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE, packet.ProtoESP} {
 		g.emit(asm.JEq.Imm(asm.R2, proto, known))
 	}
-	g.emit(asm.JNE.Imm(asm.R2, protoAH, "hosts"))
+	g.emit(asm.JNE.Imm(asm.R2, packet.ProtoAH, "hosts"))
 	g.at(known)
 	g.header(quoteMin, "hosts")
 	g.at(quoted)

@@ -186,7 +186,7 @@ func (g *generator) hasPorts(t int16, label string) {
 
 // balanced goes to label if there can be no services of the protocol of the tuple at t.
 func (g *generator) balanced(t int16, label string) {
-	g.oneOf(t, label, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, protoESP, protoAH)
+	g.oneOf(t, label, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoESP, packet.ProtoAH)
 }
 
 // oneOf goes to label if the protocol of the tuple at t is none of these.

@@ -294,9 +294,9 @@ func TestCheck(t *testing.T) {
 		Local:    []netip.Addr{{}},
 		NAT:      []NAT{{nat4, 9, 8}},
 		VTEPs:    []VTEP{{vtep4, 4789, []uint32{1 << 24}}},
-		Services: []Service{{One(vip4), packet.ProtoICMP, 9, 8}, {One(vip4), protoESP, 0, 9}, {netip.PrefixFrom(vip4, 33), packet.ProtoTCP, 80, 80}},
-		Servers:  []Server{{netip.Addr{}, 0, 0}, {web4, protoAH, 9}},
-		Tunnels:  []Tunnel{{netip.Addr{}, protoGRE, 0}, {web4, packet.ProtoTCP, 0}, {web4, packet.ProtoUDP, 0}, {web4, protoIPv4, 9}},
+		Services: []Service{{One(vip4), packet.ProtoICMP, 9, 8}, {One(vip4), packet.ProtoESP, 0, 9}, {netip.PrefixFrom(vip4, 33), packet.ProtoTCP, 80, 80}},
+		Servers:  []Server{{netip.Addr{}, 0, 0}, {web4, packet.ProtoAH, 9}},
+		Tunnels:  []Tunnel{{netip.Addr{}, packet.ProtoGRE, 0}, {web4, packet.ProtoTCP, 0}, {web4, packet.ProtoUDP, 0}, {web4, packet.ProtoIPIP, 9}},
 	}
 	err := r.Check()
 	if err == nil {

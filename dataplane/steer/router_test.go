@@ -78,11 +78,11 @@ func TestRouterErrors(t *testing.T) {
 		packet []byte
 		want   Reason
 	}{
-		{"IPIP too large", large(local4, web4, protoIPv4, tcp(client4, 4000, vip4, 80)), TakeTunnelICMP},
-		{"GRE too large", large(local4, web4, protoGRE, nil), TakeTunnelICMP},
+		{"IPIP too large", large(local4, web4, packet.ProtoIPIP, tcp(client4, 4000, vip4, 80)), TakeTunnelICMP},
+		{"GRE too large", large(local4, web4, packet.ProtoGRE, nil), TakeTunnelICMP},
 		{"GUE too large", large(local4, web4, protoUDP, udpHeader(50000, 6080)), TakeTunnelICMP},
-		{"IPIP with its TTL used up", raw(local4, web4, protoIPv4, 40, expired), TakeTunnelICMP},
-		{"6in6 too large", large(local6, web6, protoIPv6, tcp(client6, 4000, vip6, 80)), TakeTunnelICMP},
+		{"IPIP with its TTL used up", raw(local4, web4, packet.ProtoIPIP, 40, expired), TakeTunnelICMP},
+		{"6in6 too large", large(local6, web6, packet.ProtoIPv6, tcp(client6, 4000, vip6, 80)), TakeTunnelICMP},
 		{"the host's own TCP", large(local4, web4, protoTCP, tcpHeader(40000, 8000)), PassHost},
 		{"the host's own UDP, IPv6", large(local6, web6, protoUDP, udpHeader(40000, 8000)), PassHost},
 	} {

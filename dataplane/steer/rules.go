@@ -155,22 +155,15 @@ func hasPorts(proto uint8) bool {
 }
 
 // isIPsec reports whether the protocol is ESP or AH. They have no ports, and are balanced as a whole.
-func isIPsec(proto uint8) bool { return proto == protoESP || proto == protoAH }
+func isIPsec(proto uint8) bool { return proto == packet.ProtoESP || proto == packet.ProtoAH }
 
 // balanced reports whether there can be services of the protocol.
 func balanced(proto uint8) bool { return hasPorts(proto) || isIPsec(proto) }
 
 // isTunnel reports whether the protocol is an IP packet's in another, or GRE's.
-func isTunnel(proto uint8) bool { return proto == protoIPv4 || proto == protoIPv6 || proto == protoGRE }
-
-// IP protocols without ports (IANA).
-const (
-	protoIPv4 = 4
-	protoIPv6 = 41
-	protoGRE  = 47
-	protoESP  = 50
-	protoAH   = extAuth
-)
+func isTunnel(proto uint8) bool {
+	return proto == packet.ProtoIPIP || proto == packet.ProtoIPv6 || proto == packet.ProtoGRE
+}
 
 // ports is the service's range with its shorthand for every port written out. What has no ports has port 0 in all tables.
 func (s Service) ports() (from, to uint16) { return everyPort(s.Protocol, s.From, s.To) }

@@ -195,7 +195,7 @@ func basicCases() []ruleCase {
 		{"an IPv4 VIP written into IPv6 is another address", tcp(client6, 4000, ip("::198.18.9.9"), 80), PassOther},
 		{"a mapped one, too", tcp(client6, 4000, ip("::ffff:198.18.9.9"), 80), PassOther},
 		{"malformed, of nobody", patch(tcp(client4, 4000, far4, 80), 0, 0x41), PassOther},
-		{"AH in IPv6 is an extension header: what stands behind it decides", ipPacket(web6, client6, protoAH, join(authHeader(protoTCP, 24), tcpHeader(8000, 9))), TakeServer},
+		{"AH in IPv6 is an extension header: what stands behind it decides", ipPacket(web6, client6, packet.ProtoAH, join(authHeader(protoTCP, 24), tcpHeader(8000, 9))), TakeServer},
 		{"cut off within the IPv4 header", tcp(client4, 4000, vip4, 80)[:19], PassShort},
 		{"cut off within the IPv6 header", tcp(client6, 4000, vip6, 80)[:39], PassShort},
 	}

@@ -62,16 +62,16 @@ func testRules() *Rules {
 		Services: []Service{
 			{One(vip4), packet.ProtoTCP, 80, 80}, {One(vip4), packet.ProtoUDP, 53, 53}, {One(vip4), packet.ProtoTCP, 8000, 8010},
 			{One(vip4), packet.ProtoSCTP, 0, 0}, {One(vip6), packet.ProtoTCP, 80, 80}, {One(vip6), packet.ProtoUDP, 53, 53},
-			{One(vpn4), packet.ProtoUDP, 500, 500}, {One(vpn4), protoESP, 0, 0}, {One(vpn4), protoAH, 0, 0}, {One(vpn6), protoESP, 0, 0},
-			{wide4, packet.ProtoTCP, 80, 80}, {wide4, packet.ProtoTCP, 8000, 8010}, {wide4, protoESP, 0, 0}, {narrow4, packet.ProtoTCP, 443, 443},
+			{One(vpn4), packet.ProtoUDP, 500, 500}, {One(vpn4), packet.ProtoESP, 0, 0}, {One(vpn4), packet.ProtoAH, 0, 0}, {One(vpn6), packet.ProtoESP, 0, 0},
+			{wide4, packet.ProtoTCP, 80, 80}, {wide4, packet.ProtoTCP, 8000, 8010}, {wide4, packet.ProtoESP, 0, 0}, {narrow4, packet.ProtoTCP, 443, 443},
 			{One(inner4), packet.ProtoTCP, 22, 22}, {wide6, packet.ProtoUDP, 0, 0}, {narrow6, packet.ProtoTCP, 80, 80},
 		},
 		Servers: []Server{
 			{web4, packet.ProtoTCP, 8000}, {web4, packet.ProtoUDP, 5353}, {web6, packet.ProtoTCP, 8000}, {any4, packet.ProtoTCP, 0},
-			{any4, protoESP, 0}, {any4, protoAH, 0}, {web6, protoESP, 0}, {stray4, packet.ProtoTCP, 80},
+			{any4, packet.ProtoESP, 0}, {any4, packet.ProtoAH, 0}, {web6, packet.ProtoESP, 0}, {stray4, packet.ProtoTCP, 80},
 		},
 		Tunnels: []Tunnel{
-			{web4, protoIPv4, 0}, {web4, protoIPv6, 0}, {web4, protoGRE, 0}, {web4, packet.ProtoUDP, 6080}, {web6, protoIPv6, 0}, {far6, packet.ProtoUDP, 6080},
+			{web4, packet.ProtoIPIP, 0}, {web4, packet.ProtoIPv6, 0}, {web4, packet.ProtoGRE, 0}, {web4, packet.ProtoUDP, 6080}, {web6, packet.ProtoIPv6, 0}, {far6, packet.ProtoUDP, 6080},
 		},
 		Grace: time.Hour,
 	}
