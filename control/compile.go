@@ -71,6 +71,9 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 			}
 			services = append(services, svc)
 			rules.Services = append(rules.Services, steer.Service{VIP: key.vip, Protocol: key.protocol, From: key.port, To: key.portTo})
+			for _, proto := range followersOf(key) {
+				rules.Services = append(rules.Services, steer.Service{VIP: key.vip, Protocol: proto})
+			}
 			if !seen[key.vip] {
 				seen[key.vip] = true
 				vips = append(vips, key.vip)

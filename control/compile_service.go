@@ -57,6 +57,20 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 	return out, nil
 }
 
+// isakmp is the port whose connections ESP and AH follow (dataplane/lookup.go).
+const isakmp = 500
+
+// followersOf are the protocols that follow the connections of a service.
+func followersOf(key serviceKey) []uint8 {
+	switch {
+	case key.protocol != packet.ProtoUDP || key.port > isakmp || key.portTo < isakmp:
+		return nil
+	case key.vip.Addr().Is6():
+		return []uint8{packet.ProtoESP} // AH is an extension header there
+	}
+	return []uint8{packet.ProtoESP, packet.ProtoAH}
+}
+
 // roll is the destinations of one plan, as the registry has them.
 type roll struct {
 	dests   []sched.Dest

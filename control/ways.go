@@ -37,6 +37,9 @@ func (x *ways) addNAT(b *backend, ports []dataplane.Port) {
 	sources := b.snapshot.Sources
 	if sources == nil || sources.When != dataplane.MasqueradeAlways {
 		x.servers[steer.Server{Addr: b.key.address, Protocol: b.key.service.protocol, Port: b.key.port}] = true
+		for _, proto := range followersOf(b.key.service) {
+			x.servers[steer.Server{Addr: b.key.address, Protocol: proto}] = true
+		}
 	}
 	if sources == nil {
 		return
