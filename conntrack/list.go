@@ -13,6 +13,7 @@ type Info struct {
 	Backend, Flags        uint32
 	Expires               time.Duration // after now, unless a packet comes
 	InPackets, OutPackets uint64        // forward and reply
+	OneWay                bool
 }
 
 // Range calls f for each connection that has not expired, in no order, until f returns false. Any goroutine may call it while workers
@@ -57,7 +58,7 @@ func (t *Table) copyTo(infos *[64]Info, f family, from, to uint32, now Tick) (n 
 		i := &infos[n]
 		n++
 		*i = Info{
-			State: w.state(), Backend: e.Backend, Flags: e.Flags,
+			State: w.state(), Backend: e.Backend, Flags: e.Flags, OneWay: w&wordOneWay != 0,
 			Expires:   time.Duration(int64(w.timeout())-int64(now.since(last))) << tickShift,
 			InPackets: atomic.LoadUint64(&e.packets), OutPackets: atomic.LoadUint64(&p.packets),
 		}

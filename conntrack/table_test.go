@@ -231,7 +231,7 @@ func TestRange(t *testing.T) {
 		tab.Track(r, syn, &to, 0)
 		tab.Track(r.Peer(), syn|ack, &to, Tick(i))
 		want[fmt.Sprint(Info{c.Forward, c.ForwardTo, c.Reply, c.ReplyTo, SynRecv, c.Backend, c.Flags,
-			time.Duration(to[SynRecv]+uint32(i)-100) << tickShift, 1, 1})] = true
+			time.Duration(to[SynRecv]+uint32(i)-100) << tickShift, 1, 1, false})] = true
 	}
 	n := 0
 	tab.Range(100, func(i *Info) bool {

@@ -123,8 +123,9 @@ func (c *core) stats() Stats {
 // Conns are the connections, at most limit of them unless that is 0.
 func (c *core) Conns(limit int) []ConnView {
 	views := []ConnView{}
+	snap := c.engine.Snapshot()
 	c.engine.Table.Range(conntrack.TickOf(dataplane.Monotonic()), func(i *conntrack.Info) bool {
-		views = append(views, connView(i))
+		views = append(views, connView(i, snap))
 		return limit == 0 || len(views) < limit
 	})
 	return views

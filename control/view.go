@@ -132,11 +132,12 @@ type Status struct {
 	Warnings     []string  `json:"warnings,omitempty"`
 }
 
-func connView(i *conntrack.Info) ConnView {
+// connView shows a connection. The server of one that is not rewritten stands nowhere but in its backend.
+func connView(i *conntrack.Info, snap *dataplane.Snapshot) ConnView {
 	addr := func(a conntrack.Addr, port uint32) netip.AddrPort {
 		return netip.AddrPortFrom(dataplane.NetipOf(a, i.Forward.V6), uint16(port))
 	}
-	return ConnView{
+	v := ConnView{
 		Protocol:   protocolName(uint8(i.Forward.Space)),
 		Client:     addr(i.Forward.Src, i.Forward.Ports>>16),
 		Virtual:    addr(i.Forward.Dst, i.Forward.Ports),
@@ -147,6 +148,18 @@ func connView(i *conntrack.Info) ConnView {
 		InPackets:  i.InPackets,
 		OutPackets: i.OutPackets,
 	}
+	if i.State == conntrack.Template {
+		v.Protocol = protocolName(uint8(conntrack.TemplateSpace(i.Forward.Space)))
+		v.Client, v.Local = netip.AddrPortFrom(v.Client.Addr(), 0), netip.AddrPortFrom(v.Client.Addr(), 0)
+	}
+	if i.OneWay && int(i.Backend) < len(snap.Backends) {
+		b := &snap.Backends[i.Backend]
+		v.Backend = netip.AddrPortFrom(dataplane.NetipOf(b.Addr, b.V6), b.Port)
+		if b.Port == 0 {
+			v.Backend = netip.AddrPortFrom(v.Backend.Addr(), v.Virtual.Port())
+		}
+	}
+	return v
 }
 
 func protocolName(p uint8) string {
