@@ -20,13 +20,14 @@ var layers = map[string][]string{
 	"dataplane/driver/*":       {"dataplane/driver", "dataplane/packet"},
 	"dataplane":                {"conntrack", "vxlan", "dataplane/sched", "dataplane/route", "dataplane/steer", "dataplane/driver", "dataplane/driver/wait", "dataplane/packet"},
 	"control/config":           {},
+	"control/importer":         {"control/config"},
 	"control/host":             {"dataplane/route", "dataplane/packet"},
 	"control/host/*":           {"control/host"},
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
 	"control":                  {"control/config", "control/host", "dataplane", "dataplane/driver/*"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"configs":                  {},
-	"cmd/weir":                 {"bench", "control", "cmd/weir/*"},
+	"cmd/weir":                 {"bench", "control", "control/importer", "cmd/weir/*"},
 	"cmd/weir/*":               {"control", "control/host/*", "configs"},
 }
 
