@@ -31,14 +31,19 @@ func run(args []string) int {
 	root := commands()
 	root.SetArgs(args)
 	started := false // a command has been reached: an error before that is one of usage
-	for _, c := range append(root.Commands(), root) {
+	var note func(*cobra.Command)
+	note = func(c *cobra.Command) {
 		if f := c.RunE; f != nil {
 			c.RunE = func(c *cobra.Command, args []string) error {
 				started = true
 				return f(c, args)
 			}
 		}
+		for _, below := range c.Commands() {
+			note(below)
+		}
 	}
+	note(root)
 	err := root.Execute()
 	if err == nil {
 		return 0
@@ -99,7 +104,7 @@ func commands() *cobra.Command {
 	}
 	root.SetVersionTemplate("weir {{.Version}}\n")
 	root.PersistentFlags().String("socket", control.DefaultSocket, "admin socket of the daemon")
-	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reloadCommand(), cleanupCommand(), demoCommand())
+	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reloadCommand(), cleanupCommand(), importCommand(), demoCommand())
 	root.AddCommand(viewCommands()...)
 	return root
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weir/control/importer"
+)
+
+// importCommand turns the rules of other tools into YAML. Both below write the configuration to standard output and everything that is to
+// be said of it to standard error.
+func importCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import",
+		Short: "Print the rules of ipvsadm or keepalived as a configuration; what has no equivalent is listed on standard error",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return usage(errors.Join(c.Help(), errors.New("say what to import: ipvsadm or keepalived")))
+		},
+	}
+	ports := c.PersistentFlags().StringArray("port", nil, "NAME=INTERFACE: a port for the ports section; without any, wan on eth0 is put there, to be filled in")
+	ipvsadm := &cobra.Command{
+		Use:   "ipvsadm [FILE]",
+		Short: "Print rules as ipvsadm-save prints them (from FILE or standard input) as a configuration",
+		Long: `Print rules as ipvsadm-save prints them (from FILE or standard input) as a configuration.
+
+The configuration is what ipvsadm-restore would have made of the rules in the kernel. Each -a puts its server at the head of the list
+that schedulers walk, so backends come in the reverse order of the rules. ipvsadm-save sorts servers by address and leaves thresholds out:
+the order in which the running kernel has them is shown by ipvsadm -Ln --nosort, thresholds by ipvsadm -Ln --thresholds.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			o, err := importOptions(*ports)
+			if err != nil {
+				return err
+			}
+			file, text, err := ipvsadmRules(args)
+			if err != nil {
+				return usage(err)
+			}
+			return printImport(importer.IPVSAdm(file, text, o))
+		},
+	}
+	c.AddCommand(ipvsadm)
+	return c
+}
+
+// ipvsadmRules reads the rules from the file that is named, or from standard input.
+func ipvsadmRules(args []string) (file string, text []byte, err error) {
+	if len(args) == 0 || args[0] == "-" {
+		text, err = io.ReadAll(io.LimitReader(os.Stdin, importer.MaxBytes+1))
+		return "stdin", text, err
+	}
+	text, err = importer.ReadFile(args[0])
+	return args[0], text, err
+}
+
+// importOptions takes --port apart.
+func importOptions(ports []string) (o importer.Options, err error) {
+	for _, p := range ports {
+		name, device, ok := strings.Cut(p, "=")
+		if !ok || name == "" || device == "" {
+			return o, usage(fmt.Errorf("--port %s: must be NAME=INTERFACE", p))
+		}
+		o.Ports = append(o.Ports, importer.Port{Name: name, Interface: device})
+	}
+	return o, nil
+}
+
+// printImport prints what became of an import.
+func printImport(r importer.Result) error {
+	for _, n := range r.Notes {
+		fmt.Fprintln(os.Stderr, n)
+	}
+	for _, e := range r.Errors {
+		fmt.Fprintln(os.Stderr, e)
+	}
+	if len(r.Errors) > 0 {
+		return &exitError{code: exitInvalid}
+	}
+	_, err := os.Stdout.Write(r.Config)
+	return err
+}
