@@ -45,8 +45,36 @@ the order in which the running kernel has them is shown by ipvsadm -Ln --nosort,
 			return printImport(importer.IPVSAdm(file, text, o))
 		},
 	}
-	c.AddCommand(ipvsadm)
+	keepalived := &cobra.Command{
+		Use:   "keepalived FILE",
+		Short: "Print the virtual servers of keepalived.conf as a configuration",
+		Long: `Print the virtual servers of keepalived.conf as a configuration.
+
+The services are those that keepalived makes while all its checks are content. It adds real servers in the order of its file, and the kernel
+puts each at the head of the list that schedulers walk: backends come in the reverse order of the file.`,
+		Args: cobra.ExactArgs(1),
+	}
+	id := keepalived.Flags().StringP("config-id", "i", hostname(), "what lines that begin with @ are compared with, as keepalived -i")
+	keepalived.RunE = func(_ *cobra.Command, args []string) error {
+		o, err := importOptions(*ports)
+		if err != nil {
+			return err
+		}
+		text, err := importer.ReadFile(args[0])
+		if err != nil {
+			return usage(err)
+		}
+		return printImport(importer.Keepalived(args[0], text, *id, o))
+	}
+	c.AddCommand(ipvsadm, keepalived)
 	return c
+}
+
+// hostname is the host's name up to its first dot, keepalived's configuration ID unless another is given.
+func hostname() string {
+	name, _ := os.Hostname()
+	name, _, _ = strings.Cut(name, ".")
+	return name
 }
 
 // ipvsadmRules reads the rules from the file that is named, or from standard input.

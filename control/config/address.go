@@ -40,7 +40,7 @@ func (d *decoder) unicast(v value, to *netip.Addr, what string) bool {
 	if !d.address(v, &a) {
 		return false
 	}
-	if why := notUnicast(a); why != "" {
+	if why := NotUnicast(a); why != "" {
 		d.errorf(v.pos(), v.path, "%s cannot be %s: %s", what, why, a)
 		return false
 	}
@@ -48,8 +48,8 @@ func (d *decoder) unicast(v value, to *netip.Addr, what string) bool {
 	return true
 }
 
-// notUnicast says why a is no station's address, or "".
-func notUnicast(a netip.Addr) string {
+// NotUnicast says why a is no station's address, such as a VIP's or a backend's, or "".
+func NotUnicast(a netip.Addr) string {
 	switch {
 	case a.IsUnspecified():
 		return "the unspecified address"
@@ -101,7 +101,7 @@ func (d *decoder) stationPrefix(v value, to *netip.Prefix) bool {
 	if !d.prefix(v, &p, true) {
 		return false
 	}
-	if why := notUnicast(p.Addr()); why != "" {
+	if why := NotUnicast(p.Addr()); why != "" {
 		d.errorf(v.pos(), v.path, "an address cannot be %s: %s", why, p)
 		return false
 	}

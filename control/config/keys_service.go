@@ -113,7 +113,7 @@ func decodeVIPs(d *decoder, v value, s *Service, list bool) {
 			if vip.Addr().Is6() {
 				least = 32
 			}
-			switch why := notUnicast(vip.Addr()); {
+			switch why := NotUnicast(vip.Addr()); {
 			case why != "":
 				d.errorf(v.pos(), v.path, "a VIP cannot be %s: %s", why, vip)
 			case vip.Bits() < least:

@@ -99,3 +99,10 @@ func valid(t *testing.T, r Result) *config.Config {
 	}
 	return c
 }
+
+// TestGoldenKeepalived imports testdata/import/keepalived/*/keepalived.conf on a host that is called edge1.
+func TestGoldenKeepalived(t *testing.T) {
+	each(t, "keepalived/*/keepalived.conf", func(file string, text []byte) Result {
+		return Keepalived(file, text, "edge1", Options{Resolver: names{}})
+	})
+}

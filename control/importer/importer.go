@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"weir/control/config"
 )
 
 // Result is what became of an input. Config is empty if there are Errors.
@@ -95,6 +97,7 @@ type backend struct {
 	weight       int
 	forward      string // nat, dr, ipip, gue, gre
 	tunnelPort   uint16 // of gue
+	checksum     bool   // of the tunnel, gue and gre
 	upper, lower int
 	backup       bool // only while no other takes connections
 	comments     []Note
@@ -112,7 +115,7 @@ const (
 func (r *reader) tidied(services []service) (kept []service) {
 	for _, s := range services {
 		s.vips = slices.DeleteFunc(s.vips, func(a netip.Addr) bool {
-			why := unusable(a)
+			why := config.NotUnicast(a)
 			if why == "" && a.Is6() && a.IsLinkLocalUnicast() {
 				why = "a link-local address"
 			}
@@ -139,7 +142,7 @@ func (r *reader) tidied(services []service) (kept []service) {
 				id.port = s.port
 			}
 			at := hostPort(b.address, b.port)
-			switch why := unusable(b.address); {
+			switch why := config.NotUnicast(b.address); {
 			case why != "":
 				r.notef(b.pos, &s.comments, "%s: %s cannot be a backend; left out", at, why)
 			case slices.Contains(s.vips, b.address):
@@ -157,21 +160,6 @@ func (r *reader) tidied(services []service) (kept []service) {
 	return kept
 }
 
-// unusable says what a is that no frame can be sent to, or nothing.
-func unusable(a netip.Addr) string {
-	switch {
-	case a.IsUnspecified():
-		return "the unspecified address"
-	case a.IsLoopback():
-		return "a loopback address (the balancer's own host)"
-	case a.IsMulticast():
-		return "a multicast address"
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "the broadcast address"
-	}
-	return ""
-}
-
 // reader collects what is said of an input.
 type reader struct {
 	resolver Resolver
@@ -183,7 +171,7 @@ type reader struct {
 
 // notef notes something, and leaves it as a comment beside what it is about; nil: at the head of the file.
 func (r *reader) notef(at Pos, comments *[]Note, format string, args ...any) {
-	n := Note{at, fmt.Sprintf(format, args...)}
+	n := Note{at, message(format, args...)}
 	r.notes = append(r.notes, n)
 	if comments == nil {
 		comments = &r.loose
@@ -193,11 +181,16 @@ func (r *reader) notef(at Pos, comments *[]Note, format string, args ...any) {
 
 // quietf notes something that a comment would not help with.
 func (r *reader) quietf(at Pos, format string, args ...any) {
-	r.notes = append(r.notes, Note{at, fmt.Sprintf(format, args...)})
+	r.notes = append(r.notes, Note{at, message(format, args...)})
 }
 
 func (r *reader) errorf(at Pos, format string, args ...any) {
-	r.errors = append(r.errors, Error{at, fmt.Sprintf(format, args...)})
+	r.errors = append(r.errors, Error{at, message(format, args...)})
+}
+
+// message is one line that a terminal can bear, whatever the input holds.
+func message(format string, args ...any) string {
+	return strings.Map(printable, fmt.Sprintf(format, args...))
 }
 
 // result ends an import. Notes and errors of included files stand where these were read.
@@ -210,6 +203,7 @@ func (r *reader) result(d *document) Result {
 	}
 	x.Notes = r.notes
 	sortNotes(x.Notes)
+	slices.SortStableFunc(x.Errors, func(a, b Error) int { return a.order - b.order })
 	return x
 }
 
@@ -274,8 +268,8 @@ func newReader(o Options) reader {
 	return reader{resolver: o.Resolver}
 }
 
-// MaxBytes is the size of the largest input, that of the largest configuration.
-const MaxBytes = 16 << 20
+// MaxBytes is the size of the largest input.
+const MaxBytes = config.MaxBytes
 
 // checkText reports whether text may be parsed, and tells why not.
 func checkText(r *reader, file, text string) bool {

@@ -385,10 +385,10 @@ func (r *reader) encapsulate(at Pos, b *backend, kind string, port int, sum stri
 	if kind == "ipip" && sum != "" || kind == "gre" && sum == "remcsum" {
 		return fmt.Errorf("a tunnel of type %s has no %s", kind, sum)
 	}
-	if sum == "csum" || sum == "remcsum" {
-		r.notef(at, &b.comments, "%s: weir's %s tunnels bear no checksum", sum, kind)
+	if sum == "remcsum" {
+		r.notef(at, &b.comments, "remcsum: weir does not offload checksums to the server; the tunnel bears none")
 	}
-	b.forward, b.tunnelPort = kind, uint16(port)
+	b.forward, b.tunnelPort, b.checksum = kind, uint16(port), sum == "csum"
 	return nil
 }
 

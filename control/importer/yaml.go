@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -171,6 +173,9 @@ func (b *backend) yaml(s *service, forward bool) node {
 	if b.tunnelPort != 0 {
 		m.add("tunnel_port", number(int(b.tunnelPort)))
 	}
+	if b.checksum {
+		m.add("tunnel_checksum", word("true").plain("!!bool"))
+	}
 	if b.backup {
 		m.add("backup", word("true").plain("!!bool"))
 	}
@@ -219,7 +224,7 @@ func sequence[T any](all []T, each func(*T) node) node {
 func told(notes []Note) (lines []string) {
 	sortNotes(notes)
 	for _, n := range notes {
-		lines = append(lines, fmt.Sprintf("line %d: %s", n.Line, n.Message))
+		lines = append(lines, n.Pos.String()+": "+n.Message)
 	}
 	return lines
 }
@@ -236,9 +241,9 @@ func comment(lines []string) string {
 	return b.String()
 }
 
-// printable keeps control characters and line ends out of comments.
+// printable keeps what a terminal, or YAML, does not take for text out of comments and messages.
 func printable(r rune) rune {
-	if r < ' ' || r == 0x7f || r == 0x85 || r == '\u2028' || r == '\u2029' || r == 0xfeff || r == 0xfffd {
+	if !unicode.IsPrint(r) || r == utf8.RuneError {
 		return '?'
 	}
 	return r
