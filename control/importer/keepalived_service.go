@@ -59,10 +59,11 @@ func addressesOf(members []member) (all []netip.Addr) {
 type virtualServer struct {
 	*keepalived
 	service
-	weight  int
-	method  *method // nil: not given
-	servers []server
-	sorry   *server
+	weight   int
+	method   *method // nil: not given
+	servers  []server
+	sorry    *server
+	numbered []*block // flag-1 and the like, which mean what the scheduler makes of them
 }
 
 // server is a real_server or the sorry_server while it is read.
@@ -120,7 +121,9 @@ func (v *virtualServer) line(x *block) {
 		} else {
 			v.notef(x.pos, &v.comments, "%s %s: unknown, wlc instead", key, quoted(x.arg(1)))
 		}
-	case "flag-1", "flag-2", "flag-3", "sh-port", "sh-fallback", "mh-port", "mh-fallback":
+	case "flag-1", "flag-2", "flag-3":
+		v.numbered = append(v.numbered, x)
+	case "sh-port", "sh-fallback", "mh-port", "mh-fallback":
 		if name, _ := flagOf(v.scheduler, key); name != "" {
 			v.addFlag(name)
 		} else {
@@ -283,6 +286,13 @@ func (v *virtualServer) finish(b *block, members []member) {
 	}
 	if s.scheduler == "" {
 		s.scheduler = "wlc"
+	}
+	for _, x := range v.numbered {
+		if name, _ := flagOf(s.scheduler, x.key()); name != "" {
+			s.addFlag(name)
+		} else {
+			v.notef(x.pos, &s.comments, "%s: means nothing to scheduler %s", x.key(), s.scheduler)
+		}
 	}
 	if s.protocol == "" {
 		s.protocol = "udp"
