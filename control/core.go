@@ -80,18 +80,13 @@ func (c *core) services() []ServiceView {
 			if s == nil {
 				continue
 			}
-			v := ServiceView{
-				Name: cfg.Name, VIP: VIP{key.vip}, Port: key.port, Protocol: protocolName(key.protocol), Scheduler: cfg.Scheduler, Flags: cfg.Flags,
-				Traffic: totals[key].Plus(s.retired), Backends: []BackendView{},
-			}
-			if key.portTo != key.port {
-				v.PortTo = key.portTo
-			}
-			for _, b := range s.members {
-				v.Backends = append(v.Backends, BackendView{
-					Name: b.name, Address: b.key.address, Port: b.key.port, Forward: "nat", Weight: b.weight,
-					Active: b.load.Active(), Inactive: b.load.Inactive(), Persistent: b.load.Persistent(), Traffic: c.traffic(b),
-				})
+			v := serviceView(cfg, key)
+			v.Traffic = totals[key].Plus(s.retired)
+			for n, x := range backendsOf(cfg, key) {
+				if b := c.reg.backends[x.key]; b != nil {
+					to := &v.Backends[n]
+					to.Active, to.Inactive, to.Persistent, to.Traffic = b.load.Active(), b.load.Inactive(), b.load.Persistent(), c.traffic(b)
+				}
 			}
 			views = append(views, v)
 		}

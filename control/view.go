@@ -47,13 +47,15 @@ type PortView struct {
 
 // ServiceView is one service with its backends in list order.
 type ServiceView struct {
-	Name      string   `json:"name"`
-	VIP       VIP      `json:"vip"`
-	Port      uint16   `json:"port"`
-	PortTo    uint16   `json:"port_to,omitempty"`
-	Protocol  string   `json:"protocol"`
-	Scheduler string   `json:"scheduler"`
-	Flags     []string `json:"flags,omitempty"`
+	Name        string           `json:"name"`
+	VIP         VIP              `json:"vip"`
+	Port        uint16           `json:"port"`
+	PortTo      uint16           `json:"port_to,omitempty"`
+	Protocol    string           `json:"protocol"`
+	Scheduler   string           `json:"scheduler"`
+	Flags       []string         `json:"flags,omitempty"`
+	OnePacket   bool             `json:"one_packet,omitempty"`
+	Persistence *PersistenceView `json:"persistence,omitempty"`
 	dataplane.Traffic
 	Backends []BackendView `json:"backends"`
 }
@@ -78,6 +80,12 @@ func (v *VIP) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
+// PersistenceView is how long a client stays on its backend.
+type PersistenceView struct {
+	TimeoutS int `json:"timeout_s"`
+	Prefix   int `json:"prefix"` // bits of a client's address that count, in the service's family
+}
+
 // BackendView is one backend.
 type BackendView struct {
 	Name       string     `json:"name"`
@@ -88,6 +96,10 @@ type BackendView struct {
 	Active     int        `json:"active"`
 	Inactive   int        `json:"inactive"`
 	Persistent int        `json:"persistent"`
+	Upper      uint32     `json:"upper_threshold,omitempty"`
+	Lower      uint32     `json:"lower_threshold,omitempty"`
+	TunnelPort uint16     `json:"tunnel_port,omitempty"`
+	Backup     bool       `json:"backup,omitempty"`
 	dataplane.Traffic
 }
 

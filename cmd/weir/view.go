@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +20,7 @@ import (
 func viewCommands() []*cobra.Command {
 	list := view("list", "services and their backends", "/list", printList)
 	list.Flags().Lookup("output").Usage = "table, json, or ipvsadm (the layout of ipvsadm -Ln)"
+	list.Flags().Bool("nosort", false, "with -o ipvsadm: services and servers in the order of the configuration, not sorted as ipvsadm sorts")
 	conns := view("conns", "connections", "/conns", printConns)
 	conns.Flags().Int("limit", 0, "print at most so many, 0: all")
 	rates := view("rates", "rates of services and backends over an interval", "/rates", printRates)
@@ -80,6 +80,10 @@ func view[T any](name, short, path string, print func(io.Writer, T)) *cobra.Comm
 			if err := client.Get("/status", &status); err != nil {
 				return err
 			}
+			nosort, _ := c.Flags().GetBool("nosort")
+			if !nosort {
+				sortIPVSAdm(services)
+			}
 			printIPVSAdm(os.Stdout, services, status.Capacity)
 			return nil
 		}
@@ -132,35 +136,6 @@ func hostPort(address interface{ String() string }, port uint16) string {
 		a = "[" + a + "]"
 	}
 	return fmt.Sprintf("%s:%d", a, port)
-}
-
-// printIPVSAdm prints what ipvsadm -Ln would, byte for byte in its columns, so that scripts and eyes carry over.
-func printIPVSAdm(w io.Writer, services []control.ServiceView, size int) {
-	fmt.Fprintf(w, "IP Virtual Server version 1.2.1 (size=%d)\n", size)
-	fmt.Fprintln(w, "Prot LocalAddress:Port Scheduler Flags")
-	fmt.Fprintln(w, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")
-	for _, s := range services {
-		line := fmt.Sprintf("%s  %s %s", strings.ToUpper(s.Protocol), hostPort(s.VIP, s.Port), s.Scheduler)
-		if len(s.Flags) > 0 {
-			// ipvsadm has an order of its own, in which sh-fallback comes before sh-port, and mh-fallback before mh-port.
-			line += fmt.Sprintf(" (%s)", strings.Join(slices.Sorted(slices.Values(s.Flags)), ","))
-		}
-		fmt.Fprintln(w, line)
-		for _, b := range s.Backends {
-			fmt.Fprintf(w, "  -> %-28s %-7s %-6d %-10d %-10d\n", hostPort(b.Address, b.Port), ipvsForward(b.Forward), b.Weight, b.Active, b.Inactive)
-		}
-	}
-}
-
-// ipvsForward is a forward mode in ipvsadm's words.
-func ipvsForward(mode string) string {
-	switch mode {
-	case "nat", "fullnat":
-		return "Masq"
-	case "dr":
-		return "Route"
-	}
-	return "Tunnel"
 }
 
 func printStats(w io.Writer, s control.Stats) {
