@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weir/control/config"
 	"weir/control/importer"
 )
 
@@ -109,6 +110,10 @@ func printImport(r importer.Result) error {
 	}
 	if len(r.Errors) > 0 {
 		return &exitError{code: exitInvalid}
+	}
+	// The names that --port gives are the one thing that the import has not looked at.
+	if _, diags := config.Parse("imported", r.Config); config.HasErrors(diags) {
+		return usage(config.Errors(diags))
 	}
 	_, err := os.Stdout.Write(r.Config)
 	return err
