@@ -250,3 +250,10 @@ func background(t testing.TB, space *testnet.Space, name string, args ...string)
 	})
 	return c, o
 }
+
+// with is the daemon in the hands of a subtest.
+func (d *daemon) with(t testing.TB) *daemon {
+	x := *d
+	x.t = t
+	return &x
+}

@@ -145,6 +145,16 @@ func segmentOf(f []byte) (s segment, ok bool) {
 // tap hands every TCP segment and UDP datagram that a device receives to see, on a goroutine of its own, until the test ends.
 func tap(t testing.TB, s *testnet.Space, dev string, see func(segment)) {
 	t.Helper()
+	frames(t, s, dev, func(f []byte) {
+		if x, ok := segmentOf(f); ok {
+			see(x)
+		}
+	})
+}
+
+// frames hands every frame that a device receives to see, on a goroutine of its own, until the test ends. The frame is see's until it returns.
+func frames(t testing.TB, s *testnet.Space, dev string, see func(frame []byte)) {
+	t.Helper()
 	fd := packetSocket(t, s, dev, unix.ETH_P_ALL)
 	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20))
 	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
@@ -160,9 +170,7 @@ func tap(t testing.TB, s *testnet.Space, dev string, see func(segment)) {
 			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 				continue
 			}
-			if x, ok := segmentOf(buf[:n]); ok {
-				see(x)
-			}
+			see(buf[:n])
 		}
 	})
 	t.Cleanup(func() {
