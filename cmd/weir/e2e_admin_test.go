@@ -90,7 +90,7 @@ func TestExitCodesOfRun(t *testing.T) {
 		{"a flag too many", good, []string{"--verbose"}, 2, "--verbose"},
 		{"an argument too many", good, []string{"now"}, 2, "now"},
 		{"no such file", good, []string{"-c", b.dir + "/none.yaml"}, 2, "no such file"},
-		{"not built yet", strings.ReplaceAll(good, "protocol: tcp", "protocol: sctp"), nil, 3, "not built into this version"},
+		{"not built yet", good + "\nadmin: {http: \"127.0.0.1:9180\"}\n", nil, 3, "not built into this version"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := launch(t, b.lb, b.dir, x.config, x.args...)
