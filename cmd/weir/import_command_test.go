@@ -103,8 +103,7 @@ func write(t *testing.T, path, text string) {
 
 // TestImportedRulesRun has the engine itself compile tables of a real kernel, and lists what it then has.
 func TestImportedRulesRun(t *testing.T) {
-	tables, _ := filepath.Glob(imports + "/kernel/*")
-	for _, dir := range tables {
+	for _, dir := range kernelTables(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			r := importer.IPVSAdm("saved", []byte(read(t, dir, "saved")), importer.Options{})
 			tmp := t.TempDir()

@@ -45,15 +45,24 @@ func read(t *testing.T, path ...string) string {
 	return string(b)
 }
 
+// kernelTables are the directories of testdata/import/kernel, or of WEIR_IMPORT.
+func kernelTables(t *testing.T) []string {
+	dir := os.Getenv("WEIR_IMPORT")
+	if dir == "" {
+		dir = imports + "/kernel"
+	}
+	tables, _ := filepath.Glob(dir + "/*")
+	if len(tables) == 0 {
+		t.Fatal("no tables in ", dir)
+	}
+	return tables
+}
+
 // TestImportedRulesAreListedAsByIPVSAdm goes the whole way with tables of a real kernel, which had them from random commands (added):
 // what ipvsadm-save printed of them, by number and by name, is imported, and listed as ipvsadm -Ln listed it. The commands themselves,
 // imported, give the order in which the kernel has the servers.
 func TestImportedRulesAreListedAsByIPVSAdm(t *testing.T) {
-	tables, _ := filepath.Glob(imports + "/kernel/*")
-	if len(tables) == 0 {
-		t.Fatal("no tables")
-	}
-	for _, dir := range tables {
+	for _, dir := range kernelTables(t) {
 		want := read(t, dir, "listed")
 		for _, file := range []string{"saved", "saved-names", "added"} {
 			t.Run(filepath.Base(dir)+" "+file, func(t *testing.T) {

@@ -168,7 +168,8 @@ func (k *keepalived) group(b *block) {
 		n := 0
 		for a := from; a.IsValid() && a.Compare(to) <= 0; a = a.Next() {
 			if n++; n > maxRange {
-				k.notef(x.pos, nil, "%s: more than %d addresses; those after %s are left out", x.key(), maxRange, g.members[len(g.members)-1].vip)
+				k.notef(x.pos, nil, "%s: more than %d addresses; those after %s are left out (a whole prefix can be one VIP: vip: 203.0.113.0/24)",
+					x.key(), maxRange, g.members[len(g.members)-1].vip)
 				break
 			}
 			m := member{x.pos, a, number}
