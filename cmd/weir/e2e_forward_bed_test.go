@@ -14,6 +14,7 @@ import (
 const (
 	back4, back6     = "198.18.1.2", "2001:db8:1::2" // the client on the servers' link
 	router4, router6 = "198.18.1.3", "2001:db8:1::3" // on the servers' link
+	local4, local6   = "198.18.1.4", "2001:db8:1::4" // fullnat's; nobody has it but by the balancer
 	remote4, remote6 = "198.18.2.11", "2001:db8:2::11"
 	remoteMTU        = 1300 // of the link between the router and the remote server
 )

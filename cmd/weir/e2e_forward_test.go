@@ -92,10 +92,11 @@ func tunnelModes(s *testnet.Space, addr4, addr6 string, first int) (all []mode) 
 func (f *forwardBed) addressModes() (all []mode) {
 	for i, fam := range families {
 		client, lan, server := []string{client4, client6}[i], []string{lan4, lan6}[i], []func(int) string{server4, server6}[i]
+		local := []string{local4, local6}[i]
 		all = append(all,
 			mode{"nat " + fam.name, "nat", numbered(fam.vip, 0), server(0), f.servers[0], "", client},
 			mode{"dr " + fam.name, "dr", numbered(fam.vip, 1), server(0), f.servers[0], "", client},
-			mode{"fullnat " + fam.name, "fullnat", numbered(fam.vip, 2), server(2), f.servers[2], fmt.Sprintf("fullnat: {addresses: [%q], ports: 40000-44999}, ", lan), lan},
+			mode{"fullnat " + fam.name, "fullnat", numbered(fam.vip, 2), server(2), f.servers[2], fmt.Sprintf("fullnat: {addresses: [%q]}, ", local), local},
 			mode{"masquerade " + fam.name, "nat", numbered(fam.vip, 3), server(2), f.servers[2], "masquerade: always, ", lan})
 	}
 	return all
