@@ -12,6 +12,9 @@ import (
 //
 // From here on the frame is the outer packet: its family is the server's.
 func (w *Worker) encap(v *vector) {
+	if !v.tunnels {
+		return
+	}
 	for i := range v.n {
 		l := &v.lanes[i]
 		if l.verdict != Pending || !l.flags.forward().tunnels() {

@@ -9,6 +9,7 @@ import (
 // resolve finds, by the destination that each packet is about to get, the port it leaves by and its next hop's MAC address. Nothing of
 // the packet has been changed yet, so what cannot leave is answered as it came.
 func (w *Worker) resolve(v *vector) {
+	v.tunnels = false
 	for i := range v.n {
 		l := &v.lanes[i]
 		if l.verdict != Pending {
@@ -20,6 +21,7 @@ func (w *Worker) resolve(v *vector) {
 			b := w.backend(l.backend)
 			dst, v6 = b.Addr, b.V6
 			if l.flags.forward().tunnels() {
+				v.tunnels = true
 				path, overhead = b.Path.mtu(w.now), l.flags.overhead(v6)
 			}
 		} else if l.ref != 0 {
@@ -70,7 +72,10 @@ func (w *Worker) nextHop(l *lane, dst conntrack.Addr, v6 bool, flow uint32) (mtu
 	if e == nil || e.Kind != route.Unicast {
 		return 0, false
 	}
-	h := e.Hop(mix(dst.Hi, dst.Lo, uint64(flow)))
+	h := e.Only()
+	if h == nil {
+		h = e.Hop(mix(dst.Hi, dst.Lo, uint64(flow)))
+	}
 	if h == nil || h.Port < 0 || h.Port >= len(w.snap.Ports) {
 		return 0, false
 	}

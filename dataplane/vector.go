@@ -9,7 +9,8 @@ import (
 // lie together, so that a stage's loop touches few cache lines.
 type vector struct {
 	n       int
-	port    int // all frames of a vector were received on one port
+	port    int  // all frames of a vector were received on one port
+	tunnels bool // some packet goes through a tunnel: encap has work
 	frames  [packet.VectorSize]packet.Frame
 	queries [packet.VectorSize]conntrack.Query
 	lanes   [packet.VectorSize]lane

@@ -1,5 +1,13 @@
 package route
 
+// Only is the hop of a route that has but one, which nobody need hash a flow for; else nil.
+func (e *Entry) Only() *Hop {
+	if len(e.hops) != 1 {
+		return nil
+	}
+	return &e.hops[0]
+}
+
 // Hop chooses the hop of a flow, or returns nil if the route has none: any Kind but Unicast. The same hash gives the same hop as long as the
 // route is the same.
 //
