@@ -21,6 +21,8 @@ var (
 	lanMAC    = pkttest.MAC("02:00:00:00:01:02")
 	routerMAC = pkttest.MAC("02:00:00:00:01:03")
 	webMAC    = pkttest.MAC("02:00:00:00:01:10")
+	secondMAC = pkttest.MAC("02:00:00:00:01:11")
+	gateMAC   = pkttest.MAC("02:00:00:00:01:fe")
 
 	client  = netip.MustParseAddrPort("198.18.128.7:4000")
 	vip     = netip.MustParseAddrPort("198.18.9.9:80")
@@ -33,6 +35,13 @@ var (
 
 	router = netip.MustParseAddr("198.18.0.2")
 	lanIP  = netip.MustParseAddr("198.18.1.1")
+	lanIP6 = netip.MustParseAddr("2001:db8:1::1")
+
+	// Servers beside web's: a second one on the link, and one behind a gateway.
+	second  = netip.MustParseAddr("198.18.1.11")
+	second6 = netip.MustParseAddr("2001:db8:1::11")
+	remote  = netip.MustParseAddr("198.18.7.10")
+	remote6 = netip.MustParseAddr("2001:db8:7::10")
 )
 
 const (
@@ -62,7 +71,7 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { table.Close() })
-	b := &bed{t: t, now: 1e12, engine: NewEngine(Options{Table: table, MaxBackends: 16})}
+	b := &bed{t: t, now: 1e12, engine: NewEngine(Options{Table: table, MaxBackends: 64})}
 	timeouts := conntrack.DefaultTimeouts()
 	var backends []Backend
 	var services []Service
@@ -96,6 +105,8 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 			{To: prefix("198.18.1.0/24"), Hops: []route.Hop{{Port: lan, Weight: 1}}},
 			{To: prefix("2001:db8:c::/48"), Hops: []route.Hop{{Via: netip.MustParseAddr("2001:db8::2"), Port: wan, Weight: 1}}},
 			{To: prefix("2001:db8:1::/64"), Hops: []route.Hop{{Port: lan, Weight: 1}}},
+			{To: prefix("198.18.7.0/24"), Hops: []route.Hop{{Via: netip.MustParseAddr("198.18.1.254"), Port: lan, Weight: 1}}},
+			{To: prefix("2001:db8:7::/64"), Hops: []route.Hop{{Via: netip.MustParseAddr("2001:db8:1::fe"), Port: lan, Weight: 1}}},
 		}),
 		Neighbors: neighbors(),
 		Answers:   Rate{PerSecond: 1000},
@@ -128,6 +139,10 @@ next:
 		{Port: wan, Addr: netip.MustParseAddr("2001:db8::2"), MAC: [6]byte(routerMAC), Valid: true},
 		{Port: lan, Addr: web.Addr(), MAC: [6]byte(webMAC), Valid: true},
 		{Port: lan, Addr: web6.Addr(), MAC: [6]byte(webMAC), Valid: true},
+		{Port: lan, Addr: second, MAC: [6]byte(secondMAC), Valid: true},
+		{Port: lan, Addr: second6, MAC: [6]byte(secondMAC), Valid: true},
+		{Port: lan, Addr: netip.MustParseAddr("198.18.1.254"), MAC: [6]byte(gateMAC), Valid: true},
+		{Port: lan, Addr: netip.MustParseAddr("2001:db8:1::fe"), MAC: [6]byte(gateMAC), Valid: true},
 	} {
 		for _, a := range without {
 			if n.Addr == a {

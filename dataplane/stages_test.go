@@ -23,6 +23,7 @@ type step struct {
 	drop    Drop
 	want    [][]byte // IP packets that leave, in any order of ports
 	port    int      // the port they leave by
+	to      []byte   // the MAC address they leave for; nil: that of web, or of the router
 	loose   bool     // the IP ID may differ
 }
 
@@ -52,7 +53,7 @@ func run(t *testing.T, b *bed, steps []step) {
 				t.Errorf("%s: nothing left, want %s", s.name, pkttest.String(want))
 				continue
 			}
-			checkLink(t, s.name, s.port, frame)
+			checkLink(t, s.name, s.port, s.to, frame)
 			ip := frame[14:]
 			pkttest.Check(t, ip)
 			if s.loose && ip[0]>>4 == 4 {
@@ -72,14 +73,17 @@ func run(t *testing.T, b *bed, steps []step) {
 }
 
 // checkLink verifies the Ethernet header.
-func checkLink(t *testing.T, name string, port int, frame []byte) {
+func checkLink(t *testing.T, name string, port int, dst, frame []byte) {
 	t.Helper()
-	dst, src := routerMAC, wanMAC
+	usual, src := routerMAC, wanMAC
 	if port == lan {
-		dst, src = webMAC, lanMAC
+		usual, src = webMAC, lanMAC
+	}
+	if dst == nil {
+		dst = usual
 	}
 	if !bytes.Equal(frame[:6], dst) || !bytes.Equal(frame[6:12], src) {
-		t.Errorf("%s: Ethernet %x -> %x, want %x -> %x", name, frame[6:12], frame[:6], []byte(src), []byte(dst))
+		t.Errorf("%s: Ethernet %x -> %x, want %x -> %x", name, frame[6:12], frame[:6], []byte(src), dst)
 	}
 	want := map[byte]uint16{4: packet.EtherTypeIPv4, 6: packet.EtherTypeIPv6}[frame[14]>>4]
 	if got := binary.BigEndian.Uint16(frame[12:]); got != want {
