@@ -314,6 +314,7 @@ func (w *Worker) review() {
 		w.Counters.Held.sub(1)
 		w.resolve(v)
 		w.rewrite(v)
+		w.encap(v)
 		w.finish(v)
 	}
 	e.n = kept
