@@ -135,6 +135,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		for x := range b.ways.tunnels {
 			tunnels[x] = true
 			snap.Paths[x.Server] = r.path(x.Server)
+			snap.Backends[id].Path = snap.Paths[x.Server] // also if no new connection goes through a tunnel
 		}
 	}
 	for to := range r.paths {

@@ -134,8 +134,12 @@ func (p *Path) learn(mtu int, v6 bool, now int64) {
 	p.word.Store(uint64((now+pathTime)>>pathShift)<<16 | uint64(mtu))
 }
 
-// mtu is the learned one in bytes, or 0xffff.
+// mtu is the learned one in bytes, or 0xffff. Of nil it is that, too: another worker with the snapshot before may have made a connection
+// through a tunnel to a server that has none in this one.
 func (p *Path) mtu(now int64) int {
+	if p == nil {
+		return 0xffff
+	}
 	x := p.word.Load()
 	if x == 0 || uint64(now>>pathShift) >= x>>16 {
 		return 0xffff

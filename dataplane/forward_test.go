@@ -150,6 +150,38 @@ func TestFragmentsToOneServer(t *testing.T) {
 	}
 }
 
+// TestForwardChanges: how a connection goes on is decided when it is opened; a reload changes it for new ones.
+func TestForwardChanges(t *testing.T) {
+	a := families["v4"]
+	tunnels := []Forward{ForwardIPIP, ForwardGUE, ForwardGRE}
+	for _, was := range append([]Forward{ForwardNAT, ForwardDR}, tunnels...) {
+		for _, is := range []Forward{ForwardNAT, ForwardDR, ForwardIPIP} {
+			x := serving{vip: a.vip, servers: []Backend{server(a.web, was)}}
+			b := newBed(t, x.option(t))
+			old, fresh := pkttest.TCP(a.client, a.vip), pkttest.TCP(netip.AddrPortFrom(a.client.Addr(), 4001), a.vip).SYN()
+			b.through(false, old.SYN().Bytes())
+			before, _ := b.through(false, old.Ack(1).DF().Bytes())
+			x.change(b, 0, func(s *Backend) {
+				s.Forward, s.Path, s.TunnelPort = is, nil, 0
+				if is == ForwardIPIP {
+					s.Path = pathTo(&b.snap, *s)
+				}
+			})
+			if after, _ := b.through(false, old.Ack(1).DF().Bytes()); !bytes.Equal(after, before) {
+				t.Errorf("%v to %v: an old connection's packet is\n%s, was\n%s", was, is, pkttest.String(after), pkttest.String(before))
+			}
+			out, _ := b.through(false, fresh.Bytes())
+			want := fresh.TTL(63).Bytes()
+			if is == ForwardNAT {
+				want = pkttest.TCP(netip.AddrPortFrom(a.client.Addr(), 4001), a.web).SYN().TTL(63).Bytes()
+			}
+			if out == nil || !bytes.Equal(innerOf(t, out, is), want) {
+				t.Errorf("%v to %v: a new connection's is %s", was, is, pkttest.String(out))
+			}
+		}
+	}
+}
+
 // innerOf is what a tunnel's packet carries, or with direct routing the packet itself.
 func innerOf(t testing.TB, ip []byte, way Forward) []byte {
 	t.Helper()

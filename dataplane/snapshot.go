@@ -65,7 +65,7 @@ type Backend struct {
 	// of tunnels
 	TunnelPort uint16 // of GUE
 	TunnelSum  bool   // make GUE's or GRE's checksum
-	Path       *Path  // to Addr; not nil where Forward is a tunnel
+	Path       *Path  // to Addr; not nil where Forward is a tunnel, or was one of a connection that is still there
 
 	UDPActive bool // udp_active of its service: its UDP connections count as active
 	Backup    bool // takes new connections only when no other server of the service does
