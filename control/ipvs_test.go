@@ -1,0 +1,81 @@
+package control
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"weir/control/judge"
+)
+
+// TestMain lets the test binary be the first process of a user-mode-linux kernel, too.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(judge.AgentVariable); dir != "" {
+		judge.Agent(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// features are those of scenarios that weir has.
+func features() judge.Features {
+	have, all := supported(), judge.AllFeatures()
+	f := all
+	f.Persistence, f.OnePacket, f.QuiescentTemplate = have.Persistence, have.OnePacket, have.ExpireQuiescentTemplate
+	f.SCTP = slices.Contains(have.Protocols, "sctp")
+	f.Forwards = nil
+	for _, forward := range all.Forwards {
+		if slices.Contains(have.Forwards, forward) {
+			f.Forwards = append(f.Forwards, forward)
+		}
+	}
+	f.Mixed = len(f.Forwards) > 0
+	return f
+}
+
+// number is an environment variable's, or without it otherwise.
+func number(t *testing.T, variable string, otherwise int) int {
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
+}
+
+// TestIPVS plays random scenarios into the kernel's IPVS, then what the kernel made of them into the engine.
+func TestIPVS(t *testing.T) {
+	from, n := number(t, "WEIR_FROM", 1), number(t, "WEIR_SEEDS", 40)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := judge.FindKernel(program)
+	if err != nil {
+		t.Skip(err)
+	}
+	var scripts []judge.Script
+	for seed := from; seed < from+n; seed++ {
+		scripts = append(scripts, judge.Generate(uint64(seed), features()))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	began := time.Now()
+	recordings, err := kernel.Record(ctx, scripts, t.TempDir())
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("the kernel played %d of %d scenarios in %v", len(recordings), len(scripts), time.Since(began))
+	for _, r := range recordings {
+		t.Run(r.Name, func(t *testing.T) {
+			if err := judge.Play(r, newGoldenBed(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
