@@ -2,7 +2,9 @@ package control
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -75,7 +77,28 @@ func TestIPVS(t *testing.T) {
 		t.Run(r.Name, func(t *testing.T) {
 			if err := judge.Play(r, newGoldenBed(t)); err != nil {
 				t.Error(err)
+				at := slices.IndexFunc(scripts, func(s judge.Script) bool { return s.Name == r.Name })
+				minimize(ctx, t, kernel, scripts[at], r)
 			}
 		})
 	}
+}
+
+// minimize prints the shortest script that still differs, and leaves its recording where WEIR_GOLDEN can point to.
+func minimize(ctx context.Context, t *testing.T, kernel *judge.Kernel, s judge.Script, r *judge.Recording) {
+	if os.Getenv("WEIR_MINIMIZE") == "0" {
+		t.Logf("%v\noperations of the steps: %v", &s, r.Ops)
+		return
+	}
+	s, r, d := kernel.Minimize(ctx, s, r, func(r *judge.Recording) error { return judge.Play(r, newGoldenBed(t)) })
+	b, err := r.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(os.TempDir(), "weir-ipvs")
+	file := filepath.Join(dir, s.Name+".json")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(file, b, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the shortest that differs:\n%v\n%v\nreplay: WEIR_GOLDEN=%s go test ./control -run 'Golden/%s'", &s, d, dir, s.Name)
 }

@@ -134,6 +134,9 @@ func playScript(s *Script) (*Recording, error) {
 		if err := p.op(&s.Ops[i]); err != nil {
 			return nil, fmt.Errorf("operation %d: %w", i, err)
 		}
+		for len(p.r.Ops) < len(p.r.Steps) {
+			p.r.Ops = append(p.r.Ops, i)
+		}
 	}
 	return p.r, nil
 }

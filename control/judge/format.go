@@ -28,6 +28,7 @@ type Recording struct {
 	Timeouts *Timeouts      `json:"timeouts,omitempty"` // shortened ones; an addition to the format
 	MTU      map[string]int `json:"mtu"`                // by side; 1500 where absent
 	Services []Service      `json:"services"`
+	Ops      []int          `json:"ops,omitempty"` // of the script that the steps come from; an addition to the format
 	Steps    []Step         `json:"steps"`
 }
 

@@ -1,9 +1,9 @@
 package judge
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"weir/dataplane/packet/pkttest"
@@ -76,9 +76,11 @@ type player struct {
 	services   []Service
 	departures map[int]string
 
-	came []Output // of a datagram in fragments, over all its steps
+	of   string   // the datagram that the latest steps brought fragments of; "" for none
+	side int      // where they came from
+	in   [][]byte // they
+	came []Output // and what came of them
 	due  []Packet
-	of   string // the datagram they belong to; "" for none
 }
 
 func (p *player) configure(touched *Service) error {
@@ -146,7 +148,7 @@ func (p *player) send(i int, s *Step) error {
 		return nil
 	}
 	if p.of != "" {
-		// The kernel gathers fragments before it forwards, weir forwards each at once: only all that came out together can be compared.
+		p.side, p.in = sideOf(s.Send), append(p.in, in)
 		p.came, p.due = append(p.came, out...), append(p.due, s.Expect...)
 		return nil
 	}
@@ -156,6 +158,9 @@ func (p *player) send(i int, s *Step) error {
 // compare holds what came out against what must.
 func (p *player) compare(i int, s *Step, in []byte, out []Output, verdict string) error {
 	about := pkttest.String(in)
+	if departs(in, sideOf(s.Send), out, s.Expect, verdict) {
+		return nil
+	}
 	for _, want := range s.Expect {
 		w, err := unhex(want.Packet)
 		if err != nil {
@@ -189,32 +194,14 @@ func match(got Output, want *Packet, w []byte) error {
 	return same(got.IP, w, want.Exact)
 }
 
-// gathered compares all fragments of a datagram when its last step, the one before i, is done.
-func (p *player) gathered(i int) error {
-	if p.of == "" {
-		return nil
-	}
-	came, due := p.came, p.due
-	p.of, p.came, p.due = "", nil, nil
-	if len(came) != len(due) {
-		return &Difference{i - 1, fmt.Sprintf("%d fragments came out, want %d:%s", len(came), len(due), list(came, due))}
-	}
-	for j, want := range due {
-		if sides[came[j].Side] != want.Side || hex.EncodeToString(came[j].IP) != want.Packet {
-			return &Difference{i - 1, fmt.Sprintf("fragment %d differs:%s", j, list(came, due))}
-		}
-	}
-	return nil
-}
-
-func list(came []Output, due []Packet) string {
+func list(came, due []Output) string {
 	var s strings.Builder
-	for _, o := range came {
-		fmt.Fprintf(&s, "\n got %s: %s\n     %x", sides[o.Side], pkttest.String(o.IP), o.IP)
-	}
-	for _, d := range due {
-		w, _ := unhex(d.Packet)
-		fmt.Fprintf(&s, "\nwant %s: %s\n     %s", d.Side, pkttest.String(w), d.Packet)
+	for i, o := range append(slices.Clone(came), due...) {
+		what := " got"
+		if i >= len(came) {
+			what = "want"
+		}
+		fmt.Fprintf(&s, "\n%s %s (%s): %s\n     %x", what, sides[o.Side], o.MAC, pkttest.String(o.IP), o.IP)
 	}
 	return s.String()
 }

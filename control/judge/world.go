@@ -43,6 +43,16 @@ func newWorld(s *Script) (*world, error) {
 
 // packets are what the operation sends, nil if it makes no sense now.
 func (w *world) packets(o *Op) [][]byte {
+	packets := w.make(o)
+	for _, ip := range packets {
+		if len(ip) > (&Recording{MTU: w.script.MTU}).mtu(o.Side) {
+			return nil // no link carries it
+		}
+	}
+	return packets
+}
+
+func (w *world) make(o *Op) [][]byte {
 	f := &w.flows[o.Flow]
 	if o.Alive && !f.alive {
 		return nil
@@ -264,12 +274,20 @@ func recorded(o Output, from int, in []byte) Packet {
 	p := Packet{Side: sides[o.Side], Packet: hex.EncodeToString(o.IP)}
 	_, proto := checksumAt(o.IP)
 	_, was := checksumAt(in)
-	sameSize := len(o.IP) == len(in) || datagram(in) != "" || datagram(o.IP) != "" // not put into a tunnel
+	sameSize := len(o.IP) == lengthOf(in) || datagram(in) != "" || datagram(o.IP) != "" // not put into a tunnel
 	p.Exact = o.Side != from && proto == was && sameSize && proto != packet.ProtoICMP && proto != packet.ProtoICMPv6
 	if o.Side == Server {
 		p.MAC = o.MAC
 	}
 	return p
+}
+
+// lengthOf is a packet's without what follows it in its frame.
+func lengthOf(ip []byte) int {
+	if ip[0]>>4 == 6 {
+		return min(len(ip), 40+int(binary.BigEndian.Uint16(ip[4:])))
+	}
+	return min(len(ip), int(binary.BigEndian.Uint16(ip[2:])))
 }
 
 func pattern(n int) []byte {
