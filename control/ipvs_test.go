@@ -21,22 +21,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// features are those of scenarios that weir has.
-func features() judge.Features {
-	have, all := supported(), judge.AllFeatures()
-	f := all
-	f.Persistence, f.OnePacket, f.QuiescentTemplate = have.Persistence, have.OnePacket, have.ExpireQuiescentTemplate
-	f.SCTP = slices.Contains(have.Protocols, "sctp")
-	f.Forwards = nil
-	for _, forward := range all.Forwards {
-		if slices.Contains(have.Forwards, forward) {
-			f.Forwards = append(f.Forwards, forward)
-		}
-	}
-	f.Mixed = len(f.Forwards) > 0
-	return f
-}
-
 // number is an environment variable's, or without it otherwise.
 func number(t *testing.T, variable string, otherwise int) int {
 	text := os.Getenv(variable)
@@ -63,7 +47,7 @@ func TestIPVS(t *testing.T) {
 	}
 	var scripts []judge.Script
 	for seed := from; seed < from+n; seed++ {
-		scripts = append(scripts, judge.Generate(uint64(seed), features()))
+		scripts = append(scripts, judge.Generate(uint64(seed), judge.AllFeatures()))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

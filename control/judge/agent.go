@@ -23,6 +23,7 @@ const (
 	atOnce  = 12 // scenarios; most of the time they wait
 	patient = 800 * time.Millisecond
 	tries   = 4
+	tidying = 25 * time.Millisecond // in which the kernel ends what it said it would end at once: a timer tick, or a work queue
 )
 
 // Agent is the first process of a user-mode-linux kernel: it plays every script of dir into the kernel's IPVS, writes the recordings beside
@@ -47,7 +48,7 @@ func agent(dir string, log *os.File) error {
 		}
 	}
 	if err := loadModules("veth", "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_lblc", "ip_vs_lblcr", "ip_vs_dh", "ip_vs_sh",
-		"ip_vs_mh", "ip_vs_nq", "ip_vs_ovf", "ip_vs_sed", "ip_vs_fo", "ipip", "ip6_tunnel", "ip_gre", "fou", "sctp"); err != nil {
+		"ip_vs_mh", "ip_vs_nq", "ip_vs_ovf", "ip_vs_sed", "ip_vs_fo", "ipip", "ip6_tunnel", "ip_gre", "fou"); err != nil {
 		return err
 	}
 	for key, value := range map[string]string{"net/ipv4/icmp_msgs_per_sec": "100000", "net/ipv4/icmp_msgs_burst": "100000"} {
@@ -162,9 +163,13 @@ func (p *recorder) op(o *Op) error {
 			return err
 		}
 		p.step(Step{Edit: o.Edit})
+		if o.Edit.RemoveBackend != nil || o.Edit.RemoveService != nil {
+			time.Sleep(tidying)
+		}
 	case DoWait:
 		p.wait(time.Duration(o.Seconds) * time.Second)
 	default:
+		again := p.world.again(o)
 		for _, ip := range p.world.packets(o) {
 			out, err := p.bed.play(o.Side, ip)
 			if err != nil {
@@ -176,6 +181,9 @@ func (p *recorder) op(o *Op) error {
 				s.Expect = append(s.Expect, recorded(x, o.Side, ip))
 			}
 			p.step(s)
+		}
+		if again {
+			time.Sleep(tidying)
 		}
 	}
 	return nil

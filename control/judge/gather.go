@@ -32,7 +32,7 @@ func (p *player) gathered(i int) error {
 	if equal(came, want) {
 		return nil
 	}
-	whole, got, wanted := join([]Output{{IP: in[0]}}, in[1:]...), join(came), join(want)
+	whole, got, wanted := join([]Output{{IP: in[0]}}, in[1:]...), join(unpack(join(came))), join(unpack(join(want)))
 	if len(whole) == 1 && len(got) == 0 && len(wanted) == 1 && routedOn(whole[0].IP, wanted[0].IP) {
 		return nil // no service's: the kernel's business, which gets it back
 	}
@@ -43,11 +43,11 @@ func (p *player) gathered(i int) error {
 		}
 	}
 	if len(got) != len(wanted) {
-		return &Difference{i - 1, fmt.Sprintf("%d datagrams came out of fragments, want %d:%s", len(got), len(wanted), list(got, wanted))}
+		return &Difference{i - 1, "number of datagrams", fmt.Sprintf("%d datagrams came out of fragments, want %d:%s", len(got), len(wanted), list(got, wanted))}
 	}
 	for j := range got {
 		if got[j].Side != wanted[j].Side || string(got[j].IP) != string(wanted[j].IP) || wanted[j].MAC != "" && got[j].MAC != wanted[j].MAC {
-			return &Difference{i - 1, fmt.Sprintf("a datagram that came in fragments differs:%s", list(got, wanted))}
+			return &Difference{i - 1, "datagram", fmt.Sprintf("a datagram that came in fragments differs:%s", list(got, wanted))}
 		}
 	}
 	return nil
@@ -77,6 +77,57 @@ func sameAnswer(got, want []byte) bool {
 	return g.src == w.src && g.dst == w.dst && g.proto == w.proto && (g.proto == packet.ProtoICMP || g.proto == packet.ProtoICMPv6) &&
 		string(g.payload[:2]) == string(w.payload[:2])
 }
+
+// unpack takes packets out of their tunnels: the kernel puts the whole datagram into one, weir each fragment. What led to the tunnel's end goes
+// into the MAC address's place.
+func unpack(out []Output) (all []Output) {
+	for _, o := range out {
+		o.IP = withoutAtomic(o.IP)
+		if inner, outer, ok := decapsulate(o.IP); ok {
+			o.IP, o.MAC = inner, o.MAC+" "+outer
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// withoutAtomic is an IPv6 packet without the header of a fragment that is the whole datagram (RFC 6946), which the kernel puts around what it
+// has gathered.
+func withoutAtomic(ip []byte) []byte {
+	if len(ip) < 48 || ip[0]>>4 != 6 || ip[6] != 44 || datagram(ip) != "" {
+		return ip
+	}
+	plain := append(slices.Clone(ip[:40]), ip[48:]...)
+	plain[6] = ip[40]
+	binary.BigEndian.PutUint16(plain[4:], uint16(len(plain)-40))
+	return plain
+}
+
+// decapsulate is the packet in a tunnel's, and a description of the tunnel.
+func decapsulate(ip []byte) (inner []byte, outer string, ok bool) {
+	h, err := headersOf(ip)
+	if err != nil {
+		return nil, "", false
+	}
+	outer = fmt.Sprintf("%v > %v %d", h.src, h.dst, h.proto)
+	switch b := h.payload; {
+	case h.proto == protoIPIP || h.proto == protoIPv6:
+		inner = b
+	case h.proto == protoGRE && len(b) > 4:
+		inner, outer = b[4:], fmt.Sprintf("%s %x", outer, b[:4])
+	case h.proto == packet.ProtoUDP && len(b) > 12 && b[8] == 0 && (b[9] == protoIPIP || b[9] == protoIPv6) && tunnelPort(binary.BigEndian.Uint16(b[2:])):
+		inner, outer = b[12:], fmt.Sprintf("%s %x %x", outer, b[2:4], b[8:12])
+	default:
+		return nil, "", false
+	}
+	if _, err := headersOf(inner); err != nil {
+		return nil, "", false
+	}
+	return inner, outer, true
+}
+
+// tunnelPort reports whether a datagram's port is one that GUE is sent to in recordings.
+func tunnelPort(port uint16) bool { return port >= 6080 && port < 6090 }
 
 // join puts fragments together. What is not whole at the end stays in pieces, behind the rest.
 func join(out []Output, more ...[]byte) (whole []Output) {

@@ -159,7 +159,9 @@ func (g *generator) backend(s *Service, i int, forwards []string) Backend {
 		b.Port = s.Port // dr and tunnels cannot change it
 	}
 	if b.Forward == "gue" {
-		b.TunnelPort = 6080 + i%2
+		if b.TunnelPort = 6080; !isV6(s.VIP) {
+			b.TunnelPort += i % 2
+		}
 	}
 	g.thresholds(&b)
 	return b

@@ -158,7 +158,7 @@ func (g *generator) vary(l *life, o *Op) {
 	case g.have.Garbage && g.chance(4):
 		o.Spoil = pick(g, "sum", "ipsum", "short", "trailer", "tiny", "ihl", "version", "nosum")
 		o.Alive = o.Alive || o.Side == Server
-	case g.have.Fragments && g.chance(5):
+	case g.have.Fragments && l.protocol != "sctp" && g.chance(5): // its checksum is over the whole datagram
 		o.Data = 200 + 8*g.IntN(100)
 		at := 24 + 8*g.IntN(10)
 		o.Cut = []int{at}

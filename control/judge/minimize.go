@@ -88,7 +88,7 @@ func (m *minimizer) round(ctx context.Context, base Script, omissions []omission
 		if at < 0 {
 			continue
 		}
-		if why := m.play(recordings[at]); why != nil {
+		if why := m.play(recordings[at]); why != nil && kind(why) == kind(m.why) {
 			if len(differ) == 0 {
 				m.best, m.recording, m.why = candidates[i], recordings[at], why
 				m.cut()
@@ -97,6 +97,14 @@ func (m *minimizer) round(ctx context.Context, base Script, omissions []omission
 		}
 	}
 	return differ
+}
+
+func kind(err error) string {
+	d := (*Difference)(nil)
+	if errors.As(err, &d) {
+		return d.Kind
+	}
+	return ""
 }
 
 // leaveOutOps leaves out so many operations that follow each other.
@@ -120,9 +128,9 @@ func leaveOutRest(s *Script) (all []omission) {
 		}
 	}
 	for i := range s.Services {
-		if len(s.Services) > 1 {
+		if s.sharesVIP(i) {
 			all = append(all, func(c *Script) {
-				if i < len(c.Services) {
+				if i < len(c.Services) && c.sharesVIP(i) {
 					c.Services = slices.Delete(c.Services, i, i+1)
 				}
 			})
@@ -146,4 +154,10 @@ func leaveOutRest(s *Script) (all []omission) {
 		all = append(all, func(c *Script) { c.MTU = nil })
 	}
 	return all
+}
+
+// sharesVIP reports whether another service has this one's VIP, so that it stays the balancer's own.
+func (s *Script) sharesVIP(i int) bool {
+	return slices.ContainsFunc(s.Services[:i], func(o Service) bool { return o.VIP == s.Services[i].VIP }) ||
+		slices.ContainsFunc(s.Services[i+1:], func(o Service) bool { return o.VIP == s.Services[i].VIP })
 }

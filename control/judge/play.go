@@ -47,7 +47,8 @@ const stepTime = 10e6
 // Difference is a step after which the balancer and the recording disagree.
 type Difference struct {
 	Step int
-	What string
+	Kind string // in a few words, the same for all that differ in this way
+	What string // all there is to say
 }
 
 func (d *Difference) Error() string { return fmt.Sprintf("step %d: %s", d.Step, d.What) }
@@ -138,12 +139,12 @@ func (p *player) send(i int, s *Step) error {
 	}
 	for _, o := range out {
 		if err := sound(o.IP, in); err != nil {
-			return &Difference{i, fmt.Sprintf("%s: came out: %s: %v", pkttest.String(in), pkttest.String(o.IP), err)}
+			return &Difference{i, "unsound", fmt.Sprintf("%s: came out: %s: %v", pkttest.String(in), pkttest.String(o.IP), err)}
 		}
 	}
 	if want, ok := p.departures[i]; ok {
 		if verdict != want {
-			return &Difference{i, fmt.Sprintf("a departure that should be counted as %s was counted as %s", want, verdict)}
+			return &Difference{i, "departure", fmt.Sprintf("a departure that should be counted as %s was counted as %s", want, verdict)}
 		}
 		return nil
 	}
@@ -170,16 +171,17 @@ func (p *player) compare(i int, s *Step, in []byte, out []Output, verdict string
 			if routedOn(in, w) {
 				continue // no service's, merely routed on: the kernel's business, which gets it back
 			}
-			return &Difference{i, fmt.Sprintf("%s: nothing came out (%s)\nwant %s: %s", about, verdict, want.Side, pkttest.String(w))}
+			return &Difference{i, "nothing: " + verdict, fmt.Sprintf("%s: nothing came out (%s)\nwant %s: %s", about, verdict, want.Side, pkttest.String(w))}
 		}
+		out[0].IP, w = blessed(in, out[0].IP, w)
 		if err := match(out[0], &want, w); err != nil {
-			return &Difference{i, fmt.Sprintf("%s: %v\n got %s: %s\n     %x\nwant %s: %s\n     %x", about, err,
+			return &Difference{i, strings.SplitN(err.Error(), ":", 2)[0], fmt.Sprintf("%s: %v\n got %s: %s\n     %x\nwant %s: %s\n     %x", about, err,
 				sides[out[0].Side], pkttest.String(out[0].IP), out[0].IP, want.Side, pkttest.String(w), w)}
 		}
 		out = out[1:]
 	}
 	if len(out) > 0 {
-		return &Difference{i, fmt.Sprintf("%s: came out in addition (%s): %s: %s", about, verdict, sides[out[0].Side], pkttest.String(out[0].IP))}
+		return &Difference{i, "in addition: " + verdict, fmt.Sprintf("%s: came out in addition (%s): %s: %s", about, verdict, sides[out[0].Side], pkttest.String(out[0].IP))}
 	}
 	return nil
 }
@@ -189,7 +191,7 @@ func match(got Output, want *Packet, w []byte) error {
 		return errors.New("another side")
 	}
 	if want.MAC != "" && got.MAC != want.MAC {
-		return fmt.Errorf("sent to %s, want %s", got.MAC, want.MAC)
+		return fmt.Errorf("another server: sent to %s, want %s", got.MAC, want.MAC)
 	}
 	return same(got.IP, w, want.Exact)
 }
