@@ -23,6 +23,7 @@ func (w *Worker) schedule(v *vector) {
 		}
 		if ref == 0 || !w.known(v, i, ref) {
 			w.miss(v, i)
+			w.settle()
 		}
 		if v.frames[i].Kind&packet.KindFirstFragment != 0 && l.verdict == Pending {
 			w.first(v, i)
@@ -51,7 +52,10 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 	} else {
 		flags = connFlags(w.table.Flags(ref))
 		switch {
-		case reopens(f) && w.reschedules(b, ref), !b.Live && b.ExpireNow:
+		case reopens(f) && w.reschedules(b, ref):
+			w.part(ref)
+			return false
+		case !b.Live && b.ExpireNow:
 			w.unlink(ref)
 			return false
 		case !b.Live: // silently, and without restarting the timer, as the kernel does unless expire_nodest_conn is set
@@ -109,6 +113,20 @@ func (w *Worker) reschedules(b *Backend, ref conntrack.Ref) bool {
 func (w *Worker) unlink(ref conntrack.Ref) {
 	if e, ok := w.table.Unlink(w.id, ref); ok {
 		w.account(&e)
+	}
+}
+
+// part ends the connection at ref as unlink does, but its backend keeps it in its counts until settle: the kernel ends a connection that makes
+// room for a new one by its timer, so the new one is scheduled as if both were there.
+func (w *Worker) part(ref conntrack.Ref) {
+	w.settle()
+	w.parted, w.parting = w.table.Unlink(w.id, ref)
+}
+
+func (w *Worker) settle() {
+	if w.parting {
+		w.parting = false
+		w.account(&w.parted)
 	}
 }
 

@@ -36,6 +36,8 @@ type Worker struct {
 	conn    conntrack.Conn // scratch of schedule
 	own     packet.Frame   // scratch of answers and fragments
 	ended   [64]conntrack.Ended
+	parted  conntrack.Ended // to make room for the connection that is scheduled now, if parting
+	parting bool
 	hold    hold
 	early   early  // fragments that came before their first
 	ipID    uint16 // of the latest IPv4 packet of our own that may be cut
