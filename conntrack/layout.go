@@ -10,7 +10,7 @@ import "math/bits"
 
 const (
 	pageSize      = 4096
-	layoutVersion = 1
+	layoutVersion = 2
 	magic         = 0x6b6e74632d726977 // "wir-ctnk" as little-endian bytes
 )
 

@@ -24,6 +24,7 @@ type heldHop struct {
 	deadline int64 // nanoseconds, of the first frame
 	n        int
 	frames   [holdDepth]packet.Frame
+	mtu      [holdDepth]uint16 // routeMTU of each: ways through tunnels differ
 	own      [holdDepth]bool
 }
 
@@ -43,7 +44,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 				w.forsake(f, own)
 				return
 			}
-			w.keep(h, f, own)
+			w.keep(h, f, l.routeMTU, own)
 			return
 		}
 	}
@@ -52,12 +53,12 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 		return
 	}
 	free.lane, free.deadline = *l, w.now+holdTime
-	w.keep(free, f, own)
+	w.keep(free, f, l.routeMTU, own)
 	w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
 }
 
-func (w *Worker) keep(h *heldHop, f *packet.Frame, own bool) {
-	h.frames[h.n], h.own[h.n] = *f, own
+func (w *Worker) keep(h *heldHop, f *packet.Frame, mtu uint16, own bool) {
+	h.frames[h.n], h.mtu[h.n], h.own[h.n] = *f, mtu, own
 	h.n++
 	w.hold.used++
 	if !own {
@@ -98,6 +99,7 @@ func (w *Worker) release() {
 				w.Counters.Held.sub(1)
 			}
 			if known {
+				h.lane.routeMTU = h.mtu[j]
 				w.leave(&h.frames[j], &h.lane, h.own[j])
 			} else {
 				w.forsake(&h.frames[j], h.own[j])
