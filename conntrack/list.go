@@ -67,3 +67,31 @@ func (t *Table) copyTo(infos *[64]Info, f family, from, to uint32, now Tick) (n 
 	}
 	return n
 }
+
+// Purge ends every connection of the backends that gone names and gives each to ended. Any goroutine may call it while workers run, as
+// Range; what is inserted meanwhile may be left out.
+func (t *Table) Purge(gone func(backend uint32) bool, ended func(Ended)) {
+	t.ranging.Lock()
+	defer t.ranging.Unlock()
+	const batch = 1024
+	me := len(t.workers) - 1
+	for fam := range t.families {
+		a := &t.families[fam]
+		for from := uint32(1); from < a.fresh.Load(); from += batch {
+			t.Wake(me)
+			for c := from; c < min(from+batch, a.fresh.Load()); c++ {
+				if atomic.LoadUint32(&a.deadlines[c]) == 0 {
+					continue
+				}
+				r := family(fam).ref(c)
+				if !gone(t.Backend(r)) {
+					continue
+				}
+				if e, ok := t.Unlink(me, r); ok {
+					ended(e)
+				}
+			}
+			t.Sleep(me) // hands what it has ended to the workers
+		}
+	}
+}

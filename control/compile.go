@@ -20,6 +20,7 @@ type compiled struct {
 	snapshot *dataplane.Snapshot
 	rules    *steer.Rules
 	vips     []netip.Prefix
+	gone     map[uint32]bool // backends that were removed just now and whose connections end with them
 }
 
 // surroundings is what a snapshot needs to know besides the configuration: the ports as they are, and the kernel's routes and neighbours.
@@ -86,6 +87,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		}
 	}
 
+	gone := map[uint32]bool{}
 	for id := range was {
 		b := r.ids[id]
 		if b == nil || b.live {
@@ -102,6 +104,9 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		}
 		b.snapshot.ExpireNow, b.snapshot.ReuseMode = how.Conntrack.ExpireNodestConn, uint32(how.Conntrack.ConnReuseMode)
 		b.snapshot.Timeouts = timeoutsOf(&how.Conntrack, how.Persistence)
+		if was[id] && b.snapshot.ExpireNow {
+			gone[uint32(id)] = true
+		}
 	}
 
 	snap := &dataplane.Snapshot{
@@ -155,7 +160,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	if snap.Steer, err = steer.Compile(rules); err != nil {
 		return nil, err
 	}
-	return &compiled{snapshot: snap, rules: rules, vips: vips}, nil
+	return &compiled{snapshot: snap, rules: rules, vips: vips, gone: gone}, nil
 }
 
 // routesOf are the routes of the configuration. Of a route that names no port, the hop leaves by the port whose link it is on.

@@ -48,6 +48,9 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 		}
 	}
 	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
+	if len(x.gone) > 0 {
+		c.engine.Purge(func(id uint32) bool { return x.gone[id] })
+	}
 	return nil
 }
 

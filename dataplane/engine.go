@@ -71,6 +71,13 @@ func (e *Engine) Publish(s *Snapshot) error {
 	return nil
 }
 
+// Purge ends all connections of the backends that gone names, as the kernel does when a server is removed and expire_nodest_conn is set
+// (ip_vs_expire_nodest_conn_flush). One goroutine of control calls it.
+func (e *Engine) Purge(gone func(backend uint32) bool) {
+	snap := e.snapshot.Load()
+	e.Table.Purge(gone, func(x conntrack.Ended) { snap.Backends[x.Backend].account(&x) })
+}
+
 // Snapshot is what was published last, or nil.
 func (e *Engine) Snapshot() *Snapshot { return e.snapshot.Load() }
 

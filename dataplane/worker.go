@@ -130,8 +130,9 @@ func (w *Worker) expire(slice int) (more bool) {
 }
 
 // account takes an ended connection out of its backend's counts.
-func (w *Worker) account(e *conntrack.Ended) {
-	b := w.backend(e.Backend)
+func (w *Worker) account(e *conntrack.Ended) { w.backend(e.Backend).account(e) }
+
+func (b *Backend) account(e *conntrack.Ended) {
 	switch {
 	case b.Load == nil:
 	case e.State == conntrack.Template:
