@@ -71,10 +71,11 @@ func keepCopied(h []byte) int {
 		if len(o) < 2 || o[1] < 2 || int(o[1]) > len(o) {
 			break
 		}
+		size := int(o[1]) // before an option is moved over its own length
 		if o[0]&0x80 != 0 {
-			n += copy(h[n:], o[:o[1]])
+			n += copy(h[n:], o[:size])
 		}
-		o = o[o[1]:]
+		o = o[size:]
 	}
 	for n&3 != 0 {
 		h[n] = optEnd
