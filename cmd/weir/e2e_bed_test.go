@@ -22,6 +22,10 @@ import (
 // TestMain gives the tests a mount namespace of their own with a BPF file system in it, so that pins outlive a daemon, never meet those of
 // others, and are gone with the tests.
 func TestMain(m *testing.M) {
+	if role := os.Getenv(umlRole); role != "" {
+		fmt.Fprintln(os.Stderr, role, umlMain(role))
+		os.Exit(1)
+	}
 	const inside = "WEIR_E2E_INSIDE"
 	if os.Getenv(inside) == "" && os.Geteuid() == 0 {
 		runtime.LockOSThread() // Pdeathsig is sent when the thread ends, not the process

@@ -114,18 +114,21 @@ func (b *bed) listen(i, port int, serve func(c net.Conn)) {
 		return err
 	}))
 	b.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				serve(c)
-			}()
+	go accept(l, serve)
+}
+
+// accept has each connection served by its own goroutine until the listener is closed.
+func accept(l net.Listener, serve func(c net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
 		}
-	}()
+		go func() {
+			defer c.Close()
+			serve(c)
+		}()
+	}
 }
 
 // answerUDP answers every datagram to a port of server i with what answer makes of it, from the address that it was sent to.

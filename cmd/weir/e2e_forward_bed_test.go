@@ -132,18 +132,21 @@ func (f *forwardBed) answerAt(s *testnet.Space, port int, addrs []string) {
 			return err
 		}))
 		f.t.Cleanup(func() { c.Close() })
-		go func() {
-			buf := make([]byte, 16<<10)
-			for {
-				n, from, err := c.ReadFrom(buf)
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
-				if err == nil {
-					_, _ = c.WriteTo(append([]byte(s.Name+" "), buf[:n]...), from)
-				}
-			}
-		}()
+		go answerAll(c, s.Name)
+	}
+}
+
+// answerAll answers until the socket is closed.
+func answerAll(c net.PacketConn, name string) {
+	buf := make([]byte, 16<<10)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			_, _ = c.WriteTo(append([]byte(name+" "), buf[:n]...), from)
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	portWeb    = 80   // nginx
 	portOther  = 8080 // nginx, too
 	portDigest = 9000 // TCP: SHA-256 of all that came
+	portSCTP   = 5000 // SCTP: an echo
 )
 
 // services is a configuration's part for the mode.
@@ -115,14 +116,17 @@ func (f *forwardBed) serve(size int64) (sum [sha256.Size]byte) {
 	for i, s := range f.servers {
 		root := f.nginx(i, portWeb, fmt.Sprintf(`listen 0.0.0.0:%d; listen [::]:%[1]d; location = /who { return 200 "%s $remote_addr\n"; }`, portOther, s.Name))
 		must(f.t, os.Symlink(blob, filepath.Join(root, "blob")))
-		f.listen(i, portDigest, func(c net.Conn) {
-			h := sha256.New()
-			if _, err := io.Copy(h, c); err == nil {
-				_, _ = c.Write(h.Sum(nil)) // the client tells if it does not come
-			}
-		})
+		f.listen(i, portDigest, digest)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// digest answers with the hash of all that came.
+func digest(c net.Conn) {
+	h := sha256.New()
+	if _, err := io.Copy(h, c); err == nil {
+		_, _ = c.Write(h.Sum(nil)) // the client tells if it does not come
+	}
 }
 
 // download gets a URL by curl and returns its length and hash.
