@@ -92,7 +92,7 @@ func (r *registry) plan(p *planned, c *config.Service, l *roll) error {
 	if p.plan != nil && p.inputs == inputs {
 		return nil
 	}
-	if p.state == nil || p.inputs.scheduler != inputs.scheduler || p.inputs.options != inputs.options {
+	if p.state == nil { // another scheduler has all destinations from the start, where a new service gets one after the other: it keeps the state
 		p.state = r.state()
 	}
 	r.plans++

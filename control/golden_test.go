@@ -17,15 +17,19 @@ import (
 )
 
 // TestGolden plays every recording of the kernel into the engine and compares what comes out, packet by packet. WEIR_GOLDEN names another
-// directory of the same format.
+// directory of the same format. testdata/ipvs has what TestIPVS came upon, shrunk.
 func TestGolden(t *testing.T) {
-	dir := os.Getenv("WEIR_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "testdata", "golden")
+	dirs := []string{filepath.Join("..", "testdata", "golden"), filepath.Join("..", "testdata", "ipvs")}
+	if dir := os.Getenv("WEIR_GOLDEN"); dir != "" {
+		dirs = []string{dir}
 	}
-	recordings, err := judge.Load(dir)
-	if err != nil {
-		t.Fatal(err)
+	var recordings []*judge.Recording
+	for _, dir := range dirs {
+		r, err := judge.Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		recordings = append(recordings, r...)
 	}
 	for _, r := range recordings {
 		t.Run(r.Name, func(t *testing.T) {
