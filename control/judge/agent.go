@@ -20,7 +20,7 @@ const (
 	scriptsFile = "scripts.json"
 	logFile     = "log"
 
-	atOnce  = 12 // scenarios; most of the time they wait
+	atOnce  = 32 // scenarios; most of the time they wait
 	patient = 800 * time.Millisecond
 	tries   = 4
 	tidying = 25 * time.Millisecond // in which the kernel ends what it said it would end at once: a timer tick, or a work queue

@@ -54,12 +54,12 @@ func (m *minimizer) drop(ctx context.Context, omissions []omission) {
 		good = append(good, omissions[i])
 	}
 	for n := len(good); n > 1 && ctx.Err() == nil; n /= 2 {
-		all := func(s *Script) {
-			for i := n - 1; i >= 0; i-- { // the later operations first, so that the numbers of the others hold
+		together := func(s *Script) {
+			for i := n - 1; i >= 0; i-- { // the last first, so that the numbers of the others hold
 				good[i](s)
 			}
 		}
-		if len(m.round(ctx, base, []omission{all})) > 0 {
+		if len(m.round(ctx, base, []omission{together})) > 0 {
 			return
 		}
 	}
@@ -120,20 +120,20 @@ func leaveOutOps(s *Script, size int) (all []omission) {
 // leaveOutRest leaves out services, backends and options.
 func leaveOutRest(s *Script) (all []omission) {
 	for i := range s.Services {
-		for j := range s.Services[i].Backends {
-			all = append(all, func(c *Script) { c.Services[i].Backends = slices.Delete(c.Services[i].Backends, j, j+1) })
-		}
-		if s.Services[i].Persistence != nil {
-			all = append(all, func(c *Script) { c.Services[i].Persistence = nil })
-		}
-	}
-	for i := range s.Services {
 		if s.sharesVIP(i) {
 			all = append(all, func(c *Script) {
 				if i < len(c.Services) && c.sharesVIP(i) {
 					c.Services = slices.Delete(c.Services, i, i+1)
 				}
 			})
+		}
+	}
+	for i := range s.Services {
+		for j := range s.Services[i].Backends {
+			all = append(all, func(c *Script) { c.Services[i].Backends = slices.Delete(c.Services[i].Backends, j, j+1) })
+		}
+		if s.Services[i].Persistence != nil {
+			all = append(all, func(c *Script) { c.Services[i].Persistence = nil })
 		}
 	}
 	for key := range s.Options {

@@ -42,7 +42,10 @@ type Balancer interface {
 }
 
 // stepTime is what passes between two steps.
-const stepTime = 10e6
+const (
+	stepTime   = 10e6
+	expireTime = 100e6 // between two looks at timeouts
+)
 
 // Difference is a step after which the balancer and the recording disagree.
 type Difference struct {
@@ -109,8 +112,11 @@ func (p *player) step(i int) error {
 		}
 		return p.configure(touched)
 	case s.WaitS > 0:
-		p.now += int64(s.WaitS * 1e9)
-		p.b.Expire(p.now)
+		// In small steps: what a timeout ends may keep another alive.
+		for end := p.now + int64(s.WaitS*1e9); p.now < end; {
+			p.now = min(p.now+expireTime, end)
+			p.b.Expire(p.now)
+		}
 		return nil
 	}
 	return p.send(i, s)
