@@ -43,10 +43,12 @@ func (w *Worker) stick(svc *Service, f *packet.Frame, t *conntrack.Tuple, l *lan
 			w.unlink(ref)
 		}
 	}
-	id, found = w.choose(svc, f, t)
+	if id, found = w.choose(svc, f, t); !found {
+		return 0, 0, false
+	}
 	b := w.backend(id)
-	if !found || b.Backup {
-		return id, 0, found
+	if b.Backup {
+		return id, 0, true
 	}
 	w.conn = conntrack.Conn{Forward: q[0].Tuple, ForwardTo: q[0].Tuple, Reply: q[0].Tuple, ReplyTo: q[0].Tuple, Backend: id, OneWay: true, Template: true}
 	b.Load.BindTemplate(b.Upper, b.Lower)

@@ -92,13 +92,13 @@ func reopens(f *packet.Frame) bool {
 
 // reschedules reports whether a SYN ends the connection at ref and opens a new one in its place: ip_vs_in's rules for conn_reuse_mode,
 // and for expire_nodest_conn with a server of weight zero. Bit 1 of the mode adds FIN_WAIT where nothing has been seen of the server.
-// What was opened under a template stays where that leads.
+// Of what was opened under a template only a drained server's is ended.
 func (w *Worker) reschedules(b *Backend, ref conntrack.Ref) bool {
-	if w.table.Controlled(ref) {
-		return false
-	}
 	if b.ExpireNow && b.Weight == 0 {
 		return true
+	}
+	if w.table.Controlled(ref) {
+		return false
 	}
 	switch w.table.State(ref) {
 	case conntrack.TimeWait, conntrack.Close, conntrack.SCTPClosed:
