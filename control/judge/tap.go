@@ -91,7 +91,7 @@ func (b *kernelBed) play(side int, ip []byte) (out []Output, err error) {
 func (b *kernelBed) until(out []Output) ([]Output, error) {
 	deadline := time.Now().Add(markerPatience)
 	buf := make([]byte, 16384)
-	for {
+	for last := false; ; {
 		seen := false
 		for side := range b.taps {
 			for {
@@ -109,8 +109,11 @@ func (b *kernelBed) until(out []Output) ([]Output, error) {
 				}
 			}
 		}
-		if seen {
+		if last {
 			return out, nil
+		}
+		if last = seen; seen {
+			continue // the other side may have had something after it was looked at
 		}
 		if time.Now().After(deadline) {
 			return nil, errors.New("the marker does not come out")

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -30,8 +32,9 @@ func FindKernel(agent string) (*Kernel, error) {
 	return &Kernel{program, agent}, nil
 }
 
-// Record boots the kernel, plays the scripts into its IPVS, and leaves the recordings in dir, which must be empty. A script that could not be
-// played has no recording; the error then says why, and comes beside the recordings of the others.
+// Record boots the kernel, plays the scripts into its IPVS, and leaves the recordings in dir, which must be empty. A script that the machine was
+// too slow for has no recording. Neither has one that could not be played; the error then says why, and comes beside the recordings of the
+// others.
 func (k *Kernel) Record(ctx context.Context, scripts []Script, dir string) (recordings []*Recording, err error) {
 	b, err := json.Marshal(scripts)
 	if err == nil {
@@ -54,14 +57,19 @@ func (k *Kernel) Record(ctx context.Context, scripts []Script, dir string) (reco
 	}
 	for i := range scripts {
 		r, err := read(filepath.Join(dir, scripts[i].Name+".json"))
-		if err == nil {
+		switch {
+		case err == nil:
 			recordings = append(recordings, r)
-		} else if len(log) == 0 {
-			log = fmt.Append(log, err)
+		case !errors.Is(err, fs.ErrNotExist):
+			return recordings, err
 		}
 	}
-	if len(log) > 0 {
-		return recordings, fmt.Errorf("in the kernel: %s", bytes.TrimSpace(log))
+	text, ended := strings.CutSuffix(string(log), logEnd+"\n")
+	if !ended {
+		return recordings, fmt.Errorf("%s: the agent ended too early: %s\n%s", k.program, text, said.Bytes())
+	}
+	if text != "" {
+		return recordings, fmt.Errorf("in the kernel: %s", strings.TrimSpace(text))
 	}
 	return recordings, nil
 }

@@ -204,6 +204,9 @@ func (w *world) complaint(o *Op, f *flowState) [][]byte {
 	if err != nil || h.dst.Is6() != f.vip.Addr().Is6() { // types and codes are the family's
 		return nil
 	}
+	if h.src.Is6() && h.src == balancer6 {
+		return nil // about a tunnel over IPv6: the kernel leaves such errors to a tunnel device, weir takes them (docs/ipvs.md)
+	}
 	from := h.dst
 	if o.Router {
 		from = routers[o.Side][0]
@@ -219,6 +222,9 @@ func (w *world) complaint(o *Op, f *flowState) [][]byte {
 	ip := pkttest.ICMPError(from, h.src, uint8(o.Type), uint8(o.Code), uint32(o.MTU), about[:min(n, 1232)]).ID(w.id).Bytes()
 	return [][]byte{spoil(ip, o.Spoil)}
 }
+
+// balancer6 is where its tunnels over IPv6 begin.
+var balancer6 = netip.MustParseAddr("2001:db8:1::1")
 
 // routers complain in the name of neither end.
 var routers = [2][2]netip.Addr{
