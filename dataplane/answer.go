@@ -25,12 +25,35 @@ func (w *Worker) refuse(v *vector, i int) {
 		l.discard(DropNoConnection)
 		return
 	}
+	if !intact(f) {
+		l.discard(DropChecksum)
+		return
+	}
 	b := w.blank(f, l)
 	if b == nil {
 		return
 	}
 	src, _ := addresses(f, f.L3)
 	w.say(l, packet.Reset(b, f), src, f.Kind)
+}
+
+// intact verifies the transport checksum of a TCP segment or UDP datagram, as a host does before it takes or refuses one (RFC 9293 3.1). The first
+// fragment of a datagram passes: nobody can tell.
+func intact(f *packet.Frame) bool {
+	if f.Kind&fragment != 0 {
+		return true
+	}
+	b := f.Chunk()
+	segment := b[f.L4:f.L3End]
+	if f.Kind&packet.KindIPv6 != 0 {
+		h := b[f.L3:][:40]
+		return packet.TransportSum6([16]byte(h[8:24]), [16]byte(h[24:40]), f.Proto, segment) == 0
+	}
+	if f.Proto == packet.ProtoUDP && len(segment) >= 8 && segment[6] == 0 && segment[7] == 0 {
+		return true // without a checksum
+	}
+	h := b[f.L3:][:20]
+	return packet.TransportSum4([4]byte(h[12:16]), [4]byte(h[16:20]), f.Proto, segment) == 0
 }
 
 // unreachable answers with port unreachable from the address the packet was sent to: no server, or no service. unless names the drop

@@ -215,6 +215,8 @@ func (w *Worker) host(v *vector, i int, dst conntrack.Addr, v6, vip bool) {
 	switch {
 	case f.Proto == packet.ProtoTCP && f.Kind&packet.KindTransport != 0:
 		w.refuse(v, i)
+	case f.Proto == packet.ProtoUDP && f.Kind&packet.KindTransport != 0 && !intact(f):
+		l.discard(DropChecksum)
 	case f.Proto == packet.ProtoUDP && f.Kind&packet.KindTransport != 0:
 		w.unreachable(v, i, DropProtocol)
 	case isEchoRequest(f):

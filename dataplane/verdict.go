@@ -49,6 +49,7 @@ const (
 	DropTableFull         // the connection table has no free entry
 	DropNoLocalPort       // every local address and port for the server is taken
 	DropClash             // the server would see two connections with the same addresses and ports
+	DropChecksum          // a TCP segment or UDP datagram that was to be answered, but whose checksum is wrong
 	DropICMPChecksum      // an ICMP error whose checksum is wrong
 	DropICMPUnrelated     // an ICMP error to a VIP that quotes no packet of ours
 	DropProtocol          // a protocol that is not balanced, to a VIP, that nobody here answers
@@ -97,6 +98,7 @@ var dropNames = [NumDrops]string{
 	DropTableFull:         "table_full",
 	DropNoLocalPort:       "no_local_port",
 	DropClash:             "tuple_clash",
+	DropChecksum:          "checksum",
 	DropICMPChecksum:      "icmp_checksum",
 	DropICMPUnrelated:     "icmp_unrelated",
 	DropProtocol:          "protocol",
