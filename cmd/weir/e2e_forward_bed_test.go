@@ -52,9 +52,9 @@ func numbered(vip string, i int) string {
 	return fmt.Sprintf("198.18.9.%d", 100+i)
 }
 
-func newForwardBed(t testing.TB) *forwardBed {
+func newForwardBed(t testing.TB, o options) *forwardBed {
 	t.Helper()
-	f := &forwardBed{bed: newBed(t, options{}), ends: map[*testnet.Space]*receiver{}}
+	f := &forwardBed{bed: newBed(t, o), ends: map[*testnet.Space]*receiver{}}
 	f.plug("client", testnet.End{Space: f.client, Name: "eth1"})
 	must(t, f.client.Address("eth1", back4+"/24", back6+"/64"))
 	f.router, f.remote = f.space("router"), f.space("remote")
@@ -63,8 +63,11 @@ func newForwardBed(t testing.TB) *forwardBed {
 	must(t, f.router.Address("eth0", router4+"/24", router6+"/64"))
 	must(t, f.router.Address("eth1", "198.18.2.1/24", "2001:db8:2::1/64"))
 	must(t, f.remote.Address("eth0", remote4+"/24", remote6+"/64"))
-	for key, value := range map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"} {
-		must(t, f.router.Sysctl(key, value))
+	must(t, f.router.Sysctl("net/ipv4/ip_forward", "1"))
+	must(t, f.router.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+	for _, s := range append([]*testnet.Space{f.router, f.remote}, f.servers...) { // a test may ask for more errors than one a second
+		must(t, s.Sysctl("net/ipv4/icmp_ratelimit", "0"))
+		must(t, s.Sysctl("net/ipv6/icmp/ratelimit", "0"))
 	}
 	must(t, f.lb.Route("198.18.2.0/24", router4))
 	must(t, f.lb.Route("2001:db8:2::/64", router6))

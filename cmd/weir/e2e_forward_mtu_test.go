@@ -17,7 +17,7 @@ const mtuIPv6 = 1280
 // own packets, as a datagram's error and in TCP, and then everything works.
 func TestPathMTUInEveryMode(t *testing.T) {
 	t.Run("the balancer's own link", func(t *testing.T) {
-		f := newForwardBed(t)
+		f := newForwardBed(t, options{})
 		// The servers that answer by the balancer must not send what this link cannot carry: nobody would tell them.
 		for _, s := range f.servers[:3] {
 			must(t, s.IP(fmt.Sprintf("link set eth0 mtu %d", remoteMTU)))
@@ -26,13 +26,14 @@ func TestPathMTUInEveryMode(t *testing.T) {
 		f.pathMTU(append(f.addressModes(), tunnelModes(f.servers[0], server4(0), server6(0), 4)...))
 	})
 	t.Run("a router's link", func(t *testing.T) {
-		f := newForwardBed(t)
+		f := newForwardBed(t, options{})
 		var modes []mode
 		for i, fam := range families {
 			client, lan, server := []string{client4, client6}[i], []string{lan4, lan6}[i], []string{remote4, remote6}[i]
 			modes = append(modes,
-				mode{"nat " + fam.name, "nat", numbered(fam.vip, 0), server, f.remote, "", client},
-				mode{"fullnat " + fam.name, "fullnat", numbered(fam.vip, 2), server, f.remote, fmt.Sprintf("fullnat: {addresses: [%q], ports: 40000-44999}, ", lan), lan})
+				mode{name: "nat " + fam.name, forward: "nat", vip: numbered(fam.vip, 0), server: server, space: f.remote, peer: client},
+				mode{name: "fullnat " + fam.name, forward: "fullnat", vip: numbered(fam.vip, 2), server: server, space: f.remote, peer: lan,
+					options: fmt.Sprintf("fullnat: {addresses: [%q], ports: 40000-44999}, ", lan)})
 		}
 		f.pathMTU(append(modes, tunnelModes(f.remote, remote4, remote6, 4)...))
 	})

@@ -62,7 +62,7 @@ func greetingOf(frame []byte) (g greeting, ok bool) {
 
 // TestFullNATTellsTheClient has the segment that completes the handshake bear the client's address and port, and nginx serves all the same.
 func TestFullNATTellsTheClient(t *testing.T) {
-	f := newForwardBed(t)
+	f := newForwardBed(t, options{})
 	f.serve(1 << 20)
 	var mu sync.Mutex
 	var all []greeting
@@ -130,7 +130,7 @@ func TestFullNATTellsTheClient(t *testing.T) {
 func TestFullNATPortsRunOut(t *testing.T) {
 	for i, fam := range families {
 		t.Run(fam.name, func(t *testing.T) {
-			f := newForwardBed(t)
+			f := newForwardBed(t, options{})
 			f.echoes(8000)
 			lan, server := []string{lan4, lan6}[i], []func(int) string{server4, server6}[i]
 			service := func(port int, protocol string, servers ...int) string {

@@ -12,7 +12,7 @@ import (
 // balancer's address as the kernel's own masquerading shows it: each case is put to nftables first.
 func TestMasquerade(t *testing.T) {
 	needs(t, "nft")
-	f := newForwardBed(t)
+	f := newForwardBed(t, options{})
 	f.serve(1)
 	for _, s := range []*testnet.Space{f.client, f.lb, f.servers[0]} {
 		for key, value := range map[string]string{ // the kernel's balancer would tell of a shorter way

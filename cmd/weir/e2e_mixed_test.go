@@ -20,9 +20,18 @@ func everywhere(vip string) (backends, options string) {
 }
 
 // TestModesInOneService has one service forward to four servers in four ways, over TCP and UDP, one connection after the other, and then a
-// server's mode be changed under a connection.
+// server's mode be changed under a connection: with every driver, and with two workers.
 func TestModesInOneService(t *testing.T) {
-	f := newForwardBed(t)
+	for _, o := range append(drivers, options{queues: 2}) {
+		name := o.String()
+		if o.queues > 0 {
+			name = fmt.Sprint(o.queues, " workers")
+		}
+		t.Run(name, func(t *testing.T) { modesInOneService(t, newForwardBed(t, o)) })
+	}
+}
+
+func modesInOneService(t *testing.T, f *forwardBed) {
 	f.serve(1 << 20)
 	var services []string
 	for _, fam := range families {
@@ -108,7 +117,7 @@ func answering(t testing.TB, c net.Conn) string {
 // TestOnePacketSpreadsOneSocket has every datagram of one socket scheduled anew, and the servers' answers, which go past the balancer, all
 // arrive at that socket.
 func TestOnePacketSpreadsOneSocket(t *testing.T) {
-	f := newForwardBed(t)
+	f := newForwardBed(t, options{})
 	var services string
 	for _, fam := range families {
 		server, far := server4, remote4

@@ -25,7 +25,7 @@ func crowd(vip string) (all []string) {
 // TestPersistentClients has clients of eight addresses come to a service again and again. Each comes to the server that it, or anyone of its
 // prefix, came to first, by nat and by dr, through any port of a service that has all.
 func TestPersistentClients(t *testing.T) {
-	f := newForwardBed(t)
+	f := newForwardBed(t, options{})
 	f.serve(1)
 	for _, fam := range families {
 		bits := map[string]string{vip4: "/32", vip6: "/128"}[fam.vip]
@@ -109,7 +109,7 @@ func TestPersistentClients(t *testing.T) {
 // TestPersistenceEnds has a client be forgotten when nothing of it is left for so long as the service says. Its connections are gone by then:
 // while one is left, the kernel keeps the client for another minute, and so do we.
 func TestPersistenceEnds(t *testing.T) {
-	f := newForwardBed(t)
+	f := newForwardBed(t, options{})
 	d := f.start(f.config("services:", fmt.Sprintf("  - {vip: %q, port: %d, protocol: udp, scheduler: rr, persistence: {timeout: 3s}, timeouts: {udp: 1s}, "+
 		"backends: [{address: %q}, {address: %q}]}\n", vip4, portEcho, server4(0), server4(1))))
 	ask := func() string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +18,8 @@ const guePort = 6080
 // tunneled is a packet in a tunnel, taken apart.
 //
 //	ipip  outer IP (protocol 4 or 41)                                inner IP
-//	gre   outer IP (47)   flags 0, protocol type (RFC 2784)          inner IP
+//	gre   outer IP (47)   flags, protocol type (RFC 2784)            inner IP
+//	                      (checksum, 0)
 //	gue   outer IP (17)   UDP to 6080   variant 0, header length 0,  inner IP
 //	                                    protocol 4 or 41, flags 0
 type tunneled struct {
@@ -25,6 +27,7 @@ type tunneled struct {
 	outer    ipHeader
 	fragment bool // of the outer packet: there is nothing below
 	port     int  // UDP source port
+	summed   bool // with a checksum of GRE's or UDP's
 	inner    []byte
 }
 
@@ -86,11 +89,13 @@ func tunneledOf(ip []byte) (x tunneled, ok bool, err error) {
 	}
 	switch x.kind {
 	case "gre":
+		x.summed = len(b) > 0 && b[0]&greSummed != 0
 		if version, b, err = untypeGRE(b); err != nil {
 			return x, true, err
 		}
 	case "gue":
 		x.port = int(binary.BigEndian.Uint16(b))
+		x.summed = binary.BigEndian.Uint16(b[6:]) != 0
 		if version, b, err = untypeGUE(b[8:]); err != nil {
 			return x, true, err
 		}
@@ -102,19 +107,33 @@ func tunneledOf(ip []byte) (x tunneled, ok bool, err error) {
 	return x, true, nil
 }
 
-// untypeGRE takes off a GRE header (RFC 2784) without checksum, key or sequence number.
+// greSummed is the bit in a GRE header's first byte that says that there is a checksum.
+const greSummed = 0x80
+
+// untypeGRE takes off a GRE header (RFC 2784), which may have a checksum over all that follows.
 func untypeGRE(b []byte) (version byte, inner []byte, err error) {
-	if len(b) < 4 {
+	if len(b) < 4 || b[0] == greSummed && len(b) < 8 {
 		return 0, nil, errShort
 	}
-	if flags := binary.BigEndian.Uint16(b); flags != 0 {
+	inner = b[4:]
+	switch flags := binary.BigEndian.Uint16(b); {
+	case flags == greSummed<<8:
+		inner = b[8:]
+		sum := uint32(0)
+		for i, c := range b {
+			sum += uint32(c) << (8 * (1 - i%2))
+		}
+		if sum = sum>>16 + sum&0xffff; sum>>16+sum&0xffff != 0xffff {
+			return 0, nil, errors.New("the GRE checksum is wrong")
+		}
+	case flags != 0:
 		return 0, nil, fmt.Errorf("GRE flags and version %#04x", flags)
 	}
 	switch typ := binary.BigEndian.Uint16(b[2:]); typ {
 	case unix.ETH_P_IP:
-		return 4, b[4:], nil
+		return 4, inner, nil
 	case unix.ETH_P_IPV6:
-		return 6, b[4:], nil
+		return 6, inner, nil
 	default:
 		return 0, nil, fmt.Errorf("GRE protocol type %#04x", typ)
 	}
@@ -167,4 +186,67 @@ func (x *tunneled) judge(ip []byte, hops int) error {
 		return errors.New("GUE from UDP port 0")
 	}
 	return nil
+}
+
+// String names the tunnel as tunnels does.
+func (x *tunneled) String() string {
+	outer := 4
+	if x.outer.v6 {
+		outer = 6
+	}
+	name := fmt.Sprintf("%s %din%d", x.kind, x.inner[0]>>4, outer)
+	if x.summed {
+		name += withChecksum
+	}
+	return name
+}
+
+const withChecksum = " with checksum"
+
+// tunnels are all kinds with each family in each. Those with a checksum of their own come last.
+var tunnels = func() (all []string) {
+	for _, summed := range []string{"", withChecksum} {
+		for _, kind := range []string{"ipip", "gre", "gue"} {
+			for _, in := range []string{"4in4", "6in4", "4in6", "6in6"} {
+				if kind != "ipip" || summed == "" {
+					all = append(all, kind+" "+in+summed)
+				}
+			}
+		}
+	}
+	return all
+}()
+
+// wrap puts a packet into a tunnel, as plainly as the RFCs have it.
+func wrap(tunnel string, src, dst netip.Addr, inner []byte) pkttest.Packet {
+	v6, summed := inner[0]>>4 == 6, strings.HasSuffix(tunnel, withChecksum)
+	proto, typ := byte(unix.IPPROTO_IPIP), uint16(unix.ETH_P_IP)
+	if v6 {
+		proto, typ = unix.IPPROTO_IPV6, unix.ETH_P_IPV6
+	}
+	switch kind, _, _ := strings.Cut(tunnel, " "); kind {
+	case "gre":
+		b := binary.BigEndian.AppendUint16([]byte{0, 0}, typ)
+		if summed {
+			b[0] = greSummed
+			b = append(b, 0, 0, 0, 0)
+		}
+		b = append(b, inner...)
+		if summed {
+			sum := uint32(0)
+			for i, c := range b {
+				sum += uint32(c) << (8 * (1 - i%2))
+			}
+			sum = sum>>16 + sum&0xffff
+			binary.BigEndian.PutUint16(b[4:], ^uint16(sum>>16+sum&0xffff))
+		}
+		return pkttest.IP(src, dst, unix.IPPROTO_GRE, b)
+	case "gue":
+		p := pkttest.UDP(netip.AddrPortFrom(src, 50000), netip.AddrPortFrom(dst, guePort)).Payload(append([]byte{0, proto, 0, 0}, inner...))
+		if !summed {
+			p = p.NoChecksum()
+		}
+		return p
+	}
+	return pkttest.IP(src, dst, proto, inner)
 }

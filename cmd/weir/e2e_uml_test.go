@@ -22,6 +22,7 @@ import (
 // As the other servers, it answers from VIPs straight and from its own address by the balancer.
 const (
 	uml4, uml6             = "198.18.1.21", "2001:db8:1::21"
+	umlSum4, umlSum6       = "198.18.1.23", "2001:db8:1::23" // where GRE must have a checksum
 	umlClient4, umlClient6 = "198.18.0.22", "2001:db8::22"
 	umlName                = "uml"
 )
@@ -45,6 +46,7 @@ ip link set lo up
 ip -batch DIR/vips
 ip link set eth0 address 02:00:00:00:04:15 up
 ip addr add 198.18.1.21/24 dev eth0; ip addr add 2001:db8:1::21/64 dev eth0 nodad
+ip addr add 198.18.1.23/24 dev eth0; ip addr add 2001:db8:1::23/64 dev eth0 nodad
 ip route add default via 198.18.1.2; ip -6 route add default via 2001:db8:1::2
 ip route add 198.18.0.22/32 dev eth0; ip -6 route add 2001:db8::22/128 dev eth0
 ip rule add from 198.18.1.21 to 198.18.0.0/24 lookup 100; ip route add default via 198.18.1.1 table 100
@@ -52,6 +54,8 @@ ip -6 rule add from 2001:db8:1::21 to 2001:db8::/64 lookup 100; ip -6 route add 
 for d in tunl0 sit0 gre0 ip6gre0; do ip link set $d up; echo 0 > /proc/sys/net/ipv4/conf/$d/rp_filter; done
 ip link add tun6 type ip6tnl mode any local 2001:db8:1::21 remote ::
 ip link set tun6 up; echo 0 > /proc/sys/net/ipv4/conf/tun6/rp_filter
+ip link add sum4 type gre local 198.18.1.23 csum; ip link add sum6 type ip6gre local 2001:db8:1::23 csum
+for d in sum4 sum6; do ip link set $d up; echo 0 > /proc/sys/net/ipv4/conf/$d/rp_filter; done
 ip fou add port 6080 gue; ip -6 fou add port 6080 gue
 WEIR_E2E_UML=server SELF DIR &
 ip netns add client
