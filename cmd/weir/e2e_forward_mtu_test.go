@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +47,9 @@ func (f *forwardBed) pathMTU(modes []mode) {
 	sum := f.serve(size)
 	d := f.start(f.config("services:", modes[0].services()))
 	for _, m := range modes {
+		if m.forward == "gue" && m.backend != "" {
+			continue // UDP's checksum takes no room
+		}
 		f.t.(*testing.T).Run(m.name, func(t *testing.T) {
 			f := f.with(t)
 			d := d.with(t)
@@ -88,12 +92,12 @@ func (f *forwardBed) pathMTU(modes []mode) {
 			if got := f.download("http://" + hostPort(m.vip, portWeb) + "/blob"); got.err != nil || got.n != size || got.sum != sum {
 				t.Errorf("download: %d bytes of %d, %v", got.n, size, got.err)
 			}
-			d.settled()
 			if m.tunnel() != "" && f.ends[m.space].count(t, m.tunnel()) == 0 {
 				t.Errorf("no packet came through the tunnel: %v", f.ends[m.space].seen)
 			}
 		})
 	}
+	d.settled()
 }
 
 // undivided is a UDP connection to a mode's echo service whose datagrams bear DF, or which IPv6 does not cut.
@@ -130,7 +134,7 @@ func knownMTU(t testing.TB, c *net.UDPConn, v6 bool) (mtu int) {
 }
 
 // onSocket does something to a socket.
-func onSocket(t testing.TB, c *net.UDPConn, do func(fd int) error) {
+func onSocket(t testing.TB, c syscall.Conn, do func(fd int) error) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	must(t, err)

@@ -220,7 +220,7 @@ func TestEveryForwardingMode(t *testing.T) {
 	var dropped, tooBig uint64 // until now
 	for _, m := range modes {
 		if m.backend != "" {
-			continue // a checksum changes nothing here; TestPathMTUInEveryMode has these
+			continue // a checksum changes nothing here; TestPathMTUInEveryMode and TestUserModeLinux have these
 		}
 		t.Run(m.name, func(t *testing.T) {
 			f := f.with(t)

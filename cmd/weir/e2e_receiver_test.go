@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -80,15 +81,14 @@ func (r *receiver) take(t testing.TB, network, addr string, untype func(b []byte
 		c, err = net.ListenPacket(network, addr)
 		return err
 	}))
-	if u, ok := c.(*net.UDPConn); ok {
-		raw, err := u.SyscallConn()
-		must(t, err)
-		// As fou needs it, too: a tunnel over IPv6 may leave the checksum out (RFC 6935).
-		if strings.HasSuffix(network, "6") {
-			must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1) }))
-			must(t, err)
+	onSocket(t, c.(syscall.Conn), func(fd int) error {
+		// A raw socket that is full looks to the kernel as if there were none, and it says so by ICMP.
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20)
+		if err == nil && network == "udp6" { // as fou needs it, too: a tunnel over IPv6 may leave the checksum out (RFC 6935)
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1)
 		}
-	}
+		return err
+	})
 	var done sync.WaitGroup
 	done.Go(func() {
 		buf := make([]byte, 64<<10)

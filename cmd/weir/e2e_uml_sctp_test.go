@@ -234,8 +234,7 @@ func TestUserModeLinux(t *testing.T) {
 					m.vip, portSCTP, m.forward, m.options, m.server)))
 				call := sctpCall{m.name, netip.MustParseAddrPort(hostPort(client, 30000+n)), netip.MustParseAddrPort(hostPort(m.vip, portSCTP)), true}
 				u.call(t, call, func() {
-					s := d.settled()
-					if x := s.Services[0].Backends[0]; x.Active != 1 || x.Inactive != 0 {
+					if x := d.now().Services[0].Backends[0]; x.Active != 1 || x.Inactive != 0 {
 						t.Errorf("an association is open, counted %d active and %d inactive", x.Active, x.Inactive)
 					}
 					if out := d.cli("conns"); !strings.Contains(out, "ESTABLISHED") {
@@ -243,7 +242,7 @@ func TestUserModeLinux(t *testing.T) {
 					}
 				})
 				eventually(t, dialLimit, "the association that has ended counts no more", func() bool {
-					x := d.stats().Services[0].Backends[0]
+					x := d.now().Services[0].Backends[0]
 					return x.Conns == 1 && x.Active == 0
 				})
 			})
