@@ -45,11 +45,14 @@ func intact(f *packet.Frame) bool {
 	}
 	b := f.Chunk()
 	segment := b[f.L4:f.L3End]
+	if f.Proto == packet.ProtoUDP {
+		segment = datagram(f)
+	}
 	if f.Kind&packet.KindIPv6 != 0 {
 		h := b[f.L3:][:40]
 		return packet.TransportSum6([16]byte(h[8:24]), [16]byte(h[24:40]), f.Proto, segment) == 0
 	}
-	if f.Proto == packet.ProtoUDP && len(segment) >= 8 && segment[6] == 0 && segment[7] == 0 {
+	if f.Proto == packet.ProtoUDP && segment[6] == 0 && segment[7] == 0 {
 		return true // without a checksum
 	}
 	h := b[f.L3:][:20]

@@ -38,7 +38,7 @@ func (w *Worker) fromTunnel(v *vector, i int) bool {
 		return true
 	}
 	t, ref := w.quotedConn(f, v6)
-	if ref == 0 || w.backend(w.table.Backend(ref)).Addr != server {
+	if ref == 0 || w.backend(w.table.Backend(ref)).Addr != server || !w.backend(w.table.Backend(ref)).Live {
 		l.discard(DropICMPUnrelated)
 		return true
 	}
