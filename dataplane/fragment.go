@@ -5,9 +5,9 @@ import "weir/dataplane/packet"
 // fragment cuts a packet into pieces that fit the link: an IPv4 packet whose DF bit is clear, as a router does (RFC 791 3.2), or an outer
 // packet of ours, as its source. The first piece carries the frame's verdict; the others count as sent.
 func (w *Worker) fragment(f *packet.Frame, l *lane, own bool) {
-	ip := f.Chunk()[f.L3:f.L3End]
+	ip, whole, kind := f.Chunk()[f.L3:f.L3End], f.Desc().Addr, f.Kind // read now: f may be w.own, as the pieces are
 	mtu := w.mtu(l)
-	first, v6 := true, f.Kind&packet.KindIPv6 != 0
+	first, v6 := true, kind&packet.KindIPv6 != 0
 	id := uint32(0)
 	if v6 {
 		id = uint32(w.identification())
@@ -30,14 +30,14 @@ func (w *Worker) fragment(f *packet.Frame, l *lane, own bool) {
 			w.pool.Put(addr)
 			break
 		}
-		piece.Kind = f.Kind
+		piece.Kind = kind
 		piece.L3, piece.L3End = piece.Start, piece.Start+uint16(n)
 		p := &w.snap.Ports[l.out]
 		w.link(piece, p, l.mac)
 		w.transmit(p.Device, piece.Desc(), own || !first)
 		first, offset = false, next
 	}
-	w.pool.Put(f.Desc().Addr)
+	w.pool.Put(whole)
 	if !first {
 		return
 	}
