@@ -13,10 +13,12 @@ type Persistence struct {
 	Quiescent bool           // expire_quiescent_template: a template to a server of weight 0 is void
 }
 
-// template is the tuple of the template for a packet of t. All ports and all addresses of a service share one.
+// template is the tuple of the template for a packet of t. All ports and all addresses of a service share one. VIPs that are prefixes may
+// begin with one address, so in place of a segment the tuple has the number of bits that differ within the VIP.
 func (p *Persistence) template(svc *Service, t *conntrack.Tuple) conntrack.Tuple {
 	base, _ := AddrOf(svc.VIP.Addr())
-	k := conntrack.Tuple{Dst: base, Ports: uint32(svc.PortTo)<<16 | uint32(svc.Port), Space: conntrack.TemplateSpace(t.Space), V6: t.V6}
+	free := uint32(svc.VIP.Addr().BitLen() - svc.VIP.Bits())
+	k := conntrack.Tuple{Dst: base, Ports: uint32(svc.PortTo)<<16 | uint32(svc.Port), Space: conntrack.TemplateSpace(free<<8 | uint32(t.Proto())), V6: t.V6}
 	if t.V6 {
 		k.Src = conntrack.Addr{Hi: t.Src.Hi & p.Mask6.Hi, Lo: t.Src.Lo & p.Mask6.Lo}
 	} else {
