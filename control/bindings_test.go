@@ -193,6 +193,44 @@ func TestSourcesOfFullNATAreBoundAndTheirPortsReserved(t *testing.T) {
 	}
 }
 
+func TestWhatIsBound(t *testing.T) {
+	for _, tc := range []struct{ name, services, want string }{
+		{"nat", "{name: a, vip: 198.18.9.9, port: 80, backends: [{address: 198.18.0.10}]}", "[198.18.9.9/32]"},
+		{"full NAT", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.51, 198.18.0.50]}, backends: [{address: 198.18.0.10}]}", "[198.18.9.9/32 198.18.0.50/32 198.18.0.51/32]"},
+		{"masquerading goes by the port's own address, which is the operator's", "{name: a, vip: 198.18.9.9, port: 80, masquerade: always, backends: [{address: 198.18.0.10}]}", "[198.18.9.9/32]"},
+		{"full NAT by the port's own", "{name: a, vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.0.1], ports: 61000-65535}, backends: [{address: 198.18.0.10}]}, {name: b, vip: 198.18.9.9, port: 81, masquerade: always, backends: [{address: 198.18.0.10}]}", "[198.18.9.9/32 198.18.0.1/32]"},
+	} {
+		cfg, diags := config.Parse("test.yaml", []byte("version: 1\nports: [{name: wan, interface: wan}]\nservices: ["+tc.services+"]\n"))
+		if config.HasErrors(diags) {
+			t.Fatalf("%s: %v", tc.name, diags)
+		}
+		if got := fmt.Sprint(compiledOf(t, cfg).bindings()); got != tc.want {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestThePortsOwnAddressIsTheOperators: one that masquerading went by does not come back when the operator takes it away.
+func TestThePortsOwnAddressIsTheOperators(t *testing.T) {
+	b := newBindBed(t)
+	cfg, diags := config.Parse("test.yaml", []byte(`version: 1
+ports: [{name: wan, interface: wan, driver: af_packet}]
+services: [{name: web, vip: 198.18.9.9, port: 80, masquerade: always, backends: [{address: 198.18.0.10}]}]
+`))
+	if config.HasErrors(diags) {
+		t.Fatal(diags)
+	}
+	p := b.start(cfg)
+	b.must(b.space.IP("address add 198.18.0.5/24 dev wan"))
+	b.must(b.space.IP("address del 198.18.0.1/24 dev wan"))
+	b.must(p.vips.Set(p.wants)) // as refresh does
+	if got := b.locals("198.18.9.9", "198.18.0.1"); !slices.Equal(got, []string{"198.18.9.9"}) {
+		t.Errorf("local: %v, want the VIP alone", got)
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}
+
 func TestAWarningSaysWhatALocalRangeWouldCostTheHost(t *testing.T) {
 	b := newBindBed(t)
 	b.must(b.space.Sysctl("net/ipv4/ip_local_port_range", "32768 60999"))

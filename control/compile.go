@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weir/control/config"
@@ -20,6 +21,7 @@ type compiled struct {
 	snapshot *dataplane.Snapshot
 	rules    *steer.Rules
 	vips     []netip.Prefix
+	sources  []netip.Addr    // local addresses of full NAT
 	gone     map[uint32]bool // backends that were removed just now and whose connections end with them
 }
 
@@ -134,8 +136,8 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		for x := range b.ways.servers {
 			servers[x] = true
 		}
-		for x := range b.ways.nats {
-			nats[x] = true
+		for x, configured := range b.ways.nats {
+			nats[x] = nats[x] || configured
 		}
 		for x := range b.ways.tunnels {
 			tunnels[x] = true
@@ -148,9 +150,14 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 			delete(r.paths, to)
 		}
 	}
-	for x := range nats {
+	var sources []netip.Addr
+	for x, configured := range nats {
 		rules.NAT = append(rules.NAT, x)
+		if configured && !slices.Contains(sources, x.Addr) {
+			sources = append(sources, x.Addr)
+		}
 	}
+	slices.SortFunc(sources, netip.Addr.Compare) // for whoever compares
 	for x := range tunnels {
 		rules.Tunnels = append(rules.Tunnels, x)
 	}
@@ -160,7 +167,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	if snap.Steer, err = steer.Compile(rules); err != nil {
 		return nil, err
 	}
-	return &compiled{snapshot: snap, rules: rules, vips: vips, gone: gone}, nil
+	return &compiled{snapshot: snap, rules: rules, vips: vips, sources: sources, gone: gone}, nil
 }
 
 // routesOf are the routes of the configuration. Of a route that names no port, the hop leaves by the port whose link it is on.

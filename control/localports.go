@@ -11,12 +11,12 @@ import (
 // renewEvery is how often control looks if somebody wrote the list of reserved ports without ours; no event tells of it.
 const renewEvery = 5 * time.Second
 
-// bindings are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT and masquerading, which servers answer
-// to.
+// bindings are the addresses that the kernel must answer for: the VIPs, and the sources of full NAT, which servers answer to. What
+// masquerading takes is the ports' own address: the operator's, who may take it away.
 func (x *compiled) bindings() []netip.Prefix {
 	all := slices.Clone(x.vips)
-	for _, n := range x.rules.NAT {
-		if p := host.HostPrefix(n.Addr); !slices.Contains(all, p) {
+	for _, a := range x.sources {
+		if p := host.HostPrefix(a); !slices.Contains(all, p) {
 			all = append(all, p)
 		}
 	}

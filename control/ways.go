@@ -9,7 +9,7 @@ import (
 // ways is how a backend's connections have been reached since there were none: what steering must still take for them.
 type ways struct {
 	servers map[steer.Server]bool // answers that come from the server's own address
-	nats    map[steer.NAT]bool    // answers to local addresses and ports
+	nats    map[steer.NAT]bool    // answers to local addresses and ports; true: the address is configured, not a port's own
 	tunnels map[steer.Tunnel]bool // errors about outer packets
 }
 
@@ -53,7 +53,8 @@ func (x *ways) addNAT(b *backend, ports []dataplane.Port) {
 	for i := range ports {
 		for _, p := range ports[i].Addresses {
 			if a := p.Addr(); a.Is6() == b.snapshot.V6 && !a.IsLinkLocalUnicast() {
-				x.nats[steer.NAT{Addr: a, From: sources.From, To: sources.To}] = true
+				n := steer.NAT{Addr: a, From: sources.From, To: sources.To}
+				x.nats[n] = x.nats[n]
 			}
 		}
 	}
