@@ -231,6 +231,26 @@ services: [{name: web, vip: 198.18.9.9, port: 80, masquerade: always, backends: 
 	b.must(p.close())
 }
 
+// TestSourcesGoWithTheirLastConnection: a reload keeps the address that connections go by, the snapshot after their end does not.
+func TestSourcesGoWithTheirLastConnection(t *testing.T) {
+	b := newBindBed(t)
+	cfg := b.config("198.18.0.50", "40000-40099", "")
+	p := b.start(cfg)
+	later := compiledOf(t, cfg)
+	later.sources = nil
+	b.must(p.rebind(cfg, later))
+	if got := b.locals("198.18.9.9", "198.18.0.50"); !slices.Equal(got, []string{"198.18.9.9"}) {
+		t.Errorf("local: %v, want the VIP alone", got)
+	}
+	cfg.BindVIPs = false
+	b.must(p.rebind(cfg, compiledOf(t, cfg)))
+	if got := b.locals("198.18.0.50"); got != nil {
+		t.Errorf("with bind_vips off: local %v", got)
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}
+
 func TestAWarningSaysWhatALocalRangeWouldCostTheHost(t *testing.T) {
 	b := newBindBed(t)
 	b.must(b.space.Sysctl("net/ipv4/ip_local_port_range", "32768 60999"))

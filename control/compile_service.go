@@ -30,8 +30,7 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 			b.lastWeight = w
 		}
 		b.load.Rethreshold(b.snapshot.Upper, x.config.UpperThreshold)
-		b.snapshot = r.snapshotOf(b, c, x.config, timeouts)
-		b.ways.add(b, s.ports)
+		b.ways.change(b, r.snapshotOf(b, c, x.config, timeouts), s.ports)
 		svc.members = append(svc.members, b)
 		if x.config.Backup {
 			backup.add(b)

@@ -211,7 +211,7 @@ func (c *Control) loop(ctx context.Context) error {
 			freed := c.collect()
 			c.mu.Unlock()
 			if freed {
-				c.republish("backends forgotten")
+				c.republish("the last connections of a backend, or by a former way, ended")
 			}
 		}
 	}
@@ -238,6 +238,9 @@ func (c *Control) republish(why string) {
 	x, err := c.again(c.ports.surroundings())
 	if err == nil {
 		err = c.ports.apply(x, func() error { return c.engine.Publish(x.snapshot) })
+	}
+	if err == nil {
+		err = c.ports.rebind(c.cfg, x)
 	}
 	if err != nil {
 		c.log.Error("snapshot", "why", why, "err", err)

@@ -81,12 +81,18 @@ func attach(t *testing.T, c *core) (w *dataplane.Worker, ports [2]*mem.Port) {
 	return c.engine.AddWorker(pool, queues), ports
 }
 
-func (b *coreBed) reload(services string) {
+func (b *coreBed) parse(services string) *config.Config {
 	b.t.Helper()
 	cfg, diags := config.ParseReplay("weir.yaml", []byte(coreHead+services))
 	if config.HasErrors(diags) {
 		b.t.Fatal(config.Errors(diags))
 	}
+	return cfg
+}
+
+func (b *coreBed) reload(services string) {
+	b.t.Helper()
+	cfg := b.parse(services)
 	s, err := offline(cfg)
 	if err != nil {
 		b.t.Fatal(err)

@@ -342,6 +342,16 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 	return err
 }
 
+// rebind follows a snapshot of the same configuration, which may need fewer addresses: those that connections of before went by.
+func (p *ports) rebind(cfg *config.Config, x *compiled) error {
+	wants := x.bindings()
+	if p.vips == nil || !cfg.BindVIPs || slices.Equal(wants, p.wants) {
+		return nil
+	}
+	p.wants = wants
+	return p.vips.Set(wants)
+}
+
 func (p *ports) watch(ctx context.Context) (<-chan host.Event, error) {
 	events := make(chan host.Event, 256)
 	return events, p.host.Watch(ctx, events)

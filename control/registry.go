@@ -133,11 +133,18 @@ func (r *registry) backend(key backendKey, counts func(id uint32) dataplane.Traf
 	return b, nil
 }
 
+// idle reports whether no connection bears b's ID, templates aside.
+func (b *backend) idle() bool { return b.load.Active()+b.load.Inactive() == 0 }
+
 // collect gives back the IDs of backends that were removed before a moment and have no connection left. It reports whether it freed
-// any. counts is as for backend.
+// any, or found one whose former ways no connection goes by: the next snapshot can do without. counts is as for backend.
 func (r *registry) collect(before time.Time, counts func(id uint32) dataplane.Traffic) (freed bool) {
 	for key, b := range r.backends {
-		if b.live || b.removed.After(before) || b.load.Active()+b.load.Inactive()+b.load.Persistent() != 0 {
+		if b.live {
+			freed = freed || b.ways.former && b.ways.since.Before(before) && b.idle()
+			continue
+		}
+		if b.removed.After(before) || !b.idle() || b.load.Persistent() != 0 {
 			continue
 		}
 		if s := r.services[key.service]; s != nil {

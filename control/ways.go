@@ -1,6 +1,8 @@
 package control
 
 import (
+	"time"
+
 	"weir/dataplane"
 	"weir/dataplane/packet"
 	"weir/dataplane/steer"
@@ -11,13 +13,34 @@ type ways struct {
 	servers map[steer.Server]bool // answers that come from the server's own address
 	nats    map[steer.NAT]bool    // answers to local addresses and ports; true: the address is configured, not a port's own
 	tunnels map[steer.Tunnel]bool // errors about outer packets
+	former  bool                  // some are not of the way that the backend is reached by now
+	since   time.Time             // when these were last changed
 }
 
-// add notes the way that b is reached now, and forgets the others if no connection goes by them any more.
-func (x *ways) add(b *backend, ports []dataplane.Port) {
-	if x.servers == nil || b.load.Active()+b.load.Inactive() == 0 {
-		*x = ways{map[steer.Server]bool{}, map[steer.NAT]bool{}, map[steer.Tunnel]bool{}}
+func noWays() ways {
+	return ways{servers: map[steer.Server]bool{}, nats: map[steer.NAT]bool{}, tunnels: map[steer.Tunnel]bool{}}
+}
+
+func (x *ways) len() int { return len(x.servers) + len(x.nats) + len(x.tunnels) }
+
+// change takes b from the way that it is reached by to that of next, and forgets those before if no connection goes by them any more. The one
+// that it has until now stays for once: until next is published, workers open connections that go by it.
+func (x *ways) change(b *backend, next dataplane.Backend, ports []dataplane.Port) {
+	if x.servers == nil || b.idle() {
+		*x = noWays()
+		if b.snapshot.Live {
+			x.add(b, ports)
+		}
 	}
+	b.snapshot = next
+	x.add(b, ports)
+	now := noWays()
+	now.add(b, ports)
+	x.former, x.since = x.len() > now.len(), time.Now()
+}
+
+// add notes the way that b is reached now.
+func (x *ways) add(b *backend, ports []dataplane.Port) {
 	s := &b.snapshot
 	switch s.Forward {
 	case dataplane.ForwardDR: // nothing of it comes back

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // through is a service with one server, reached in a way.
@@ -28,6 +29,45 @@ func TestWayChangesUnderConnections(t *testing.T) {
 			if got := b.send(b.port, false); got != 10 {
 				t.Errorf("%s to %s: the connection's next packet went to .%d", was, is, got)
 			}
+		}
+	}
+}
+
+// TestWayOfAConnectionBetweenCompileAndPublish: a connection that is opened by the old way while the new one is being compiled is still answered,
+// and the old way is forgotten when nobody has opened one.
+func TestWayOfAConnectionBetweenCompileAndPublish(t *testing.T) {
+	for _, opened := range []bool{true, false} {
+		b := newCoreBed(t, through("nat"))
+		cfg := b.parse(through("dr"))
+		s, err := offline(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := b.core.prepare(cfg, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if opened && b.connect() != 10 {
+			t.Fatal("no connection by the old way")
+		}
+		if err := b.core.publish(cfg, x, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if len(x.rules.Servers) != 1 {
+			t.Errorf("opened %v: steering takes the answers of %d servers, want 1", opened, len(x.rules.Servers))
+		}
+		later := time.Now().Add(2 * time.Second)
+		if got := b.core.reg.collect(later, b.core.engine.Backend); got == opened {
+			t.Errorf("opened %v: a new snapshot is asked for: %v", opened, got)
+		}
+		if x, err = b.core.again(s); err != nil {
+			t.Fatal(err)
+		}
+		if b.core.reg.collect(later, b.core.engine.Backend) {
+			t.Errorf("opened %v: another snapshot is asked for", opened)
+		}
+		if got := len(x.rules.Servers) == 1; got != opened {
+			t.Errorf("opened %v: with the next snapshot steering takes the answers of %d servers", opened, len(x.rules.Servers))
 		}
 	}
 }
