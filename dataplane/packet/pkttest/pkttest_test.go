@@ -144,6 +144,18 @@ func TestCut(t *testing.T) {
 	}
 }
 
+func TestJoin(t *testing.T) {
+	for name, p := range map[string]Packet{"4": UDP(a4, b4).ID(7).Size(120), "6": UDP(a6, b6).Size(140)} {
+		pieces := p.Cut(7, 40, 80)
+		if got := Join(pieces[2], pieces[0], pieces[1]); !bytes.Equal(got, p.Bytes()) {
+			t.Errorf("%s: joined to %s, want %s", name, String(got), p)
+		}
+		if got := Join(p.Bytes()); !bytes.Equal(got, p.Bytes()) {
+			t.Errorf("%s: a whole packet became %s", name, String(got))
+		}
+	}
+}
+
 func TestString(t *testing.T) {
 	for _, c := range []struct {
 		in   Packet
@@ -192,6 +204,10 @@ func TestNonsensePanics(t *testing.T) {
 		"size":           func() { UDP(a4, b4).Size(20) },
 		"options":        func() { UDP(a4, b4).Options(131, 9).Bytes() },
 		"cut":            func() { UDP(a4, b4).Cut(1, 800) },
+		"a gap":          func() { p := UDP(a4, b4).Size(120).Cut(7, 40, 80); Join(p[0], p[2]) },
+		"twice":          func() { p := UDP(a6, b6).Size(140).Cut(7, 40, 80); Join(p[0], p[1], p[1], p[2]) },
+		"no last":        func() { p := UDP(a6, b6).Size(140).Cut(7, 40); Join(p[0]) },
+		"not a piece":    func() { Join(UDP(a4, b4).Bytes(), UDP(a4, b4).Bytes()) },
 		"no such header": func() { between(a4, b4, 99).Bytes() },
 	} {
 		t.Run(name, func(t *testing.T) {
