@@ -124,13 +124,16 @@ const (
 	minPath6 = 1280
 )
 
-// learn notes that the way takes packets of mtu bytes at most.
+// learn notes that the way takes packets of mtu bytes at most. What is known to take less is not believed to take more: an error only ever
+// lowers (RFC 8201 4).
 func (p *Path) learn(mtu int, v6 bool, now int64) {
 	least := minPath4
 	if v6 {
 		least = minPath6
 	}
-	mtu = min(max(mtu, least), 0xffff)
+	if mtu = max(mtu, least); mtu > p.mtu(now) {
+		return
+	}
 	p.word.Store(uint64((now+pathTime)>>pathShift)<<16 | uint64(mtu))
 }
 
