@@ -5,7 +5,7 @@ GO       ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test demo bench lint fuzz setup clean
+.PHONY: build test test-ipvs demo bench lint fuzz setup clean
 
 build: ## bin/weir, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/weir ./cmd/weir
@@ -17,6 +17,11 @@ setup: ## install what tests and demo need and the machine lacks (Debian, as roo
 test: setup build ## every test as it runs, then all but the end-to-end ones under the race detector
 	$(GO) test ./...
 	$(GO) test -race $$($(GO) list ./... | grep -v '^weir/cmd/')
+
+SEEDS ?= 400
+FROM  ?= $(shell date +%s)
+test-ipvs: setup ## SEEDS random scenarios, from seed FROM on, into the kernel's IPVS (user-mode-linux) and into weir; what differs is shrunk and printed
+	cd control && WEIR_FROM=$(FROM) WEIR_SEEDS=$(SEEDS) $(GO) test -run '^TestIPVS$$' -count=1 -timeout 0
 
 demo: setup build ## the whole thing on this machine, in network namespaces
 	bin/weir demo

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,9 +36,13 @@ func number(t *testing.T, variable string, otherwise int) int {
 	return n
 }
 
-// TestIPVS plays random scenarios into the kernel's IPVS, then what the kernel made of them into the engine.
+// TestIPVS plays random scenarios into the kernel's IPVS, then what the kernel made of them into the engine. `make test-ipvs` runs more than
+// the few that every test run has. Each that differs is shrunk and printed.
 func TestIPVS(t *testing.T) {
-	from, n := number(t, "WEIR_FROM", 1), number(t, "WEIR_SEEDS", 40)
+	if raceEnabled {
+		t.Skip("user-mode-linux has no room for the race detector's memory; the run without it plays the scenarios")
+	}
+	from, n := number(t, "WEIR_FROM", 1), number(t, "WEIR_SEEDS", 24)
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -57,10 +62,11 @@ func TestIPVS(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	t.Logf("the kernel played %d of %d scenarios in %v", len(recordings), len(scripts), time.Since(began).Round(time.Second))
-	if len(recordings) < len(scripts)/2 {
-		t.Errorf("too few: the machine is too busy to keep the time")
+	steps := 0
+	for _, r := range recordings {
+		steps += len(r.Steps)
 	}
+	fmt.Printf("the kernel played seeds %d to %d, %d steps, in %v\n", from, from+n-1, steps, time.Since(began).Round(time.Second))
 	for _, r := range recordings {
 		t.Run(r.Name, func(t *testing.T) {
 			if err := judge.Play(r, newGoldenBed(t)); err != nil {

@@ -71,7 +71,7 @@ func agent(dir string, log *os.File) error {
 	for range min(atOnce, len(scripts)) {
 		wg.Go(func() {
 			for s := range next {
-				if err := record(s, dir); err != nil && !errors.Is(err, errLate) {
+				if err := record(s, dir); err != nil {
 					fmt.Fprintf(log, "%s: %v\n", s.Name, err)
 				}
 			}
@@ -85,13 +85,13 @@ func agent(dir string, log *os.File) error {
 	return nil
 }
 
-// errLate is a scenario that the machine was too slow for: what timed out before what is open.
+// errLate is a scenario that the machine was too slow for: from here on timeouts may have come between that should not.
 var errLate = errors.New("too late")
 
 // record plays a script and writes what came of it.
 func record(s *Script, dir string) error {
 	var err error
-	for range tries {
+	for try := range tries {
 		var r *Recording
 		done := make(chan struct{})
 		go func() {
@@ -100,7 +100,7 @@ func record(s *Script, dir string) error {
 			r, err = playScript(s)
 		}()
 		<-done
-		if err == nil {
+		if last := try == tries-1; err == nil || last && errors.Is(err, errLate) { // then what there is, which holds
 			return r.write(filepath.Join(dir, s.Name+".json"))
 		}
 		if !errors.Is(err, errLate) {
@@ -135,7 +135,7 @@ func playScript(s *Script) (*Recording, error) {
 	}
 	for i := range s.Ops {
 		if err := p.op(&s.Ops[i]); err != nil {
-			return nil, fmt.Errorf("operation %d: %w", i, err)
+			return p.r, fmt.Errorf("operation %d: %w", i, err)
 		}
 		for len(p.r.Ops) < len(p.r.Steps) {
 			p.r.Ops = append(p.r.Ops, i)
@@ -164,6 +164,7 @@ func (p *recorder) op(o *Op) error {
 		if err := p.bed.ipvs.edit(o.Edit); err != nil {
 			return err
 		}
+		p.world.edited(o.Edit)
 		p.step(Step{Edit: o.Edit})
 		if o.Edit.RemoveBackend != nil || o.Edit.RemoveService != nil {
 			time.Sleep(tidying)

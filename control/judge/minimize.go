@@ -11,7 +11,24 @@ import (
 // Minimize shrinks a script while it still makes a difference, and returns the shortest that was found, the kernel's recording of it, and
 // what play, which judges a recording, says of it. A round plays all its candidates in one boot of the kernel.
 func (k *Kernel) Minimize(ctx context.Context, s Script, r *Recording, play func(*Recording) error) (Script, *Recording, error) {
-	m := &minimizer{kernel: k, play: play, best: s, recording: r, why: play(r)}
+	m := &minimizer{record: k.inTemp, play: play, best: s, recording: r, why: play(r)}
+	m.shrink(ctx)
+	m.best.Name, m.recording.Name, m.recording.Ops = s.Name, s.Name, nil
+	return m.best, m.recording, m.why
+}
+
+// inTemp records without leaving files. What cannot be played has no recording, and that is all there is to say of it.
+func (k *Kernel) inTemp(ctx context.Context, scripts []Script) []*Recording {
+	dir, err := os.MkdirTemp("", "weir-judge-")
+	if err != nil {
+		return nil
+	}
+	defer os.RemoveAll(dir)
+	recordings, _ := k.Record(ctx, scripts, dir)
+	return recordings
+}
+
+func (m *minimizer) shrink(ctx context.Context) {
 	m.cut()
 	for size := max(1, len(m.best.Ops)/4); ctx.Err() == nil; size /= 2 {
 		m.drop(ctx, leaveOutOps(&m.best, size))
@@ -20,12 +37,10 @@ func (k *Kernel) Minimize(ctx context.Context, s Script, r *Recording, play func
 			break
 		}
 	}
-	m.best.Name, m.recording.Name, m.recording.Ops = s.Name, s.Name, nil
-	return m.best, m.recording, m.why
 }
 
 type minimizer struct {
-	kernel *Kernel
+	record func(context.Context, []Script) []*Recording
 	play   func(*Recording) error
 
 	best      Script
@@ -77,12 +92,7 @@ func (m *minimizer) round(ctx context.Context, base Script, omissions []omission
 		omit(&candidates[i])
 		candidates[i].Name = fmt.Sprintf("candidate-%d", i)
 	}
-	dir, err := os.MkdirTemp("", "weir-judge-")
-	if err != nil {
-		return nil
-	}
-	defer os.RemoveAll(dir)
-	recordings, _ := m.kernel.Record(ctx, candidates, dir) // one that cannot be played is no candidate
+	recordings := m.record(ctx, candidates)
 	for i := range candidates {
 		at := slices.IndexFunc(recordings, func(r *Recording) bool { return r.Name == candidates[i].Name })
 		if at < 0 {

@@ -32,9 +32,9 @@ func FindKernel(agent string) (*Kernel, error) {
 	return &Kernel{program, agent}, nil
 }
 
-// Record boots the kernel, plays the scripts into its IPVS, and leaves the recordings in dir, which must be empty. A script that the machine was
-// too slow for has no recording. Neither has one that could not be played; the error then says why, and comes beside the recordings of the
-// others.
+// Record boots the kernel, plays the scripts into its IPVS, and leaves the recordings in dir, which must be empty. What the machine was
+// too slow for at the end of a script is missing. One that could not be played has no recording; the error then says why, and comes beside the
+// recordings of the others.
 func (k *Kernel) Record(ctx context.Context, scripts []Script, dir string) (recordings []*Recording, err error) {
 	b, err := json.Marshal(scripts)
 	if err == nil {
