@@ -98,7 +98,7 @@ func (w *Worker) open(v *vector, i int, svc *Service, id uint32, template conntr
 		}
 		return
 	}
-	if !w.known(v, i, ref) {
+	if id = w.table.Backend(ref); !w.join(v, i, ref, id, w.backend(id)) {
 		l.discard(DropTableFull) // ended in the instant it was made; the client will try again
 	}
 }

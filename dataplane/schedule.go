@@ -37,30 +37,37 @@ const fragment = packet.KindFirstFragment | packet.KindLaterFragment
 // known takes a packet of the connection at ref. It reports false when the connection is of no use to this packet: it has expired, or
 // ended to make room for a new one, and the packet is to be looked at as if there were none.
 func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
-	f, l := &v.frames[i], &v.lanes[i]
 	id := w.table.Backend(ref)
 	b := w.backend(id)
-	flags := connFlags(0)
-	if ref.Reply() {
-		if f.TTL <= 1 { // before the state, as the kernel's ip_forward stands before its IPVS hook
-			w.timeExceeded(v, i)
-			return true
-		}
-		if f.Flags&packet.TCPSyn != 0 && f.Proto == packet.ProtoTCP {
-			w.greeted(f, ref)
-		}
-	} else {
-		flags = connFlags(w.table.Flags(ref))
+	if !ref.Reply() {
 		switch {
-		case reopens(f) && w.reschedules(b, ref):
+		case reopens(&v.frames[i]) && w.reschedules(b, ref):
 			w.part(ref)
 			return false
 		case !b.Live && b.ExpireNow:
 			w.unlink(ref)
 			return false
 		case !b.Live: // silently, and without restarting the timer, as the kernel does unless expire_nodest_conn is set
-			l.discard(DropBackendGone)
+			v.lanes[i].discard(DropBackendGone)
 			return true
+		}
+	}
+	return w.join(v, i, ref, id, b)
+}
+
+// join makes the packet one of the connection at ref, which is good for it. It reports false when that has expired or ended meanwhile.
+func (w *Worker) join(v *vector, i int, ref conntrack.Ref, id uint32, b *Backend) bool {
+	f, l := &v.frames[i], &v.lanes[i]
+	flags := connFlags(0)
+	if !ref.Reply() {
+		flags = connFlags(w.table.Flags(ref))
+	} else {
+		if f.TTL <= 1 { // before the state, as the kernel's ip_forward stands before its IPVS hook
+			w.timeExceeded(v, i)
+			return true
+		}
+		if f.Flags&packet.TCPSyn != 0 && f.Proto == packet.ProtoTCP {
+			w.greeted(f, ref)
 		}
 	}
 	c, alive := w.table.Track(ref, f.Flags, b.Timeouts, w.tick)
