@@ -177,13 +177,12 @@ func TestESPAndAH(t *testing.T) {
 			for _, way := range []Forward{ForwardNAT, ForwardDR, ForwardIPIP} {
 				t.Run(fmt.Sprintf("%s protocol %d %v", name, proto, way), func(t *testing.T) {
 					b := newBed(t, ike(a, way).option(t))
-					from, vip, server := netip.AddrPortFrom(a.client.Addr(), 500), netip.AddrPortFrom(a.vip.Addr(), 500), a.web.Addr()
+					from, vip, server := netip.AddrPortFrom(a.client.Addr(), 500), netip.AddrPortFrom(a.vip.Addr(), 500), a.second
 					secret := pkttest.IP(a.client.Addr(), a.vip.Addr(), proto, payload)
 					run(t, b, []step{{name: "of nobody", in: secret.Bytes(), verdict: Punted}})
 					b.through(false, pkttest.UDP(netip.AddrPortFrom(a.client.Addr(), 4500), vip).Bytes())
 					run(t, b, []step{{name: "of a talk from another port", in: secret.Bytes(), verdict: Punted}})
 					b.through(false, pkttest.UDP(from, vip).Bytes()) // the second server's
-					server = a.second
 					want := secret.TTL(63).Bytes()
 					if way == ForwardNAT {
 						want = pkttest.IP(a.client.Addr(), server, proto, payload).TTL(63).Bytes()
