@@ -164,7 +164,6 @@ func (p *recorder) op(o *Op) error {
 		if err := p.bed.ipvs.edit(o.Edit); err != nil {
 			return err
 		}
-		p.world.edited(o.Edit)
 		p.step(Step{Edit: o.Edit})
 		if o.Edit.RemoveBackend != nil || o.Edit.RemoveService != nil {
 			time.Sleep(tidying)

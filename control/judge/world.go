@@ -15,7 +15,6 @@ type world struct {
 	script *Script
 	flows  []flowState
 	id     uint16 // IPv4 identification of the latest packet
-	gone   bool   // a server was removed: complaints about tunnels might be about one to it
 }
 
 type flowState struct {
@@ -205,8 +204,8 @@ func (w *world) complaint(o *Op, f *flowState) [][]byte {
 	if err != nil || h.dst.Is6() != f.vip.Addr().Is6() { // types and codes are the family's
 		return nil
 	}
-	if h.src == balancer6 || w.gone && h.src == balancer4 {
-		return nil // about a tunnel over IPv6, or to a server that was removed: the kernel ignores it, weir does not (docs/ipvs.md)
+	if h.src == balancer6 {
+		return nil // about a tunnel over IPv6: the kernel leaves such errors to a tunnel device, weir takes them (docs/ipvs.md)
 	}
 	from := h.dst
 	if o.Router {
@@ -224,11 +223,8 @@ func (w *world) complaint(o *Op, f *flowState) [][]byte {
 	return [][]byte{spoil(ip, o.Spoil)}
 }
 
-// Where the balancer's tunnels begin.
-var (
-	balancer4 = netip.MustParseAddr("198.18.1.1")
-	balancer6 = netip.MustParseAddr("2001:db8:1::1")
-)
+// balancer6 is where its tunnels over IPv6 begin.
+var balancer6 = netip.MustParseAddr("2001:db8:1::1")
 
 // routers complain in the name of neither end.
 var routers = [2][2]netip.Addr{
@@ -283,11 +279,6 @@ func (w *world) saw(o *Op, in []byte, out []Output) {
 	if o.Side == Client {
 		f.alive = forwarded && (f.alive || o.Flags&0x3f == flagSYN || w.script.Flows[o.Flow].Protocol != "tcp")
 	}
-}
-
-// edited takes note of an edit.
-func (w *world) edited(e *Edit) {
-	w.gone = w.gone || e.RemoveBackend != nil || e.RemoveService != nil
 }
 
 // passed says that time went by: whether connections still live is not known any more.
