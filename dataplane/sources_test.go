@@ -114,11 +114,16 @@ func TestNoLocalPort(t *testing.T) {
 			refused("at once they are not looked for again")
 			b.now += 11e6
 			refused("nor found")
+			b.now += 12e9
 			for local, port := range from { // one ends
 				for _, p := range []pkttest.Packet{pkttest.TCP(a.web, local).SYN().Ack(1), pkttest.TCP(a.web, local).RST().Ack(1)} {
 					b.through(true, p.Bytes())
 				}
-				b.after(11e9) // CLOSE
+				for _, ns := range []int64{5e9, 4.9e9} {
+					b.now += ns
+					refused("it is in CLOSE, for ten seconds")
+				}
+				b.after(200e6) // and none has been looked for in vain for so long that it would not be looked for now
 				out, _ := b.through(false, syn(5).Bytes())
 				if source(out) != local {
 					t.Errorf("the one that ended, %d, had %v; the new one got %v (dropped: %v)", port, local, source(out), b.dropped())
@@ -180,6 +185,16 @@ func TestEveryLocalPortIsGivenOnce(t *testing.T) {
 				r.Fatalf("connection %d comes from %v", i, s)
 			}
 			used[source(out)] = true
+		}
+		// Wherever the one is that ends, it is found.
+		end := netip.AddrPortFrom(a.client.Addr(), uint16(1000+rapid.IntRange(0, n-1).Draw(r, "end")))
+		out, _ := b.through(false, pkttest.TCP(end, a.vip).SYN().Bytes())
+		local := source(out)
+		b.through(true, pkttest.TCP(a.web, local).SYN().Ack(1).Bytes())
+		b.through(true, pkttest.TCP(a.web, local).RST().Ack(1).Bytes())
+		b.after(11e9)
+		if out, _ = b.through(false, pkttest.TCP(netip.AddrPortFrom(a.client.Addr(), 999), a.vip).SYN().Bytes()); source(out) != local {
+			r.Errorf("%v is free, but a new connection got %v of %d (dropped: %v)", local, source(out), n, b.dropped())
 		}
 	})
 }
