@@ -109,6 +109,9 @@ func (g *generator) addService() *Service {
 	if g.have.SCTP && g.chance(12) {
 		s.Protocol = "sctp"
 	}
+	if g.have.Persistence && s.Protocol != "sctp" && g.chance(8) {
+		s.Port = 0 // all ports
+	}
 	for i := range g.services {
 		if g.services[i].same(&s) {
 			return g.addService()
@@ -145,7 +148,7 @@ func (g *generator) shape(s *Service) {
 	if g.have.OnePacket && s.Protocol == "udp" && g.chance(25) {
 		s.OnePacket = true
 	}
-	if g.have.Persistence && g.chance(25) {
+	if g.have.Persistence && (s.Port == 0 || g.chance(25)) {
 		s.Persistence = &Persistence{TimeoutS: pick(g, 2, 5, 5, 101)}
 		if g.chance(40) {
 			s.Persistence.Prefix = pick(g, 16, 24, 30)
@@ -160,11 +163,14 @@ func isV6(a string) bool { return len(a) > 0 && a[0] == '2' }
 
 func (g *generator) backend(s *Service, i int, forwards []string) Backend {
 	b := Backend{Address: serverAddress(i, isV6(s.VIP)), Port: 8000 + i, Weight: g.weight(), Forward: pick(g, forwards...)}
-	if b.Forward != "nat" {
+	if b.Forward != "nat" || s.Port == 0 {
 		b.Port = s.Port // dr and tunnels cannot change it
 	}
+	if b.Forward != "nat" && b.Forward != "dr" && g.chance(20) {
+		b.Address = serverAddress(i, !isV6(s.VIP)) // a tunnel takes a packet of the other family, too
+	}
 	if b.Forward == "gue" {
-		if b.TunnelPort = 6080; !isV6(s.VIP) {
+		if b.TunnelPort = 6080; !isV6(b.Address) {
 			b.TunnelPort += i % 2
 		}
 	}
@@ -237,7 +243,11 @@ func (g *generator) open() int {
 		g.addNamed()
 	}
 	s := &g.services[g.IntN(len(g.services))]
-	return g.newFlow(s.VIP, s.Port, s.Protocol)
+	port := s.Port
+	if port == 0 {
+		port = pick(g, 22, 80, 443, 8080)
+	}
+	return g.newFlow(s.VIP, port, s.Protocol)
 }
 
 func (g *generator) newFlow(vip string, port int, protocol string) int {

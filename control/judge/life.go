@@ -140,6 +140,9 @@ func (g *generator) liveSCTP(l *life, o *Op) {
 		l.phase++
 	}
 	o.Side, o.Flags, o.Data = t.side, t.chunk, 16+4*g.IntN(4)
+	if (t.chunk == chunkCookieEcho || t.chunk == chunkCookieAck) && g.chance(20) {
+		o.Spoil = "abort" // bundled behind it
+	}
 }
 
 // vary gives a packet what packets have besides.
@@ -153,9 +156,9 @@ func (g *generator) vary(l *life, o *Op) {
 		ttl := pick(g, 0, 1, 1, 2)
 		o.TTL = &ttl
 		o.Alive = o.Alive || o.Side == Server // or the kernel, routing it on, answers instead
-	case g.chance(3) && !l.v6:
+	case g.chance(3) && o.Spoil == "" && !l.v6:
 		o.Spoil = pick(g, "nop", "ra")
-	case g.have.Garbage && g.chance(4):
+	case g.have.Garbage && o.Spoil == "" && g.chance(4):
 		o.Spoil = pick(g, "sum", "ipsum", "short", "trailer", "tiny", "ihl", "version", "nosum")
 		o.Alive = o.Alive || o.Side == Server
 	case g.have.Fragments && l.protocol != "sctp" && g.chance(5): // its checksum is over the whole datagram
@@ -165,6 +168,7 @@ func (g *generator) vary(l *life, o *Op) {
 		if g.chance(50) {
 			o.Cut = append(o.Cut, at+8+8*g.IntN(8))
 		}
+		o.Reverse = g.chance(30)
 	case g.chance(3):
 		o.Data = 1100 + g.IntN(300)
 	}

@@ -47,8 +47,10 @@ type Op struct {
 	TOS   int    `json:"tos,omitempty"`
 	DF    bool   `json:"df,omitempty"`
 	Spoil string `json:"spoil,omitempty"`
-	Cut   []int  `json:"cut,omitempty"`   // into fragments at these offsets
-	Alive bool   `json:"alive,omitempty"` // only on a connection that was opened, and no time passed since: see docs/ipvs.md
+	Cut   []int  `json:"cut,omitempty"` // into fragments at these offsets
+	// Reverse sends the last fragment first.
+	Reverse bool `json:"reverse,omitempty"`
+	Alive   bool `json:"alive,omitempty"` // only on a connection that was opened, and no time passed since: see docs/ipvs.md
 
 	Type   int  `json:"type,omitempty"` // of an ICMP error
 	Code   int  `json:"code,omitempty"`
@@ -82,7 +84,7 @@ func (o *Op) String() string {
 		fmt.Fprintf(&s, " spoilt: %s", o.Spoil)
 	}
 	if len(o.Cut) > 0 {
-		fmt.Fprintf(&s, " cut at %v", o.Cut)
+		fmt.Fprintf(&s, " cut at %v reverse %t", o.Cut, o.Reverse)
 	}
 	return s.String()
 }

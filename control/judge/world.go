@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"hash/crc32"
 	"net/netip"
+	"slices"
 
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/pkttest"
@@ -95,6 +96,9 @@ func (w *world) packet(o *Op, f *flowState) [][]byte {
 	case "sctp":
 		p = pkttest.SCTP(src, dst).VTag(f.seq)
 		p = p.Chunk(uint8(o.Flags), 0, pattern(o.Data))
+		if o.Spoil == "abort" {
+			p = p.Chunk(chunkAbort, 0, nil)
+		}
 	default:
 		p = pkttest.UDP(src, dst).Payload(pattern(o.Data))
 		if o.Spoil == "nosum" && src.Addr().Is4() {
@@ -112,7 +116,11 @@ func (w *world) packet(o *Op, f *flowState) [][]byte {
 		p = p.Options(options...)
 	}
 	if len(o.Cut) > 0 {
-		return p.Cut(uint32(w.id), o.Cut...)
+		pieces := p.Cut(uint32(w.id), o.Cut...)
+		if o.Reverse {
+			slices.Reverse(pieces)
+		}
+		return pieces
 	}
 	ip := p.Bytes()
 	if w.script.Flows[o.Flow].Protocol == "sctp" {
