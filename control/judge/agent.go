@@ -164,6 +164,7 @@ func (p *recorder) op(o *Op) error {
 		if err := p.bed.ipvs.edit(o.Edit); err != nil {
 			return err
 		}
+		p.world.passed() // with expire_nodest_conn, an edit may end connections
 		p.step(Step{Edit: o.Edit})
 		if o.Edit.RemoveBackend != nil || o.Edit.RemoveService != nil {
 			time.Sleep(tidying)

@@ -62,6 +62,29 @@ func withoutCRC(ip []byte) []byte {
 	return ip
 }
 
+// overhead lowers the MTU of an answer to a router's complaint that a tunnel's packet was too big. The kernel takes only the outer IP header off
+// what the router says, not those of UDP and GUE, or GRE; weir takes off all that the tunnel needs.
+func overhead(in, want []byte) []byte {
+	h, err := headersOf(in)
+	if err != nil || !fragNeeded(h) {
+		return want
+	}
+	if _, _, ok := decapsulate(h.payload[8:]); !ok {
+		return want
+	}
+	want = bytes.Clone(want)
+	if w, err := headersOf(want); err == nil && fragNeeded(w) {
+		less := map[uint8]uint16{packet.ProtoUDP: 12, protoGRE: 4}[h.payload[8+9]]
+		binary.BigEndian.PutUint16(w.payload[6:], binary.BigEndian.Uint16(w.payload[6:])-less)
+	}
+	return want
+}
+
+// fragNeeded reports whether a packet is ICMP's "fragmentation needed" with a quoted header.
+func fragNeeded(h ipHeaders) bool {
+	return h.proto == packet.ProtoICMP && len(h.payload) >= 8+20 && h.payload[0] == 3 && h.payload[1] == 4
+}
+
 // hostComplains reports whether a packet is an ICMP error that goes back to where the packet before came from.
 func hostComplains(side string, p *Packet) bool {
 	ip, err := unhex(p.Packet)

@@ -179,7 +179,7 @@ func (p *player) compare(i int, s *Step, in []byte, out []Output, verdict string
 			}
 			return &Difference{i, "nothing: " + verdict, fmt.Sprintf("%s: nothing came out (%s)\nwant %s: %s", about, verdict, want.Side, pkttest.String(w))}
 		}
-		out[0].IP, w = blessed(in, out[0].IP, w)
+		out[0].IP, w = blessed(in, out[0].IP, overhead(in, w))
 		if err := match(out[0], &want, w); err != nil {
 			return &Difference{i, strings.SplitN(err.Error(), ":", 2)[0], fmt.Sprintf("%s: %v\n got %s: %s\n     %x\nwant %s: %s\n     %x", about, err,
 				sides[out[0].Side], pkttest.String(out[0].IP), out[0].IP, want.Side, pkttest.String(w), w)}

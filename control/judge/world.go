@@ -289,7 +289,7 @@ func (w *world) saw(o *Op, in []byte, out []Output) {
 	}
 }
 
-// passed says that time went by: whether connections still live is not known any more.
+// passed says that time went by, or an edit was made: whether connections still live is not known any more.
 func (w *world) passed() {
 	for i := range w.flows {
 		w.flows[i].alive = false
