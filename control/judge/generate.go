@@ -166,8 +166,8 @@ func (g *generator) backend(s *Service, i int, forwards []string) Backend {
 	if b.Forward != "nat" || s.Port == 0 {
 		b.Port = s.Port // dr and tunnels cannot change it
 	}
-	if b.Forward != "nat" && b.Forward != "dr" && g.chance(20) {
-		b.Address = serverAddress(i, !isV6(s.VIP)) // a tunnel takes a packet of the other family, too
+	if b.Forward != "nat" && b.Forward != "dr" && s.Scheduler != "mh" && g.chance(20) {
+		b.Address = serverAddress(i, !isV6(s.VIP)) // a tunnel takes a packet of the other family, too; for mh see docs/ipvs.md
 	}
 	if b.Forward == "gue" {
 		if b.TunnelPort = 6080; !isV6(b.Address) {
