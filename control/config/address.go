@@ -34,6 +34,20 @@ func (d *decoder) address(v value, to *netip.Addr) bool {
 	return true
 }
 
+// routable is unicast for what is reached by route: a link-local address does not say by which port.
+func (d *decoder) routable(v value, to *netip.Addr, what string) bool {
+	var a netip.Addr
+	if !d.unicast(v, &a, what) {
+		return false
+	}
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		d.errorf(v.pos(), v.path, "%s cannot be a link-local address: %s", what, a)
+		return false
+	}
+	*to = a
+	return true
+}
+
 // unicast is address for what must be one station's: it refuses what no station can have or be reached by. what names it, for the message.
 func (d *decoder) unicast(v value, to *netip.Addr, what string) bool {
 	var a netip.Addr

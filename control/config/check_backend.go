@@ -89,6 +89,16 @@ func (d *decoder) checkAddress(s *Service, b *Backend) {
 	}
 }
 
+// checkServers refuses backends that are VIPs of other services: the host has these addresses, so no port leads to them.
+func (d *decoder) checkServers(s *Service, vips map[netip.Addr]*Service) {
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if other := vips[b.Address]; other != nil && other != s && !overlay(b.Forward) {
+			d.errorf(b.Field("address"), b.Path+".address", "%s is the VIP of %s: services cannot be chained", b.Address, other.Path)
+		}
+	}
+}
+
 // checkForward checks what depends on how the backend is forwarded to.
 func (d *decoder) checkForward(s *Service, b *Backend, segments map[uint32]*Segment) {
 	if b.Forward == "" {

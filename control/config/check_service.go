@@ -9,12 +9,16 @@ import (
 func (d *decoder) checkServices(segments map[uint32]*Segment) {
 	c := d.config
 	names := map[string]*Service{}
-	vips := map[netip.Addr]*Service{}
+	vips, servers := map[netip.Addr]*Service{}, map[netip.Addr]*Service{}
 	for i := range c.Services {
-		for _, a := range c.Services[i].VIPs {
+		s := &c.Services[i]
+		for _, a := range s.VIPs {
 			if a.IsSingleIP() {
-				vips[a.Addr()] = &c.Services[i]
+				vips[a.Addr()] = s
 			}
+		}
+		for n := range s.Backends {
+			servers[s.Backends[n].Address] = s
 		}
 	}
 	for i := range c.Services {
@@ -31,7 +35,7 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 		}
 		d.checkVIPs(s)
 		d.checkScheduling(s)
-		d.checkFullNAT(s, vips)
+		d.checkFullNAT(s, vips, servers)
 		d.checkMasquerade(s)
 		for _, f := range connFields {
 			if s.Given(f.key) && s.Conntrack.Given(f.key) {
@@ -39,6 +43,7 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 			}
 		}
 		d.checkBackends(s, segments)
+		d.checkServers(s, vips)
 	}
 	d.checkIdentities()
 }
@@ -98,7 +103,7 @@ func (d *decoder) checkScheduling(s *Service) {
 	}
 }
 
-func (d *decoder) checkFullNAT(s *Service, vips map[netip.Addr]*Service) {
+func (d *decoder) checkFullNAT(s *Service, vips, backends map[netip.Addr]*Service) {
 	any := s.Forward == "fullnat"
 	masquerades := s.Masquerade.Mode != "never"
 	var servers, all []netip.Addr // reached by fullnat; all whose connections have a source of ours
@@ -130,10 +135,15 @@ func (d *decoder) checkFullNAT(s *Service, vips map[netip.Addr]*Service) {
 			d.errorf(pos, path, "%s is the VIP of %s: a fullnat address is used for nothing else", a, other.Path)
 		case slices.Contains(all, a):
 			d.errorf(pos, path, "%s is a backend of this service", a)
+		case backends[a] != nil && backends[a] != s:
+			d.errorf(pos, path, "%s is a backend of %s: a fullnat address is this host's", a, backends[a].Path)
 		case seen[a]:
 			d.errorf(pos, path, "duplicate address %s", a)
 		}
 		seen[a] = true
+	}
+	if f.ClientAddress == "toa" && s.Protocol != "" && s.Protocol != "tcp" {
+		d.errorf(f.Field("client_address"), f.Path+".client_address", "toa is a TCP option: not for %s", s.Protocol)
 	}
 	if len(f.Addresses) == 0 || f.bad("addresses") {
 		return

@@ -210,7 +210,7 @@ func decodePersistence(d *decoder, v value) *Persistence {
 
 var fullNATTable = table[FullNAT]{"services[].fullnat", []field[FullNAT]{
 	{"addresses", func(d *decoder, v value, f *FullNAT) {
-		decodeList(d, v, &f.Addresses, func(d *decoder, v value, a *netip.Addr) bool { return d.unicast(v, a, "a fullnat address") })
+		decodeList(d, v, &f.Addresses, func(d *decoder, v value, a *netip.Addr) bool { return d.routable(v, a, "a fullnat address") })
 	}},
 	{"ports", func(d *decoder, v value, f *FullNAT) { d.ports(v, &f.Ports, false) }},
 	{"client_address", func(d *decoder, v value, f *FullNAT) {
@@ -249,7 +249,7 @@ func decodeMasquerade(d *decoder, v value, m *Masquerade) {
 
 var backendTable = table[Backend]{"services[].backends[]", []field[Backend]{
 	{"name", func(d *decoder, v value, b *Backend) { d.name(v, &b.Name) }},
-	{"address", func(d *decoder, v value, b *Backend) { d.unicast(v, &b.Address, "a backend") }},
+	{"address", func(d *decoder, v value, b *Backend) { d.routable(v, &b.Address, "a backend") }},
 	{"port", func(d *decoder, v value, b *Backend) { integer(d, v, &b.Port, 0, 65535) }},
 	{"weight", func(d *decoder, v value, b *Backend) { integer(d, v, &b.Weight, 0, 65535) }},
 	{"upper_threshold", func(d *decoder, v value, b *Backend) { integer(d, v, &b.UpperThreshold, 0, math.MaxInt32) }},
