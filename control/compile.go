@@ -35,7 +35,7 @@ type surroundings struct {
 	counts    func(id uint32) dataplane.Traffic
 }
 
-// compile makes the next generation of cfg. It fails before it has changed anything in the registry.
+// compile makes the next generation of cfg. It changes the registry, also where it fails then: see checkpoint.
 func (r *registry) compile(cfg *config.Config, generation uint64, s *surroundings) (x *compiled, err error) {
 	fresh := 0
 	for i := range cfg.Services {

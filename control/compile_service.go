@@ -16,7 +16,6 @@ import (
 // compileService brings the registry's service and its backends in line with the configuration.
 func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *conntrack.Timeouts, s *surroundings) (dataplane.Service, error) {
 	svc := r.service(key)
-	svc.members = svc.members[:0]
 	svc.name = c.Name
 	var real, backup roll
 	for _, x := range backendsOf(c, key) {
@@ -31,7 +30,6 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		}
 		b.load.Rethreshold(b.snapshot.Upper, x.config.UpperThreshold)
 		b.ways.change(b, r.snapshotOf(b, c, x.config, timeouts), s.ports)
-		svc.members = append(svc.members, b)
 		if x.config.Backup {
 			backup.add(b)
 		} else {

@@ -300,9 +300,7 @@ func (c *Control) reload() (o Outcome) {
 	}
 	if err != nil {
 		c.ports.reconfigured(c.cfg)
-		if _, undo := c.again(c.ports.surroundings()); undo != nil { // the registry must know again what runs
-			c.log.Error("restoring the old configuration", "err", undo)
-		}
+		c.undo()
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}
 	for _, r := range c.runners {

@@ -20,6 +20,7 @@ type core struct {
 	cfg        *config.Config
 	generation uint64
 	loaded     time.Time
+	undo       func() // takes back what the latest prepare did to the registry
 }
 
 // newCore makes an engine over table with an empty registry. secret keeps strangers from aiming at one slot of the fragment map, and random
@@ -29,9 +30,10 @@ func newCore(table *conntrack.Table, workers int, secret uint64) *core {
 	return &core{engine: e, reg: newRegistry(e.MaxBackends(), secret)}
 }
 
-// prepare compiles cfg as the next generation; publish puts it in force. Between them stands what must happen before workers see it.
-// c.mu is held from before prepare until after publish.
+// prepare compiles cfg as the next generation; publish puts it in force, or undo forgets it. Between them stands what must happen before
+// workers see it. c.mu is held from before prepare until after either.
 func (c *core) prepare(cfg *config.Config, s *surroundings) (*compiled, error) {
+	c.undo = c.reg.checkpoint()
 	s.counts = c.engine.Backend
 	return c.reg.compile(cfg, c.generation+1, s)
 }

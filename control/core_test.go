@@ -257,3 +257,48 @@ func TestBothFamiliesOfOneService(t *testing.T) {
 		t.Errorf("services: %+v", s)
 	}
 }
+
+// TestRefusedReload: a configuration that was compiled and then not put in force leaves no trace in the one that runs.
+func TestRefusedReload(t *testing.T) {
+	const other = "  - {name: other, vip: 198.18.9.10, port: 80, forward: ipip, backends: [{address: 198.18.1.12}]}\n"
+	for _, refused := range []struct{ name, services string }{
+		{"without the service", other},
+		{"another scheduler", strings.Replace(web("10 1", "11 1", "12 1"), "wrr", "lc", 1) + other},
+		{"a server less", web("10 1", "12 1")},
+	} {
+		t.Run(refused.name, func(t *testing.T) {
+			all := web("10 1", "11 1", "12 1")
+			b := newCoreBed(t, all)
+			b.expect("before", 10)
+			for range 2 {
+				if _, err := b.core.prepare(b.parse(refused.services), b.surroundings(refused.services)); err != nil {
+					t.Fatal(err)
+				}
+				b.core.undo()
+				x, err := b.core.again(b.surroundings(all))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := b.core.engine.Publish(x.snapshot); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(x.snapshot.Backends); n != 3 {
+					t.Errorf("%d backends, want 3", n)
+				}
+			}
+			b.expect("the scheduler goes on", 11, 12, 10)
+			if v := b.view(); v.Conns != 4 {
+				t.Errorf("%d connections counted, want 4", v.Conns)
+			}
+		})
+	}
+}
+
+func (b *coreBed) surroundings(services string) *surroundings {
+	b.t.Helper()
+	s, err := offline(b.parse(services))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}

@@ -2,7 +2,9 @@ package control
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weir/dataplane"
@@ -45,7 +47,6 @@ type service struct {
 	real    planned
 	backup  planned           // of the backends that serve when no other does
 	retired dataplane.Traffic // counts of backends whose IDs were given back
-	members []*backend        // live ones in list order, as of the last configuration
 }
 
 // planned is a plan and what its scheduler remembers.
@@ -88,6 +89,32 @@ func (r *registry) state() *sched.State {
 	s := new(sched.State)
 	s.Seed(r.seed + r.plans)
 	return s
+}
+
+// checkpoint returns a function that makes the registry what it is now: a configuration that is refused after it was compiled has then never
+// been there. Connection counts and schedulers' positions are not taken back: packets have moved them meanwhile.
+func (r *registry) checkpoint() (restore func()) {
+	was := *r
+	was.services, was.backends, was.paths = maps.Clone(r.services), maps.Clone(r.backends), maps.Clone(r.paths)
+	was.ids, was.free = slices.Clone(r.ids), slices.Clone(r.free)
+	services, backends := map[*service]service{}, map[*backend]backend{}
+	for _, s := range r.services {
+		services[s] = *s
+	}
+	for _, b := range r.backends {
+		copied := *b
+		copied.ways = b.ways.clone()
+		backends[b] = copied
+	}
+	return func() {
+		*r = was
+		for s, copied := range services {
+			*s = copied
+		}
+		for b, copied := range backends {
+			*b = copied
+		}
+	}
 }
 
 // service returns the service with key, made anew if unknown.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"maps"
 	"time"
 
 	"weir/dataplane"
@@ -19,6 +20,12 @@ type ways struct {
 
 func noWays() ways {
 	return ways{servers: map[steer.Server]bool{}, nats: map[steer.NAT]bool{}, tunnels: map[steer.Tunnel]bool{}}
+}
+
+func (x *ways) clone() ways {
+	c := *x
+	c.servers, c.nats, c.tunnels = maps.Clone(x.servers), maps.Clone(x.nats), maps.Clone(x.tunnels)
+	return c
 }
 
 func (x *ways) len() int { return len(x.servers) + len(x.nats) + len(x.tunnels) }
