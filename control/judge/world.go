@@ -16,6 +16,8 @@ type world struct {
 	script *Script
 	flows  []flowState
 	id     uint16 // IPv4 identification of the latest packet
+	// twofold are servers that some services reach by IPIP and others by GRE.
+	twofold map[netip.Addr]bool
 }
 
 type flowState struct {
@@ -40,7 +42,38 @@ func newWorld(s *Script) (*world, error) {
 		}
 		w.flows[i] = flowState{client: netip.AddrPortFrom(client, uint16(f.Port)), vip: netip.AddrPortFrom(vip, uint16(f.VPort)), seq: uint32(i) << 20}
 	}
+	w.twofold = s.twofold()
 	return w, nil
+}
+
+// twofold are the servers at the end of both an IPIP and a GRE tunnel at any time. Of those the kernel knows only the tunnel that came last, and
+// ignores errors about the other (ip_vs_find_tunnel); weir knows the packet (docs/ipvs.md).
+func (s *Script) twofold() map[netip.Addr]bool {
+	by := map[string]map[string]bool{"ipip": {}, "gre": {}}
+	both := map[netip.Addr]bool{}
+	see := func(b *Backend) {
+		if by[b.Forward] == nil {
+			return
+		}
+		by[b.Forward][b.Address] = true
+		if a, err := netip.ParseAddr(b.Address); err == nil && by["ipip"][b.Address] && by["gre"][b.Address] {
+			both[a] = true
+		}
+	}
+	services := s.Services
+	for i := range s.Ops {
+		if e := s.Ops[i].Edit; e != nil && e.AddService != nil {
+			services = append(services[:len(services):len(services)], *e.AddService)
+		} else if e != nil && e.AddBackendFirst != nil {
+			see(e.AddBackendFirst)
+		}
+	}
+	for i := range services {
+		for j := range services[i].Backends {
+			see(&services[i].Backends[j])
+		}
+	}
+	return both
 }
 
 // packets are what the operation sends, nil if it makes no sense now.
@@ -212,6 +245,9 @@ func (w *world) complaint(o *Op, f *flowState) [][]byte {
 	if err != nil || h.dst.Is6() != f.vip.Addr().Is6() { // types and codes are the family's
 		return nil
 	}
+	if h.src == balancer4 && w.twofold[h.dst] {
+		return nil
+	}
 	if h.src == balancer6 {
 		return nil // about a tunnel over IPv6: the kernel leaves such errors to a tunnel device, weir takes them (docs/ipvs.md)
 	}
@@ -231,8 +267,11 @@ func (w *world) complaint(o *Op, f *flowState) [][]byte {
 	return [][]byte{spoil(ip, o.Spoil)}
 }
 
-// balancer6 is where its tunnels over IPv6 begin.
-var balancer6 = netip.MustParseAddr("2001:db8:1::1")
+// Where the balancer's tunnels begin.
+var (
+	balancer4 = netip.MustParseAddr("198.18.1.1")
+	balancer6 = netip.MustParseAddr("2001:db8:1::1")
+)
 
 // routers complain in the name of neither end.
 var routers = [2][2]netip.Addr{
