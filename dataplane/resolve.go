@@ -63,12 +63,7 @@ func (w *Worker) destination(ref conntrack.Ref) conntrack.Addr {
 // nextHop writes port, hop and, if known, MAC address towards dst into l and returns the link's MTU in bytes. It reports false where no
 // port of ours leads to dst.
 func (w *Worker) nextHop(l *lane, dst conntrack.Addr, v6 bool, flow uint32) (mtu int, ok bool) {
-	var e *route.Entry
-	if v6 {
-		e = w.snap.Routes.Lookup6(dst.Hi, dst.Lo)
-	} else {
-		e = w.snap.Routes.Lookup4(uint32(dst.Lo))
-	}
+	e := w.route(dst, v6)
 	if e == nil || e.Kind != route.Unicast {
 		return 0, false
 	}
@@ -85,6 +80,14 @@ func (w *Worker) nextHop(l *lane, dst conntrack.Addr, v6 bool, flow uint32) (mtu
 	}
 	l.mac = w.neighbor(int(l.out), l.hop, l.v6)
 	return w.mtu(l), true
+}
+
+// route is the one that leads to dst, or nil.
+func (w *Worker) route(dst conntrack.Addr, v6 bool) *route.Entry {
+	if v6 {
+		return w.snap.Routes.Lookup6(dst.Hi, dst.Lo)
+	}
+	return w.snap.Routes.Lookup4(uint32(dst.Lo))
 }
 
 // mtu is that of the link in l, in bytes: the port's, or the route's if that is smaller.

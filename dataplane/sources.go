@@ -26,7 +26,7 @@ type Masquerade uint8
 
 const (
 	MasqueradeAlways  Masquerade = iota
-	MasqueradeHairpin            // those whose client and server are reached by one port: the answer would pass us by
+	MasqueradeHairpin            // those whose client and server may be reached by one port: the answer would pass us by
 	MasqueradeExcept             // all but those from the networks of Except
 )
 
@@ -78,10 +78,7 @@ func (s *Sources) pair(k, n, stride uint64, own conntrack.Addr) (conntrack.Addr,
 func (w *Worker) masquerades(b *Backend, t *conntrack.Tuple) bool {
 	switch s := b.Sources; s.When {
 	case MasqueradeHairpin:
-		var here, there lane
-		_, a := w.nextHop(&here, t.Src, t.V6, 0)
-		_, z := w.nextHop(&there, b.Addr, b.V6, 0)
-		return a && z && here.out == there.out
+		return w.route(t.Src, t.V6).Meets(w.route(b.Addr, b.V6))
 	case MasqueradeExcept:
 		return !covers(s.Except, t.Src, t.V6)
 	}

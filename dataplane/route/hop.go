@@ -46,3 +46,18 @@ func boundsOf(hops []Hop) []uint32 {
 
 // weight of a hop, 1 to 65535.
 func weight(h *Hop) uint64 { return uint64(min(max(h.Weight, 1), 0xffff)) }
+
+// Meets reports whether some hop of e and one of o leave by the same port. Nil has no hops.
+func (e *Entry) Meets(o *Entry) bool {
+	if e == nil || o == nil {
+		return false
+	}
+	for i := range e.hops {
+		for j := range o.hops {
+			if e.hops[i].Port >= 0 && e.hops[i].Port == o.hops[j].Port {
+				return true
+			}
+		}
+	}
+	return false
+}
