@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weir/control/config"
 	"weir/control/host"
@@ -146,7 +147,11 @@ func TestSourcesOfFullNATAreBoundAndTheirPortsReserved(t *testing.T) {
 	const vip, own, fresh, fresh6 = "198.18.9.9", "198.18.0.1", "198.18.0.50", "2001:db8::50"
 	cfg := b.config(own+", "+fresh+", \""+fresh6+`"`, "40000-40099", "")
 	p := b.start(cfg)
-	if got := b.locals(vip, own, fresh, fresh6); len(got) != 4 {
+	got := b.locals(vip, own, fresh, fresh6)
+	for deadline := time.Now().Add(5 * time.Second); len(got) != 4 && time.Now().Before(deadline); got = b.locals(vip, own, fresh, fresh6) {
+		time.Sleep(10 * time.Millisecond) // an IPv6 address is local when the kernel has finished with its link
+	}
+	if len(got) != 4 {
 		t.Errorf("local: %v, want all four", got)
 	}
 	if got := b.sysctl("ip_local_reserved_ports"); got != "8080,40000-40099" {
