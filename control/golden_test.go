@@ -2,9 +2,11 @@ package control
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,4 +130,34 @@ func counted(before, after dataplane.Verdicts, beforeDrops, afterDrops [dataplan
 		return "held"
 	}
 	return "passed"
+}
+
+// TestGoldenSeesEveryChange plays recordings in which one thing that came out is another, or missing, or there is more: the judge must see it.
+func TestGoldenSeesEveryChange(t *testing.T) {
+	recordings, err := judge.Load(filepath.Join("..", "testdata", "golden", "ipvs", "schedulers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range recordings {
+		at := -1 // the last step that something came of
+		for j := range r.Steps {
+			if len(r.Steps[j].Expect) > 0 {
+				at = j
+			}
+		}
+		was := r.Steps[at].Expect
+		ip := []byte(was[0].Packet)
+		ip[len(ip)-1-i%8] = "123456789abcdef0"[strings.IndexByte("0123456789abcdef", ip[len(ip)-1-i%8])]
+		side := was[0]
+		side.Side = map[string]string{"client": "server", "server": "client"}[side.Side]
+		for name, expect := range map[string][]judge.Packet{
+			"byte": {{Side: was[0].Side, Packet: string(ip), Exact: true}}, "side": {side}, "missing": nil, "more": append(was[:1:1], was[0]),
+		} {
+			r.Steps[at].Expect = expect
+			d := (*judge.Difference)(nil)
+			if err := judge.Play(r, newGoldenBed(t)); !errors.As(err, &d) || d.Step != at {
+				t.Errorf("%s, step %d, %s: got %v", r.Name, at, name, err)
+			}
+		}
+	}
 }

@@ -60,6 +60,7 @@ type generator struct {
 	clients  int       // how many there are
 	nextPort int
 	waited   int
+	brief    bool   // some service has a persistence that ends while the scenario plays
 	lives    []life // by flow
 }
 
@@ -149,7 +150,8 @@ func (g *generator) shape(s *Service) {
 		s.OnePacket = true
 	}
 	if g.have.Persistence && (s.Port == 0 || g.chance(25)) {
-		s.Persistence = &Persistence{TimeoutS: pick(g, 2, 5, 5, 101)}
+		s.Persistence = &Persistence{TimeoutS: pick(g, 2, 5, 101)}
+		g.brief = g.brief || s.Persistence.TimeoutS < waitSeconds
 		if g.chance(40) {
 			s.Persistence.Prefix = pick(g, 16, 24, 30)
 			if isV6(s.VIP) {
@@ -221,7 +223,12 @@ func (g *generator) op() {
 
 func (g *generator) add(o Op) { g.s.Ops = append(g.s.Ops, o) }
 
+// wait lets time pass: once only where templates may end. A template that outlived its time because of its connections has another timeout in
+// the kernel from then on (docs/ipvs.md), which a second wait would show.
 func (g *generator) wait() {
+	if g.brief && g.waited > 0 {
+		return
+	}
 	seconds := gridSeconds * pick(g, 1, 1, 1, 2, 2, 4)
 	if g.waited+seconds <= waitSeconds {
 		g.waited += seconds
