@@ -34,14 +34,15 @@ const (
 // TIME_WAIT.
 type Cursor struct {
 	at    atomic.Uint64
-	until atomic.Int64 // nanoseconds: all pairs were found taken, and none is looked for before
+	vain  atomic.Uint64 // pairs that were found taken since one was not
+	until atomic.Int64  // nanoseconds: all pairs were found taken, and none is looked for before
 }
 
 // Seed says where the cursor begins; equal seeds give equal pairs.
 func (c *Cursor) Seed(seed uint64) { c.at.Store(seed) }
 
 const (
-	sourceTries = 4096       // pairs that are tried for one connection: all, in most configurations
+	sourceTries = 4096       // pairs that are tried for one connection, 0.2 ms; the next one goes on behind them
 	sourceBatch = 16         // of them are looked up at once
 	sourcePause = 10_000_000 // nanoseconds between two searches in vain
 )
@@ -124,6 +125,9 @@ func (w *Worker) allocate(b *Backend, s *Sources, f *packet.Frame) (conntrack.Re
 	at := s.Cursor.at.Add(1)
 	w.from(s.pair(at, n, step, own))
 	if ref, state, outcome := w.insert(b, f); outcome != conntrack.Clash {
+		if s.Cursor.vain.Load() != 0 {
+			s.Cursor.vain.Store(0)
+		}
 		return ref, state, outcome
 	}
 	// It is taken, so more may be: they are looked up a few at once.
@@ -141,11 +145,18 @@ func (w *Worker) allocate(b *Backend, s *Sources, f *packet.Frame) (conntrack.Re
 			w.from(s.pair(at+k+uint64(i), n, step, own))
 			if ref, state, outcome := w.insert(b, f); outcome != conntrack.Clash {
 				s.Cursor.at.Store(at + k + uint64(i))
+				s.Cursor.vain.Store(0)
 				return ref, state, outcome
 			}
 		}
 	}
-	s.Cursor.until.Store(w.now + sourcePause)
+	// Connections that were opened one after the other, and are still there, are a block of pairs: it must not be met again and again.
+	tried := min(n, sourceTries)
+	s.Cursor.at.Store(at + tried - 1)
+	if s.Cursor.vain.Add(tried) >= n {
+		s.Cursor.vain.Store(0)
+		s.Cursor.until.Store(w.now + sourcePause)
+	}
 	return 0, conntrack.None, conntrack.Clash
 }
 
