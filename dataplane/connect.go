@@ -92,7 +92,7 @@ func (w *Worker) open(v *vector, i int, svc *Service, id uint32, template conntr
 		case outcome == conntrack.Full:
 			l.discard(DropTableFull)
 		case sources != nil:
-			l.discard(DropNoLocalPort)
+			l.discard(w.sourceless(b, sources))
 		default:
 			l.discard(DropClash)
 		}
@@ -135,7 +135,7 @@ func (w *Worker) insert(b *Backend, f *packet.Frame) (conntrack.Ref, conntrack.S
 func (w *Worker) once(v *vector, i int, b *Backend, sources *Sources) {
 	f, l, id := &v.frames[i], &v.lanes[i], w.conn.Backend
 	if sources != nil && !w.borrow(sources) {
-		l.discard(DropNoLocalPort)
+		l.discard(w.sourceless(b, sources))
 		return
 	}
 	ref := w.table.Once(w.id, &w.conn)

@@ -6,6 +6,7 @@ import (
 
 	"weir/conntrack"
 	. "weir/dataplane"
+	"weir/dataplane/packet"
 	"weir/dataplane/packet/pkttest"
 )
 
@@ -42,5 +43,29 @@ func TestSourcesBehindABlockOfTakenOnes(t *testing.T) {
 	b.now += 1e6
 	if out, _ := b.through(false, syn(held+1)); out == nil {
 		t.Errorf("the next one dropped as %v", b.dropped())
+	}
+}
+
+// TestSourceOfNoPort: a server to which no port leads, or one without an address, is no matter of local ports.
+func TestSourceOfNoPort(t *testing.T) {
+	vip := netip.MustParseAddrPort("198.18.9.20:80")
+	for _, c := range []struct {
+		name, server string
+		edit         func(*Snapshot)
+	}{
+		{"no route", "203.0.113.10", func(*Snapshot) {}},
+		{"no address", "198.18.1.10", func(s *Snapshot) { s.Ports[lan].Addresses = nil }},
+	} {
+		for _, once := range []bool{false, true} {
+			x := server(netip.AddrPortFrom(netip.MustParseAddr(c.server), 80), ForwardNAT)
+			x.Sources = &Sources{From: 61000, To: 61999, Cursor: new(Cursor)}
+			b := newBed(t, serving{vip: vip, protocol: packet.ProtoUDP, servers: []Backend{x}, edit: func(s *Service) { s.OnePacket = once }}.option(t),
+				func(s *Snapshot, _ *Engine) { c.edit(s) })
+			b.through(false, pkttest.UDP(client, vip).Payload(payload).Bytes())
+			if got := b.dropped(); got != DropNoRoute {
+				t.Errorf("%s, one-packet %v: dropped as %v, want %v", c.name, once, got, DropNoRoute)
+			}
+			b.wantCounts(c.name, [3]int{})
+		}
 	}
 }

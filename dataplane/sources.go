@@ -94,13 +94,23 @@ func covers(t *route.Table, addr conntrack.Addr, v6 bool) bool {
 	return t.Lookup4(uint32(addr.Lo)) != nil
 }
 
-// own is the address of the port that leads to b.
+// ownAddress is that of the port that leads to b.
 func (w *Worker) ownAddress(b *Backend) (conntrack.Addr, bool) {
 	var l lane
 	if _, ok := w.nextHop(&l, b.Addr, b.V6, 0); !ok {
 		return conntrack.Addr{}, false
 	}
 	return w.speaker(int(l.out), b.Addr, conntrack.Addr{}, b.V6)
+}
+
+// sourceless is why a connection to b got no source.
+func (w *Worker) sourceless(b *Backend, s *Sources) Drop {
+	if len(s.Addrs) == 0 {
+		if _, ok := w.ownAddress(b); !ok {
+			return DropNoRoute
+		}
+	}
+	return DropNoLocalPort
 }
 
 // from makes (addr, port) the source of the connection in w.conn.
