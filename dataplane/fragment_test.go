@@ -1,11 +1,13 @@
 package dataplane_test
 
 import (
+	"net/netip"
 	"testing"
 
 	. "weir/dataplane"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/pkttest"
+	"weir/dataplane/route"
 )
 
 // TestAnswersThatAreCut: an error that is longer than the link takes leaves in pieces, each in a chunk of its own until it has left.
@@ -30,6 +32,27 @@ func TestAnswersThatAreCut(t *testing.T) {
 	for id, n := range bytes {
 		if want := 8 + 490; n != want {
 			t.Errorf("%d bytes of answer %d left, want %d", n, id, want)
+		}
+	}
+}
+
+// TestFragmentsOfAForgottenServer: the last piece of a datagram comes when its server was removed and its ID is given back, which for a one-packet
+// service is a second later. It has nowhere to go.
+func TestFragmentsOfAForgottenServer(t *testing.T) {
+	for _, way := range []Forward{ForwardDR, ForwardIPIP} {
+		b := newBed(t, serving{vip: netip.MustParseAddrPort("198.18.9.20:80"), protocol: packet.ProtoUDP, servers: []Backend{server(web, way)},
+			edit: func(s *Service) { s.OnePacket = true }}.option(t), func(s *Snapshot, _ *Engine) {
+			s.Routes = route.NewTable([]route.Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Hops: []route.Hop{{Via: web.Addr(), Port: lan, Weight: 1}}}})
+		})
+		pieces := pkttest.UDP(client, netip.MustParseAddrPort("198.18.9.20:80")).Payload(make([]byte, 1000)).Cut(7, 504)
+		if out, _ := b.through(false, pieces[0]); out == nil {
+			t.Fatalf("%v: the first piece was dropped as %v", way, b.dropped())
+		}
+		b.snap.Backends = append([]Backend(nil), b.snap.Backends...)
+		b.snap.Backends[ownServers] = Backend{}
+		b.publish()
+		if out, _ := b.through(false, pieces[1]); out != nil || b.dropped() != DropBackendGone {
+			t.Errorf("%v: left as %s, dropped as %v", way, pkttest.String(out), b.dropped())
 		}
 	}
 }

@@ -56,6 +56,7 @@ type fragmentKey struct {
 // tail is what later fragments become: the addresses of the first one's connection, or what its tunnel makes of it.
 type tail struct {
 	src, dst conntrack.Addr
+	server   conntrack.Addr // that of backend: a one-packet connection does not keep its ID from another
 	backend  uint32
 	flags    connFlags
 	reply    bool
@@ -166,7 +167,7 @@ func (w *Worker) first(v *vector, i int) {
 	drop := d.add(f)
 	if drop == DropNone {
 		d.known = true
-		d.to = tail{backend: l.backend, flags: l.flags, reply: l.ref.Reply()}
+		d.to = tail{backend: l.backend, server: w.backend(l.backend).Addr, flags: l.flags, reply: l.ref.Reply()}
 		if l.ref.V6() {
 			e := w.table.Entry6(l.ref)
 			d.to.src, d.to.dst = e.NewSrc, e.NewDst
@@ -208,6 +209,10 @@ func (w *Worker) later(v *vector, i int, waited bool) {
 	s.release()
 	if drop != DropNone {
 		l.discard(drop)
+		return
+	}
+	if w.backend(to.backend).Addr != to.server {
+		l.discard(DropBackendGone)
 		return
 	}
 	if f.TTL <= 1 {
