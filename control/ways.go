@@ -84,7 +84,9 @@ func (x *ways) addNAT(b *backend, ports []dataplane.Port) {
 		for _, p := range ports[i].Addresses {
 			if a := p.Addr(); a.Is6() == b.snapshot.V6 && !a.IsLinkLocalUnicast() {
 				n := steer.NAT{Addr: a, From: sources.From, To: sources.To}
-				x.nats[n] = x.nats[n]
+				if _, known := x.nats[n]; !known {
+					x.nats[n] = false
+				}
 			}
 		}
 	}
