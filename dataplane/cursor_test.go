@@ -69,3 +69,37 @@ func TestSourceOfNoPort(t *testing.T) {
 		}
 	}
 }
+
+// TestOnePacketTakesNoConnectionsSource: what the server answers to a one-packet service's datagram reaches no client of another service's.
+func TestOnePacketTakesNoConnectionsSource(t *testing.T) {
+	const pairs = 4
+	own, _ := AddrOf(lanIP)
+	hidden := func() Backend {
+		x := server(netip.AddrPortFrom(web.Addr(), 80), ForwardNAT)
+		x.Sources = &Sources{Addrs: []conntrack.Addr{own}, From: 40000, To: 40000 + pairs - 1, Cursor: new(Cursor)}
+		return x
+	}
+	kept, once := netip.MustParseAddrPort("198.18.9.20:80"), netip.MustParseAddrPort("198.18.9.21:80")
+	b := newBed(t, serving{vip: kept, protocol: packet.ProtoUDP, servers: []Backend{hidden()}}.option(t),
+		serving{vip: once, protocol: packet.ProtoUDP, servers: []Backend{hidden()}, edit: func(s *Service) { s.OnePacket = true }}.option(t))
+	for conns := range pairs + 1 {
+		for range 2 * pairs {
+			out, _ := b.through(false, pkttest.UDP(netip.MustParseAddrPort("198.18.128.99:99"), once).Payload(payload).Bytes())
+			if out == nil {
+				if conns < pairs || b.dropped() != DropNoLocalPort {
+					t.Errorf("with %d of %d pairs taken: dropped as %v", conns, pairs, b.dropped())
+				}
+				continue
+			}
+			if conns == pairs {
+				t.Errorf("with all pairs taken left as %s", pkttest.String(out))
+			}
+			source := netip.AddrPortFrom(lanIP, uint16(out[20])<<8|uint16(out[21]))
+			if back, _ := b.through(true, pkttest.UDP(netip.AddrPortFrom(web.Addr(), 80), source).Payload(payload).Bytes()); back != nil {
+				t.Errorf("with %d of %d pairs taken the answer left as %s", conns, pairs, pkttest.String(back))
+			}
+		}
+		b.now += 1e9
+		b.through(false, pkttest.UDP(netip.AddrPortFrom(client.Addr(), uint16(5000+conns)), kept).Bytes())
+	}
+}

@@ -170,16 +170,26 @@ func (w *Worker) allocate(b *Backend, s *Sources, f *packet.Frame) (conntrack.Re
 	return 0, conntrack.None, conntrack.Clash
 }
 
-// borrow gives the packet in w.conn a source for itself alone.
+// borrow gives the packet in w.conn a source for itself alone. Nothing keeps it from the next one, but a connection's it must not be: the
+// server's answer would go to that one's client.
 func (w *Worker) borrow(s *Sources) bool {
 	b := w.backend(w.conn.Backend)
 	own, ok := conntrack.Addr{}, true
 	if len(s.Addrs) == 0 {
 		own, ok = w.ownAddress(b)
 	}
-	if ok {
-		n := s.pairs()
-		w.from(s.pair(s.Cursor.at.Add(1), n, stride(n), own))
+	if !ok || w.now < s.Cursor.until.Load() {
+		return false
 	}
-	return ok
+	n := s.pairs()
+	step := stride(n)
+	for range min(n, sourceTries) {
+		w.from(s.pair(s.Cursor.at.Add(1), n, step, own))
+		q := [1]conntrack.Query{{Tuple: w.conn.Reply}}
+		if w.table.Lookup(q[:]); q[0].Ref == 0 {
+			return true
+		}
+	}
+	s.Cursor.until.Store(w.now + sourcePause)
+	return false
 }
