@@ -3,7 +3,6 @@ package judge
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"hash/crc32"
 	"net/netip"
 	"slices"
 
@@ -44,36 +43,6 @@ func newWorld(s *Script) (*world, error) {
 	}
 	w.twofold = s.twofold()
 	return w, nil
-}
-
-// twofold are the servers at the end of both an IPIP and a GRE tunnel at any time. Of those the kernel knows only the tunnel that came last, and
-// ignores errors about the other (ip_vs_find_tunnel); weir knows the packet (docs/ipvs.md).
-func (s *Script) twofold() map[netip.Addr]bool {
-	by := map[string]map[string]bool{"ipip": {}, "gre": {}}
-	both := map[netip.Addr]bool{}
-	see := func(b *Backend) {
-		if by[b.Forward] == nil {
-			return
-		}
-		by[b.Forward][b.Address] = true
-		if a, err := netip.ParseAddr(b.Address); err == nil && by["ipip"][b.Address] && by["gre"][b.Address] {
-			both[a] = true
-		}
-	}
-	services := s.Services
-	for i := range s.Ops {
-		if e := s.Ops[i].Edit; e != nil && e.AddService != nil {
-			services = append(services[:len(services):len(services)], *e.AddService)
-		} else if e != nil && e.AddBackendFirst != nil {
-			see(e.AddBackendFirst)
-		}
-	}
-	for i := range services {
-		for j := range services[i].Backends {
-			see(&services[i].Backends[j])
-		}
-	}
-	return both
 }
 
 // packets are what the operation sends, nil if it makes no sense now.
@@ -162,123 +131,6 @@ func (w *world) packet(o *Op, f *flowState) [][]byte {
 	return [][]byte{spoil(ip, o.Spoil)}
 }
 
-var ipOptions = map[string][]byte{
-	"nop": {1, 1, 1, 0},
-	"rr":  {7, 7, 4, 0, 0, 0, 0}, // record route with room for one address
-	"ra":  {148, 4, 0, 0},        // router alert
-}
-
-// spoil damages a packet.
-func spoil(ip []byte, how string) []byte {
-	v4 := ip[0]>>4 == 4
-	at := 40
-	if v4 {
-		at = int(ip[0]&15) * 4
-	}
-	sum, _ := checksumAt(ip)
-	switch how {
-	case "sum": // of the transport
-		ip[at+sum] ^= 0x5a
-	case "ipsum":
-		if v4 {
-			ip[10] ^= 0x5a
-		}
-	case "short": // the last bytes are missing
-		ip = ip[:len(ip)-min(6, len(ip)-at)]
-	case "trailer": // bytes behind the packet
-		ip = append(ip, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff)
-	case "tiny": // the transport header is cut off, and the lengths say so
-		ip = ip[:at+6]
-		if v4 {
-			binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-			pkttest.Seal(ip)
-		} else {
-			binary.BigEndian.PutUint16(ip[4:], 6)
-		}
-	case "ihl":
-		if v4 {
-			ip[0] = 0x44
-			pkttest.Seal(append([]byte{}, ip...))
-		}
-	case "version":
-		ip[0] = ip[0]&15 | 0x50
-	}
-	return ip
-}
-
-// sealSCTP writes the checksum of an SCTP packet (RFC 9260 section 6.8).
-func sealSCTP(ip []byte) {
-	h, err := headersOf(ip)
-	if err != nil || len(h.payload) < 12 {
-		return
-	}
-	clear(h.payload[8:12])
-	binary.LittleEndian.PutUint32(h.payload[8:], crc32.Checksum(h.payload, crc32.MakeTable(crc32.Castagnoli)))
-}
-
-// checksumAt is where in its transport header a packet's checksum stands.
-func checksumAt(ip []byte) (at int, proto uint8) {
-	proto = ip[9]
-	if ip[0]>>4 == 6 {
-		proto = ip[6]
-	}
-	switch proto {
-	case packet.ProtoTCP:
-		return 16, proto
-	case packet.ProtoUDP:
-		return 6, proto
-	case protoSCTP:
-		return 8, proto
-	}
-	return 2, proto
-}
-
-const protoSCTP = 132
-
-// complaint is an ICMP error about the latest packet of the flow that came out on that side.
-func (w *world) complaint(o *Op, f *flowState) [][]byte {
-	about := f.last[o.Side]
-	if about == nil {
-		return nil
-	}
-	h, err := headersOf(about)
-	if err != nil || h.dst.Is6() != f.vip.Addr().Is6() { // types and codes are the family's
-		return nil
-	}
-	if h.src == balancer4 && w.twofold[h.dst] {
-		return nil
-	}
-	if h.src == balancer6 {
-		return nil // about a tunnel over IPv6: the kernel leaves such errors to a tunnel device, weir takes them (docs/ipvs.md)
-	}
-	from := h.dst
-	if o.Router {
-		from = routers[o.Side][0]
-		if h.dst.Is6() {
-			from = routers[o.Side][1]
-		}
-	}
-	n := len(about)
-	if o.Quote > 0 {
-		n = min(n, len(about)-len(h.payload)+o.Quote)
-	}
-	w.id++
-	ip := pkttest.ICMPError(from, h.src, uint8(o.Type), uint8(o.Code), uint32(o.MTU), about[:min(n, 1232)]).ID(w.id).Bytes()
-	return [][]byte{spoil(ip, o.Spoil)}
-}
-
-// Where the balancer's tunnels begin.
-var (
-	balancer4 = netip.MustParseAddr("198.18.1.1")
-	balancer6 = netip.MustParseAddr("2001:db8:1::1")
-)
-
-// routers complain in the name of neither end.
-var routers = [2][2]netip.Addr{
-	{netip.MustParseAddr("198.18.200.1"), netip.MustParseAddr("2001:db8:c::ffff")},
-	{netip.MustParseAddr("198.18.1.19"), netip.MustParseAddr("2001:db8:1::19")},
-}
-
 // again reports whether the operation asks for a new connection where there was one: the kernel then ends the old one by its timer.
 func (w *world) again(o *Op) bool {
 	f := &w.flows[o.Flow]
@@ -335,17 +187,6 @@ func (w *world) passed() {
 	}
 }
 
-// datagramOffset is where in its datagram a fragment begins; 0 of a packet that is whole.
-func datagramOffset(ip []byte) int {
-	if ip[0]>>4 == 4 {
-		return int(binary.BigEndian.Uint16(ip[6:])&0x1fff) * 8
-	}
-	if ip[6] == 44 && len(ip) >= 48 {
-		return int(binary.BigEndian.Uint16(ip[42:]) &^ 7)
-	}
-	return 0
-}
-
 // recorded is an output as the recording has it, after in was sent by the other or the same side.
 func recorded(o Output, from int, in []byte) Packet {
 	p := Packet{Side: sides[o.Side], Packet: hex.EncodeToString(o.IP)}
@@ -357,20 +198,4 @@ func recorded(o Output, from int, in []byte) Packet {
 		p.MAC = o.MAC
 	}
 	return p
-}
-
-// lengthOf is a packet's without what follows it in its frame.
-func lengthOf(ip []byte) int {
-	if ip[0]>>4 == 6 {
-		return min(len(ip), 40+int(binary.BigEndian.Uint16(ip[4:])))
-	}
-	return min(len(ip), int(binary.BigEndian.Uint16(ip[2:])))
-}
-
-func pattern(n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i)
-	}
-	return b
 }
