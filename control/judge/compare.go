@@ -62,8 +62,9 @@ func withoutCRC(ip []byte) []byte {
 	return ip
 }
 
-// overhead lowers the MTU of an answer to a router's complaint that a tunnel's packet was too big. The kernel takes only the outer IP header off
-// what the router says, not those of UDP and GUE, or GRE; weir takes off all that the tunnel needs.
+// overhead corrects the MTU of an answer to a router's complaint that a tunnel's packet was too big: it is what the router says less all that the
+// tunnel needs. The kernel takes off the outer IP header alone, not those of UDP and GUE, or GRE, and if this is the first complaint it takes it off the
+// link's MTU, for its cached route does not know better yet.
 func overhead(in, want []byte) []byte {
 	h, err := headersOf(in)
 	if err != nil || !fragNeeded(h) {
@@ -74,8 +75,8 @@ func overhead(in, want []byte) []byte {
 	}
 	want = bytes.Clone(want)
 	if w, err := headersOf(want); err == nil && fragNeeded(w) {
-		less := map[uint8]uint16{packet.ProtoUDP: 12, protoGRE: 4}[h.payload[8+9]]
-		binary.BigEndian.PutUint16(w.payload[6:], binary.BigEndian.Uint16(w.payload[6:])-less)
+		less := 20 + map[uint8]uint16{packet.ProtoUDP: 12, protoGRE: 4}[h.payload[8+9]]
+		binary.BigEndian.PutUint16(w.payload[6:], binary.BigEndian.Uint16(h.payload[6:])-less)
 	}
 	return want
 }
