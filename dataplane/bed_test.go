@@ -109,7 +109,10 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 			{To: prefix("2001:db8:7::/64"), Hops: []route.Hop{{Via: netip.MustParseAddr("2001:db8:1::fe"), Port: lan, Weight: 1}}},
 		}),
 		Neighbors: neighbors(),
-		Answers:   Rate{PerSecond: 1000},
+		Local: map[netip.Addr]struct{}{
+			lanIP: {}, netip.MustParseAddr("198.18.0.1"): {}, netip.MustParseAddr("2001:db8::1"): {}, netip.MustParseAddr("2001:db8:1::1"): {},
+		},
+		Answers: Rate{PerSecond: 1000},
 	}
 	for _, o := range options {
 		o(&b.snap, b.engine)

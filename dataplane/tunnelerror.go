@@ -16,8 +16,11 @@ func (w *Worker) fromTunnel(v *vector, i int) bool {
 	if f.Kind&packet.KindQuote == 0 || !translatable(f) {
 		return false
 	}
-	_, server := addresses(f, f.QuoteL3)
 	outer6 := f.Kind&packet.KindIPv6 != 0
+	source, server := addresses(f, f.QuoteL3)
+	if !w.local(source, outer6) {
+		return false // of a client: one behind NAT, or one that is about to be sent the error
+	}
 	path := w.snap.Paths[NetipOf(server, outer6)]
 	at, tunnel := carried(f)
 	if path == nil || !tunnel {

@@ -252,3 +252,24 @@ func TestTunnelErrorsAreLimited(t *testing.T) {
 		t.Errorf("%d answered and %d over the limit, want 10 and 5", v.Answered, drops[DropAnswerLimit])
 	}
 }
+
+// TestTunnelLearnsOnlyOfItsOwn: an error about a client's own packet to a server, not about the tunnel to it, is none of the tunnel's. Its quote is
+// too short for a tunnel's, and of a protocol that a tunnel may have.
+func TestTunnelLearnsOnlyOfItsOwn(t *testing.T) {
+	for name, x := range tunnels() {
+		t.Run(name, func(t *testing.T) {
+			b, _, _ := x.opened(t)
+			typ, code := x.big()
+			server := x.outer.web.Addr()
+			stranger := netip.MustParseAddrPort("198.18.128.99:5000")
+			if server.Is6() {
+				stranger = netip.MustParseAddrPort("[2001:db8:c::99]:5000")
+			}
+			quoted := pkttest.UDP(stranger, netip.AddrPortFrom(server, 6080)).Payload(make([]byte, 4)).Bytes()
+			b.through(true, pkttest.ICMPError(server, stranger.Addr(), typ, code, 1280, quoted).Bytes())
+			long := pkttest.TCP(x.inner.client, x.inner.vip).Ack(1).DF().Size(1500 - x.overhead())
+			out, _ := b.through(false, long.Bytes())
+			x.check(t, "what fits the link", out, server, long.TTL(63).Bytes())
+		})
+	}
+}
