@@ -48,12 +48,10 @@ func (k *Kernel) Record(ctx context.Context, scripts []Script, dir string) (reco
 		"con=null", "con0=null,fd:2", "quiet", AgentVariable+"="+dir)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", k.program, err, said.Bytes())
-	}
+	failed := cmd.Run() // no verdict: some of these kernels abort when all is written and they halt
 	log, err := os.ReadFile(filepath.Join(dir, logFile))
 	if err != nil {
-		return nil, fmt.Errorf("%s: the agent did not run: %w\n%s", k.program, err, said.Bytes())
+		return nil, fmt.Errorf("%s: the agent did not run: %w\n%s", k.program, errors.Join(failed, err), said.Bytes())
 	}
 	for i := range scripts {
 		r, err := read(filepath.Join(dir, scripts[i].Name+".json"))
@@ -66,7 +64,7 @@ func (k *Kernel) Record(ctx context.Context, scripts []Script, dir string) (reco
 	}
 	text, ended := strings.CutSuffix(string(log), logEnd+"\n")
 	if !ended {
-		return recordings, fmt.Errorf("%s: the agent ended too early: %s\n%s", k.program, text, said.Bytes())
+		return recordings, fmt.Errorf("%s: the agent ended too early: %v: %s\n%s", k.program, failed, text, said.Bytes())
 	}
 	if text != "" {
 		return recordings, fmt.Errorf("in the kernel: %s", strings.TrimSpace(text))
