@@ -84,7 +84,10 @@ func newKernelBed(s *Script) (b *kernelBed, err error) {
 	if err := b.host(s); err != nil {
 		return b, err
 	}
-	return b, b.configure(s)
+	if err := b.configure(s); err != nil {
+		return b, err
+	}
+	return b, b.ready()
 }
 
 func (b *kernelBed) close() {

@@ -61,12 +61,35 @@ func (t *tap) receive(buf []byte) (frame []byte, ok bool, err error) {
 // host itself goes through one queue more; so two markers are sent, one after the other.
 const markerProtocol = 253 // for experiments (RFC 3692)
 
-var (
-	markerFrom = netip.MustParseAddr("198.18.0.2")
-	markerTo   = netip.MustParseAddr("198.18.1.19")
-)
+func marker(side int, from, to string) []byte {
+	src, dst := MACs(side)
+	return pkttest.IP(netip.MustParseAddr(from), netip.MustParseAddr(to), markerProtocol, []byte("marker")).Frame(pkttest.MAC(src), pkttest.MAC(dst))
+}
 
 const markerPatience = 2 * time.Second
+
+// ready waits until the balancer routes packets of both families both ways: the kernel sets up IPv6 on a new device in its own time.
+func (b *kernelBed) ready() error {
+	for _, m := range []struct {
+		side     int
+		from, to string
+	}{
+		{Client, "198.18.0.2", "198.18.1.19"}, {Server, "198.18.1.19", "198.18.128.1"},
+		{Client, "2001:db8::2", "2001:db8:1::19"}, {Server, "2001:db8:1::19", "2001:db8:c::1"},
+	} {
+		for deadline := time.Now().Add(markerPatience); ; {
+			if err := b.taps[m.side].send(marker(m.side, m.from, m.to)); err != nil {
+				return err
+			}
+			if _, err := b.until(nil, 20*time.Millisecond); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				return fmt.Errorf("%s to %s: %w", m.from, m.to, err)
+			}
+		}
+	}
+	return nil
+}
 
 // play sends one packet from a side and returns all that came out.
 func (b *kernelBed) play(side int, ip []byte) (out []Output, err error) {
@@ -75,12 +98,10 @@ func (b *kernelBed) play(side int, ip []byte) (out []Output, err error) {
 		return nil, err
 	}
 	for range 2 {
-		from, to := MACs(Client)
-		marker := pkttest.IP(markerFrom, markerTo, markerProtocol, []byte("marker")).Frame(pkttest.MAC(from), pkttest.MAC(to))
-		if err := b.taps[Client].send(marker); err != nil {
+		if err := b.taps[Client].send(marker(Client, "198.18.0.2", "198.18.1.19")); err != nil {
 			return nil, err
 		}
-		if out, err = b.until(out); err != nil {
+		if out, err = b.until(out, markerPatience); err != nil {
 			return nil, err
 		}
 	}
@@ -88,8 +109,8 @@ func (b *kernelBed) play(side int, ip []byte) (out []Output, err error) {
 }
 
 // until collects what comes out before the marker does.
-func (b *kernelBed) until(out []Output) ([]Output, error) {
-	deadline := time.Now().Add(markerPatience)
+func (b *kernelBed) until(out []Output, patience time.Duration) ([]Output, error) {
+	deadline := time.Now().Add(patience)
 	buf := make([]byte, 16384)
 	for last := false; ; {
 		seen := false
@@ -119,7 +140,7 @@ func (b *kernelBed) until(out []Output) ([]Output, error) {
 			return nil, errors.New("the marker does not come out")
 		}
 		fds := []unix.PollFd{{Fd: int32(b.taps[0].fd), Events: unix.POLLIN}, {Fd: int32(b.taps[1].fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, 100); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(fds, 10); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, fmt.Errorf("poll: %w", err)
 		}
 	}
@@ -138,6 +159,9 @@ func sort(side int, frame []byte) (o Output, marker, ok bool) {
 			return o, true, false
 		}
 	case unix.ETH_P_IPV6:
+		if len(ip) > 6 && ip[6] == markerProtocol {
+			return o, true, false
+		}
 		if len(ip) < 41 || ip[6] == 0 || ip[6] == unix.IPPROTO_ICMPV6 && ip[40] >= 130 {
 			return o, false, false
 		}
