@@ -1,10 +1,12 @@
 package vxlan
 
+import "sync/atomic"
+
 // Expire forgets entries of which no frame came for their segment's ageing time. It looks at budget slots, going on where the last call
 // of any worker stopped, so that each slot is looked at once in Slots / budget calls. It returns how many it forgot.
 func (t *FDB) Expire(now Second, budget int) (n int) {
 	budget = min(budget, len(t.slots))
-	for at := int(t.claim(uint64(budget))); budget > 0; budget-- {
+	for at := int(claim(&t.cursor, budget, len(t.slots))); budget > 0; budget-- {
 		if at == len(t.slots) {
 			at = 0
 		}
@@ -19,11 +21,11 @@ func (t *FDB) Expire(now Second, budget int) (n int) {
 // Slots is what one pass of Expire over all looks at.
 func (t *FDB) Slots() int { return len(t.slots) }
 
-// claim takes the next n slots for the caller to scan, and returns the first.
-func (t *FDB) claim(n uint64) uint64 {
+// claim takes the next n of all slots for the caller to scan, and returns the first.
+func claim(cursor *atomic.Uint64, n, all int) uint64 {
 	for {
-		at := t.cursor.Load()
-		if t.cursor.CompareAndSwap(at, (at+n)%uint64(len(t.slots))) {
+		at := cursor.Load()
+		if cursor.CompareAndSwap(at, (at+uint64(n))%uint64(all)) {
 			return at
 		}
 	}

@@ -17,11 +17,12 @@ type Policy struct {
 type Outer struct {
 	Src, Dst Addr
 	VNI      uint32
+	Port     uint16 // the UDP port it was sent to
 	V6       bool
 }
 
-// ReadOuter reads the outer headers of f, which [packet.Parse] found to be UDP without a fault, and changes nothing. What the port is to be is
-// the caller's to know. The VNI is read as well with FaultReserved, which only concerns strict segments and so is Decap's to find.
+// ReadOuter reads the outer headers of f, which [packet.Parse] found to be UDP without a fault, and changes nothing. Reserved
+// bits are ignored here: if a segment minds them, Decap does.
 func ReadOuter(f *packet.Frame) (o Outer, fault Fault) {
 	switch {
 	case f.Kind&(packet.KindFirstFragment|packet.KindLaterFragment) != 0:
@@ -31,6 +32,7 @@ func ReadOuter(f *packet.Frame) (o Outer, fault Fault) {
 	case f.Kind&packet.KindTransport == 0 || f.Proto != packet.ProtoUDP:
 		return o, FaultShort
 	}
+	o.Port = f.DstPort
 	h := f.Chunk()[f.L3:]
 	if f.Kind&packet.KindIPv6 != 0 {
 		h = h[:ipv6Len]
@@ -101,17 +103,4 @@ func intact(outer, udp []byte, v6 bool) bool {
 		return packet.TransportSum6([16]byte(outer[8:]), [16]byte(outer[24:]), packet.ProtoUDP, udp) == 0
 	}
 	return packet.TransportSum4([4]byte(outer[12:]), [4]byte(outer[16:]), packet.ProtoUDP, udp) == 0
-}
-
-// isTag reports whether an Ethernet frame begins with a VLAN tag.
-func isTag(frame []byte) bool {
-	t := binary.BigEndian.Uint16(frame[12:])
-	return t == packet.EtherTypeVLAN || t == packet.EtherTypeQinQ
-}
-
-// untag moves the MAC addresses of a frame over its first tag.
-func untag(frame []byte) {
-	src, dst := MACOf(frame[6:]), MACOf(frame)
-	dst.Put(frame[tagLen:])
-	src.Put(frame[tagLen+6:])
 }

@@ -1,6 +1,7 @@
 package vxlan
 
-// Fault is why a packet that came to a VTEP of ours is not taken out of its tunnel. A packet with a fault must be dropped.
+// Fault is why a packet that came to a VTEP of ours is not taken out of its tunnel, or a frame of an access port not into its segment. It
+// must be dropped.
 type Fault uint8
 
 const (
@@ -10,7 +11,8 @@ const (
 	FaultShort             // the UDP datagram ends before a whole VXLAN and inner Ethernet header
 	FaultFlags             // the I flag is not set
 	FaultReserved          // a reserved bit is set, and the segment is strict
-	FaultVNI               // no segment has this VNI
+	FaultVNI               // no segment has this VNI on this UDP port
+	FaultAccess            // no segment has this VLAN of the port that the frame came from
 	FaultDestination       // not sent to the segment's VTEP or group
 	FaultLoop              // sent by our own VTEP: what we sent to a group came back
 	FaultPeer              // sent by none of the segment's peers
@@ -29,6 +31,7 @@ var faultNames = [FaultCount]string{
 	FaultFlags:       "vxlan_flags",
 	FaultReserved:    "vxlan_reserved",
 	FaultVNI:         "vxlan_vni",
+	FaultAccess:      "vxlan_access",
 	FaultDestination: "vxlan_destination",
 	FaultLoop:        "vxlan_loop",
 	FaultPeer:        "vxlan_peer",

@@ -22,6 +22,7 @@ type FDBOptions struct {
 const (
 	MaxFDB      = 1 << 24
 	MaxSegments = 1 << 16
+	MaxRate     = 1 << 28
 )
 
 const (
@@ -89,8 +90,8 @@ func NewFDB(o FDBOptions) (*FDB, error) {
 		return nil, fmt.Errorf("vxlan: FDB of %d entries: must be 1 to %d", o.Capacity, MaxFDB)
 	case o.Segments < 1 || o.Segments > MaxSegments:
 		return nil, fmt.Errorf("vxlan: FDB of %d segments: must be 1 to %d", o.Segments, MaxSegments)
-	case o.LearnRate < 0:
-		return nil, fmt.Errorf("vxlan: FDB learning %d entries a second: must not be negative", o.LearnRate)
+	case o.LearnRate < 0 || o.LearnRate > MaxRate:
+		return nil, fmt.Errorf("vxlan: FDB learning %d entries a second: must be at most %d", o.LearnRate, MaxRate)
 	}
 	if o.LearnRate == 0 {
 		o.LearnRate = defaultLearnRate
