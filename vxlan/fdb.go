@@ -126,7 +126,9 @@ func (t *FDB) Configure(segment uint16, limit, ageing uint32) {
 
 func keyOf(segment uint16, mac MAC) uint64 { return uint64(segment)<<48 | uint64(mac&macMask) }
 
-func (t *FDB) hash(key uint64) uint64 { return mum(key^t.key[0], t.key[1]^bits.RotateLeft64(key, 32)) }
+// hash is two multiplications deep: with one, a million MACs in sequence, as a hypervisor gives them out, made a probe of 137 slots under
+// some secrets; with two the longest seen was 43.
+func (t *FDB) hash(key uint64) uint64 { return t.key.two(key, 0) }
 
 // home is where the probe of a hash begins.
 func (t *FDB) home(h uint64) uint32 {

@@ -247,6 +247,26 @@ func TestChurnKeepsProbesShort(t *testing.T) {
 	}
 }
 
+// A table takes as many entries as it is to hold, whatever the secret, also if their MACs are in sequence.
+func TestFDBFills(t *testing.T) {
+	n := 1 << 20
+	if testing.Short() {
+		n = 1 << 14
+	}
+	for _, secret := range [][2]uint64{{1, 2}, {3, 4}} { // a hash of one multiplication fails with the first
+		f, err := NewFDB(FDBOptions{Capacity: n, Segments: 1, LearnRate: MaxRate, Secret: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Configure(0, uint32(n), 300)
+		for i := range n {
+			if got := f.Learn(0, station(i), AtPeer(1), 0); got != New {
+				t.Fatalf("secret %d, entry %d of %d: %v", secret, i, n, got)
+			}
+		}
+	}
+}
+
 func TestFDBLayout(t *testing.T) {
 	if n := reflect.TypeFor[fdbSegment]().Size(); n != 128 {
 		t.Errorf("fdbSegment has %d bytes, want two cache lines", n)
