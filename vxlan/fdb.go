@@ -165,7 +165,7 @@ func (t *FDB) Lookup(q []Query) {
 		p := &q[i]
 		k := keyOf(p.Segment, p.MAC)
 		p.Place, p.Static = 0, false
-		for at, s := p.at, p.key; s != keyEmpty && at < p.at+maxProbe-1; s = t.slots[at].key.Load() {
+		for at, s := p.at, p.key; s != keyEmpty && at < p.at+maxProbe; s = t.slots[at].key.Load() {
 			if s == k {
 				if v := t.slots[at].val.Load(); v&checkMask == uint64(p.check) && t.slots[at].key.Load() == k {
 					p.Place, p.Static = Place(v)&placeMask, v&valStatic != 0

@@ -267,6 +267,33 @@ func TestFDBFills(t *testing.T) {
 	}
 }
 
+// The last slot that a probe may reach is as good as the first.
+func TestLongestProbe(t *testing.T) {
+	f, n := newFDB(t, 2*maxProbe, 1), newNeighbors(t, 2*maxProbe, 1)
+	f.homes, n.homes = 1, 1 // all collide
+	q, nq := make([]Query, maxProbe), make([]NeighborQuery, maxProbe)
+	for i := range maxProbe {
+		q[i].MAC, nq[i].Addr = station(i), Addr{Lo: ip1.Lo + uint64(i)}
+		if got := f.Learn(0, station(i), AtPeer(uint16(i)), 1); got != New {
+			t.Fatalf("entry %d: %v", i, got)
+		}
+		n.Learn(0, nq[i].Addr, false, station(i), Confirmed, 1)
+	}
+	f.Lookup(q)
+	n.Resolve(nq, 1)
+	for i := range maxProbe {
+		if q[i].Place != AtPeer(uint16(i)) || nq[i].MAC != station(i) || f.Learn(0, station(i), AtPeer(uint16(i)), 1) != Known {
+			t.Errorf("%d slots from its home: at %#x, %v", i, q[i].Place, nq[i].MAC)
+		}
+	}
+	if got := f.Learn(0, station(maxProbe), AtPeer(1), 1); got != TableFull || f.Refused() != 1 {
+		t.Errorf("one too far: %v", got)
+	}
+	if n.Learn(0, Addr{Lo: 1 << 24}, false, station(1), Confirmed, 1); n.Len() != maxProbe || n.Count(0, NeighborRefused) != 1 {
+		t.Errorf("one too far: %d neighbours, %d refused", n.Len(), n.Count(0, NeighborRefused))
+	}
+}
+
 func TestFDBLayout(t *testing.T) {
 	if n := reflect.TypeFor[fdbSegment]().Size(); n != 128 {
 		t.Errorf("fdbSegment has %d bytes, want two cache lines", n)
