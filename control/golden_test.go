@@ -92,6 +92,7 @@ func (b *goldenBed) Configure(yaml string, touched *judge.Service, now int64) er
 func (b *goldenBed) Expire(now int64) { b.worker.ExpireAll(now) }
 
 func (b *goldenBed) Send(side int, ip []byte, now int64) (out []judge.Output, verdict string, err error) {
+	b.worker.Round(now) // settles fragments that have waited long enough: their verdicts are not this packet's
 	before, beforeDrops := b.core.engine.Verdicts()
 	from, to := judge.MACs(side)
 	if !b.ports[side].Inject(pkttest.Frame(ip, pkttest.MAC(from), pkttest.MAC(to))) {

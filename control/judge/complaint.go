@@ -50,19 +50,23 @@ var routers = [2][2]netip.Addr{
 	{netip.MustParseAddr("198.18.1.19"), netip.MustParseAddr("2001:db8:1::19")},
 }
 
-// twofold are the servers at the end of both an IPIP and a GRE tunnel at any time. Of those the kernel knows only the tunnel that came last, and
-// ignores errors about the other (ip_vs_find_tunnel); weir knows the packet (docs/ipvs.md).
+// twofold are the servers at the end of tunnels of two kinds, at any time. Of IPIP and GRE the kernel knows only the one that came last, and
+// ignores errors about the other (ip_vs_find_tunnel); and what it learned of the way's MTU by one kind it may not know for the other, whose
+// route it has kept. weir knows the packet, and one way to a server (docs/ipvs.md).
 func (s *Script) twofold() map[netip.Addr]bool {
-	by := map[string]map[string]bool{"ipip": {}, "gre": {}}
+	tunnels := map[string]bool{"ipip": true, "gre": true, "gue": true}
+	by := map[string]string{}
 	both := map[netip.Addr]bool{}
 	see := func(b *Backend) {
-		if by[b.Forward] == nil {
+		if !tunnels[b.Forward] {
 			return
 		}
-		by[b.Forward][b.Address] = true
-		if a, err := netip.ParseAddr(b.Address); err == nil && by["ipip"][b.Address] && by["gre"][b.Address] {
-			both[a] = true
+		if was := by[b.Address]; was != "" && was != b.Forward {
+			if a, err := netip.ParseAddr(b.Address); err == nil {
+				both[a] = true
+			}
 		}
+		by[b.Address] = b.Forward
 	}
 	services := s.Services
 	for i := range s.Ops {
@@ -70,6 +74,8 @@ func (s *Script) twofold() map[netip.Addr]bool {
 			services = append(services[:len(services):len(services)], *e.AddService)
 		} else if e != nil && e.AddBackendFirst != nil {
 			see(e.AddBackendFirst)
+		} else if e != nil && e.EditBackend != nil {
+			see(e.EditBackend)
 		}
 	}
 	for i := range services {

@@ -15,7 +15,7 @@ type world struct {
 	script *Script
 	flows  []flowState
 	id     uint16 // IPv4 identification of the latest packet
-	// twofold are servers that some services reach by IPIP and others by GRE.
+	// twofold are servers that are reached by tunnels of two kinds.
 	twofold map[netip.Addr]bool
 }
 
