@@ -209,3 +209,87 @@ func FuzzModel(f *testing.F) {
 	}
 	f.Fuzz(rapid.MakeFuzz(checkModel))
 }
+
+// Neighbors beside a map: what was confirmed last is what is known, until it is flushed or too old.
+func checkNeighbors(t *rapid.T) {
+	type entry struct {
+		mac   MAC
+		heard Second
+	}
+	type where struct {
+		segment uint16
+		v6      bool
+		lo      uint64
+	}
+	capacity := rapid.IntRange(1, 12).Draw(t, "capacity")
+	n, err := NewNeighbors(NeighborsOptions{Capacity: capacity, Segments: 2, AskRate: MaxRate, LearnRate: MaxRate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ageing = 300
+	for s := range uint16(2) {
+		n.Configure(s, 8, ageing)
+	}
+	m := map[where]entry{}
+	now := Second(1000)
+	draw := func(t *rapid.T) (where, Addr) {
+		w := where{rapid.Uint16Range(0, 1).Draw(t, "segment"), rapid.Bool().Draw(t, "v6"), rapid.Uint64Range(1<<24, 1<<24+7).Draw(t, "address")}
+		return w, Addr{Lo: w.lo}
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"learn": func(t *rapid.T) {
+			w, a := draw(t)
+			mac := MAC(rapid.Uint64Range(1, 5).Draw(t, "mac"))
+			_, known := m[w]
+			used := 0
+			for x := range m {
+				if x.segment == w.segment {
+					used++
+				}
+			}
+			if n.Learn(w.segment, a, w.v6, mac, Confirmed, now); known || used < 8 && len(m) < capacity {
+				m[w] = entry{mac, now}
+			}
+		},
+		"flush": func(t *rapid.T) {
+			w, a := draw(t)
+			got := n.Flush(func(x Neighbor) bool { return x.Segment == w.segment && x.V6 == w.v6 && x.Addr == a })
+			if _, known := m[w]; got != map[bool]int{true: 1}[known] {
+				t.Fatalf("Flush: %d, the model has it: %v", got, known)
+			}
+			delete(m, w)
+		},
+		"expire": func(t *rapid.T) {
+			got, want := n.Expire(now, n.Slots()), 0
+			for w, e := range m {
+				if now-e.heard >= ageing {
+					delete(m, w)
+					want++
+				}
+			}
+			if got != want {
+				t.Fatalf("Expire: %d, the model says %d", got, want)
+			}
+		},
+		"wait": func(t *rapid.T) { now += Second(rapid.IntRange(1, 200).Draw(t, "seconds")) },
+		"": func(t *rapid.T) {
+			for range 8 {
+				w, a := draw(t)
+				want := m[w].mac
+				if now-m[w].heard >= ageing {
+					want = 0
+				}
+				if got := n.Known(w.segment, a, w.v6, now); got != want {
+					t.Fatalf("Known %+v: %v, the model says %v", w, got, want)
+				}
+			}
+			listed := 0
+			n.Range(now, func(Neighbor) bool { listed++; return true })
+			if listed != len(m) || n.Len() != len(m) {
+				t.Fatalf("%d listed of %d, the model has %d", listed, n.Len(), len(m))
+			}
+		},
+	})
+}
+
+func TestNeighborsModel(t *testing.T) { rapid.Check(t, checkNeighbors) }

@@ -171,6 +171,18 @@ func TestNeighborAgeing(t *testing.T) {
 	}
 }
 
+// Whatever is heard of a station makes it known for longer.
+func TestNeighborHeard(t *testing.T) {
+	for _, p := range []Proof{Claim, Heard, Confirmed} {
+		n := newNeighbors(t, 10, 1)
+		n.Learn(0, ip1, false, station(1), Confirmed, 100)
+		n.Learn(0, ip1, false, station(1), p, 300)
+		if n.Known(0, ip1, false, 599) != station(1) || n.Known(0, ip1, false, 600) != 0 {
+			t.Errorf("proof %d at 300: known at 599 as %v, at 600 as %v", p, n.Known(0, ip1, false, 599), n.Known(0, ip1, false, 600))
+		}
+	}
+}
+
 func TestNewNeighborsRefuses(t *testing.T) {
 	for _, o := range []NeighborsOptions{{}, {Capacity: 1}, {Capacity: MaxFDB + 1, Segments: 1}, {Capacity: 1, Segments: 1, AskRate: -1}, {Capacity: 1, Segments: 1, LearnRate: MaxRate + 1}} {
 		if _, err := NewNeighbors(o); err == nil {
