@@ -113,6 +113,7 @@ func NewSegment(o SegmentOptions) (*Segment, error) {
 		if _, twice := s.Peer(a); twice || a == s.VTEP {
 			return nil, fmt.Errorf("vxlan: segment %d, peer %d: %s is there already, or is our own VTEP", o.VNI, i, p.Addr)
 		}
+		tunnel.peer = uint16(i)
 		s.Peers[i] = Peer{a, tunnel}
 		at := peerHash(a) & uint64(size-1)
 		for s.peers[at] != 0 {

@@ -30,7 +30,7 @@ func TestSegmentPeers(t *testing.T) {
 				continue
 			}
 			a, _ := AddrOf(p.Addr)
-			if got, ok := s.Peer(a); !ok || int(got) != i || s.Tunnel(AtPeer(got)) == nil {
+			if got, ok := s.Peer(a); !ok || int(got) != i || s.Tunnel(AtPeer(got)).Peer() != got {
 				t.Errorf("%v is peer %d, want %d", p.Addr, got, i)
 			}
 			if i%3 == 0 {
@@ -67,7 +67,7 @@ func TestPeerOptions(t *testing.T) { // lines 6 and 12
 
 func TestSegmentGroup(t *testing.T) { // line 16: to the group
 	s := testSegment(t, func(o *SegmentOptions) { o.Group = address("239.1.1.1") })
-	if len(s.Flood) != 1 {
+	if len(s.Flood) != 1 || s.Flood[0].Peer() != NoPeer {
 		t.Fatalf("floods go to %d, want the group", len(s.Flood))
 	}
 	if d := decode(t, sent(t, s.Flood[0], inner(), 0)); d.ip4.DstIP.String() != "239.1.1.1" {

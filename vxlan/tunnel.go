@@ -51,6 +51,7 @@ type Tunnel struct {
 	sum      uint32 // of the IPv4 header's words as they stand in header, not folded
 	first    uint16 // source port
 	ports    uint64 // how many there are from first on
+	peer     uint16
 }
 
 // NewTunnel checks o and builds the headers. It is control's: it allocates.
@@ -77,7 +78,7 @@ func NewTunnel(o TunnelOptions) (*Tunnel, error) {
 		o.TTL = defaultTTL
 	}
 	t := &Tunnel{
-		v6: v6, n: outer4, checksum: o.Checksum, tos: o.DSCP << 2, ttl: o.TTL,
+		v6: v6, n: outer4, peer: NoPeer, checksum: o.Checksum, tos: o.DSCP << 2, ttl: o.TTL,
 		first: o.SourcePorts[0], ports: uint64(o.SourcePorts[1]-o.SourcePorts[0]) + 1,
 	}
 	t.inherit.ttl, t.inherit.dscp = o.InheritTTL, o.InheritDSCP
@@ -104,6 +105,9 @@ func NewTunnel(o TunnelOptions) (*Tunnel, error) {
 
 // V6 reports whether the outer header is IPv6.
 func (t *Tunnel) V6() bool { return t.v6 }
+
+// Peer is the index of the peer in its segment, NoPeer of a group: whose counters a frame belongs to.
+func (t *Tunnel) Peer() uint16 { return t.peer }
 
 // Overhead is Overhead4 or Overhead6.
 func (t *Tunnel) Overhead() int { return int(t.n) + etherLen }
