@@ -58,7 +58,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		}
 	}
 	known := map[serviceKey]*config.Service{}
-	rules := &steer.Rules{Ports: s.devices, Local: s.local, Grace: cfg.Grace}
+	rules := &steer.Rules{Ports: slices.Clone(s.devices), Local: s.local, Grace: cfg.Grace}
 	var services []dataplane.Service
 	var vips []netip.Prefix
 	seen := map[netip.Prefix]bool{}
@@ -111,7 +111,12 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		}
 	}
 
+	over, err := r.compileOverlay(cfg, rules)
+	if err != nil {
+		return nil, err
+	}
 	snap := &dataplane.Snapshot{
+		Overlay:    over,
 		Generation: generation,
 		Ports:      s.ports,
 		Backends:   make([]dataplane.Backend, len(r.ids)),

@@ -108,7 +108,7 @@ func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, 
 		Timeouts: timeouts, Load: b.load, Live: true, V6: v6, Forward: forwardOf(x.Forward), Port: b.key.port, Addr: addr,
 		Upper: x.UpperThreshold, Lower: x.LowerThreshold, Weight: int32(x.Weight), Backup: x.Backup, UDPActive: c.UDPActive,
 		ExpireNow: c.Conntrack.ExpireNodestConn, ReuseMode: uint32(c.Conntrack.ConnReuseMode),
-		TunnelPort: x.TunnelPort, TunnelSum: x.TunnelChecksum,
+		VNI: b.key.vni, TunnelPort: x.TunnelPort, TunnelSum: x.TunnelChecksum,
 	}
 	switch s.Forward {
 	case dataplane.ForwardIPIP, dataplane.ForwardGUE, dataplane.ForwardGRE:
@@ -157,6 +157,8 @@ func forwardOf(name string) dataplane.Forward {
 		return dataplane.ForwardGUE
 	case "gre":
 		return dataplane.ForwardGRE
+	case "vxlan-dr":
+		return dataplane.ForwardVXLANDR
 	}
 	return dataplane.ForwardNAT // fullnat, too: that differs in its sources
 }

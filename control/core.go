@@ -50,6 +50,11 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 		}
 	}
 	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
+	if o := c.reg.overlay; o != nil {
+		if err := o.settle(cfg, now.UnixNano()); err != nil {
+			return err
+		}
+	}
 	if len(x.gone) > 0 {
 		c.engine.Purge(func(id uint32) bool { return x.gone[id] })
 	}

@@ -18,6 +18,7 @@ type registry struct {
 	backends map[backendKey]*backend
 	ids      []*backend                     // by ID; nil: free
 	free     []uint32                       // IDs below len(ids) that are free, the last is given out first
+	overlay  *overlay                       // nil until there is a segment
 	paths    map[netip.Addr]*dataplane.Path // to servers behind tunnels, by their address
 	limit    int
 	plans    uint64 // generation of the last plan made
@@ -96,6 +97,7 @@ func (r *registry) state() *sched.State {
 func (r *registry) checkpoint() (restore func()) {
 	was := *r
 	was.services, was.backends, was.paths = maps.Clone(r.services), maps.Clone(r.backends), maps.Clone(r.paths)
+	was.overlay = r.overlay.clone()
 	was.ids, was.free = slices.Clone(r.ids), slices.Clone(r.free)
 	services, backends := map[*service]service{}, map[*backend]backend{}
 	for _, s := range r.services {

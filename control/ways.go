@@ -50,7 +50,7 @@ func (x *ways) change(b *backend, next dataplane.Backend, ports []dataplane.Port
 func (x *ways) add(b *backend, ports []dataplane.Port) {
 	s := &b.snapshot
 	switch s.Forward {
-	case dataplane.ForwardDR: // nothing of it comes back
+	case dataplane.ForwardDR, dataplane.ForwardVXLANDR: // nothing of it comes back
 	case dataplane.ForwardIPIP:
 		x.tunnels[steer.Tunnel{Server: b.key.address, Protocol: packet.ProtoIPIP}] = true
 		x.tunnels[steer.Tunnel{Server: b.key.address, Protocol: packet.ProtoIPv6}] = true
@@ -64,6 +64,9 @@ func (x *ways) add(b *backend, ports []dataplane.Port) {
 }
 
 func (x *ways) addNAT(b *backend, ports []dataplane.Port) {
+	if b.snapshot.VNI != 0 {
+		return // its answers come out of a tunnel
+	}
 	sources := b.snapshot.Sources
 	if sources == nil || sources.When != dataplane.MasqueradeAlways {
 		x.servers[steer.Server{Addr: b.key.address, Protocol: b.key.service.protocol, Port: b.key.port}] = true

@@ -193,7 +193,7 @@ func (w *Worker) say(l *lane, n int, to conntrack.Addr, family packet.Kind) {
 	w.own.Kind = family & (packet.KindIPv4 | packet.KindIPv6)
 	w.own.L3 = w.own.Start
 	w.own.L3End = w.own.Start + uint16(n)
-	w.emit(&w.own, to, family&packet.KindIPv6 != 0)
+	w.emit(&w.own, to, family&packet.KindIPv6 != 0, l.segment)
 }
 
 // identification is an IP ID that no worker gives to another packet soon: fragments of two packets with one ID would be put together.

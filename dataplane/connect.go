@@ -117,8 +117,9 @@ func (w *Worker) translate(b *Backend, f *packet.Frame, t *conntrack.Tuple) *Sou
 	if port == 0 {
 		port = t.Ports & 0xffff
 	}
-	c.ForwardTo = conntrack.Tuple{Src: t.Src, Dst: b.Addr, Ports: t.Ports&^0xffff | port, Space: t.Space, V6: t.V6}
-	c.Reply = conntrack.Tuple{Src: b.Addr, Dst: t.Src, Ports: port<<16 | t.Ports>>16, Space: t.Space, V6: t.V6}
+	space := b.VNI<<8 | t.Space&0xff
+	c.ForwardTo = conntrack.Tuple{Src: t.Src, Dst: b.Addr, Ports: t.Ports&^0xffff | port, Space: space, V6: t.V6}
+	c.Reply = conntrack.Tuple{Src: b.Addr, Dst: t.Src, Ports: port<<16 | t.Ports>>16, Space: space, V6: t.V6}
 	c.ReplyTo = back
 	if b.Sources == nil || !w.masquerades(b, t) {
 		return nil

@@ -11,15 +11,16 @@ import (
 type Forward uint8
 
 const (
-	ForwardNAT  Forward = iota // addresses and ports are rewritten, and answers come back through us; fullnat is NAT with the source rewritten, too
-	ForwardDR                  // the packet as it is, to the server's MAC address
-	ForwardIPIP                // the packet in an IP packet to the server (RFC 2003, RFC 2473, RFC 4213)
-	ForwardGUE                 // the same in a UDP datagram (draft-ietf-intarea-gue)
-	ForwardGRE                 // the same behind a GRE header (RFC 2784)
+	ForwardNAT     Forward = iota // addresses and ports are rewritten, and answers come back through us; fullnat is NAT with the source rewritten, too
+	ForwardDR                     // the packet as it is, to the server's MAC address
+	ForwardIPIP                   // the packet in an IP packet to the server (RFC 2003, RFC 2473, RFC 4213)
+	ForwardGUE                    // the same in a UDP datagram (draft-ietf-intarea-gue)
+	ForwardGRE                    // the same behind a GRE header (RFC 2784)
+	ForwardVXLANDR                // the packet as it is, to the server's MAC address in its segment; NAT into a segment is ForwardNAT
 	forwards
 )
 
-var forwardNames = [forwards]string{"nat", "dr", "ipip", "gue", "gre"}
+var forwardNames = [forwards]string{"nat", "dr", "ipip", "gue", "gre", "vxlan-dr"}
 
 // String is the forward's name in the configuration.
 func (f Forward) String() string {
@@ -30,7 +31,7 @@ func (f Forward) String() string {
 }
 
 // tunnels reports whether packets get an outer header.
-func (f Forward) tunnels() bool { return f >= ForwardIPIP }
+func (f Forward) tunnels() bool { return f >= ForwardIPIP && f <= ForwardGRE }
 
 // connFlags are how a connection goes on, decided when it was opened and kept in its entry: a reload changes it for new ones only.
 //

@@ -58,6 +58,7 @@ type tail struct {
 	src, dst conntrack.Addr
 	server   conntrack.Addr // that of backend: a one-packet connection does not keep its ID from another
 	backend  uint32
+	vni      uint32 // of the segment that they go into
 	flags    connFlags
 	reply    bool
 }
@@ -170,10 +171,10 @@ func (w *Worker) first(v *vector, i int) {
 		d.to = tail{backend: l.backend, server: w.backend(l.backend).Addr, flags: l.flags, reply: l.ref.Reply()}
 		if l.ref.V6() {
 			e := w.table.Entry6(l.ref)
-			d.to.src, d.to.dst = e.NewSrc, e.NewDst
+			d.to.src, d.to.dst, d.to.vni = e.NewSrc, e.NewDst, e.NewSpace>>8
 		} else {
 			e := w.table.Entry4(l.ref)
-			d.to.src, d.to.dst = conntrack.Addr{Lo: uint64(e.NewSrc)}, conntrack.Addr{Lo: uint64(e.NewDst)}
+			d.to.src, d.to.dst, d.to.vni = conntrack.Addr{Lo: uint64(e.NewSrc)}, conntrack.Addr{Lo: uint64(e.NewDst)}, e.NewSpace>>8
 		}
 	}
 	s.release()

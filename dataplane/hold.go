@@ -39,7 +39,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 			}
 			continue
 		}
-		if h.lane.out == l.out && h.lane.hop == l.hop && h.lane.v6 == l.v6 {
+		if h.lane.out == l.out && h.lane.hop == l.hop && h.lane.v6 == l.v6 && h.lane.into == l.into {
 			if h.n == holdDepth {
 				w.forsake(f, own)
 				return
@@ -54,7 +54,9 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 	}
 	free.lane, free.deadline = *l, w.now+holdTime
 	w.keep(free, f, l.routeMTU, own)
-	w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
+	if l.into == nil { // a segment's gateway asks itself
+		w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
+	}
 }
 
 func (w *Worker) keep(h *heldHop, f *packet.Frame, mtu uint16, own bool) {
@@ -84,7 +86,13 @@ func (w *Worker) release() {
 			continue
 		}
 		known := int(h.lane.out) < len(w.snap.Ports)
-		if known {
+		if h.lane.into != nil {
+			s := w.segment(h.lane.into.VNI) // as it is now
+			if known = s != nil && s.Gateway != nil; known {
+				h.lane.into = s
+				known = w.locate(&h.lane)
+			}
+		} else if known {
 			h.lane.mac = w.neighbor(int(h.lane.out), h.lane.hop, h.lane.v6)
 			known = h.lane.mac != nil
 		}
@@ -100,6 +108,10 @@ func (w *Worker) release() {
 			}
 			if known {
 				h.lane.routeMTU = h.mtu[j]
+				if h.lane.into != nil {
+					w.enter(&h.frames[j], &h.lane, h.own[j])
+					continue
+				}
 				w.leave(&h.frames[j], &h.lane, h.own[j])
 			} else {
 				w.forsake(&h.frames[j], h.own[j])

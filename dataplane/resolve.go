@@ -17,15 +17,20 @@ func (w *Worker) resolve(v *vector) {
 		}
 		f := &v.frames[i]
 		dst, v6, path, overhead := v.tails[i].dst, f.Kind&packet.KindIPv6 != 0, 0xffff, 0
+		vni := v.tails[i].vni
 		if l.flags.forward() != ForwardNAT {
 			b := w.backend(l.backend)
-			dst, v6 = b.Addr, b.V6
+			dst, v6, vni = b.Addr, b.V6, b.VNI
 			if l.flags.forward().tunnels() {
 				v.tunnels = true
 				path, overhead = b.Path.mtu(w.now), l.flags.overhead(v6)
 			}
 		} else if l.ref != 0 {
-			dst = w.destination(l.ref)
+			dst, vni = w.destination(l.ref)
+		}
+		if vni != 0 {
+			w.resolveInto(v, i, vni, dst, v6)
+			continue
 		}
 		mtu, ok := w.nextHop(l, dst, v6, v.queries[i].Ports)
 		if !ok {
@@ -52,12 +57,31 @@ func whole(f *packet.Frame, size, overhead int) bool {
 
 const dontFragment = 0x4000 // in the IPv4 header's word of flags and fragment offset
 
-// destination is where the packet goes once it is translated.
-func (w *Worker) destination(ref conntrack.Ref) conntrack.Addr {
+// destination is where the packet goes once it is translated, and in which segment.
+func (w *Worker) destination(ref conntrack.Ref) (dst conntrack.Addr, vni uint32) {
 	if ref.V6() {
-		return w.table.Entry6(ref).NewDst
+		e := w.table.Entry6(ref)
+		return e.NewDst, e.NewSpace >> 8
 	}
-	return conntrack.Addr{Lo: uint64(w.table.Entry4(ref).NewDst)}
+	e := w.table.Entry4(ref)
+	return conntrack.Addr{Lo: uint64(e.NewDst)}, e.NewSpace >> 8
+}
+
+// resolveInto finds the station of dst in a segment, and holds the packet against what the way to it takes.
+func (w *Worker) resolveInto(v *vector, i int, vni uint32, dst conntrack.Addr, v6 bool) {
+	f, l := &v.frames[i], &v.lanes[i]
+	s := w.segment(vni)
+	if s == nil || s.Gateway == nil {
+		l.discard(DropNoRoute)
+		return
+	}
+	l.into, l.hop, l.v6 = s, dst, v6
+	if !w.locate(l) {
+		return // it waits
+	}
+	if mtu, size := w.room(l), int(f.L3End-f.L3); size > mtu && whole(f, size, 0) {
+		w.tooBig(v, i, mtu)
+	}
 }
 
 // nextHop writes port, hop and, if known, MAC address towards dst into l and returns the link's MTU in bytes. It reports false where no

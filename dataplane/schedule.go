@@ -169,6 +169,10 @@ func (w *Worker) miss(v *vector, i int) {
 	}
 	src, dst := addresses(f, f.L3)
 	v6 := f.Kind&packet.KindIPv6 != 0
+	if s := l.segment; s != nil && !w.snap.Services.IsVIP(dst, v6) {
+		w.toGateway(v, i, s, dst, v6)
+		return
+	}
 	if f.Kind&packet.KindTransport == 0 || !balanced(f.Proto) {
 		w.host(v, i, dst, v6, w.snap.Services.IsVIP(dst, v6))
 		return

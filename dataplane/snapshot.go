@@ -23,6 +23,7 @@ type Snapshot struct {
 	Steer    *steer.Compiled         // what the XDP program knows, for ports without one
 	Local    map[netip.Addr]struct{} // the host's own addresses, VIPs aside; used where we answer in the host's place
 	Answers  Rate
+	Overlay  *Overlay             // nil: no segments
 	Paths    map[netip.Addr]*Path // to the servers behind tunnels, for errors from their ways
 
 	// read by control
@@ -61,6 +62,8 @@ type Backend struct {
 	ExpireNow bool   // expire_nodest_conn of its service: connections end with the server instead of falling silent
 	Weight    int32  // as configured; 0 drains
 	ReuseMode uint32 // conn_reuse_mode of its service
+
+	VNI uint32 // of the segment that Addr is in, 0: none
 
 	// of tunnels
 	TunnelPort uint16 // of GUE

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"weir/conntrack"
 	"weir/dataplane/packet"
+	"weir/vxlan"
 )
 
 // outbox gathers the frames that leave by one port in this round, so that they go to the driver in one burst.
@@ -21,7 +22,13 @@ func (w *Worker) finish(v *vector) {
 		f, l := &v.frames[i], &v.lanes[i]
 		switch l.verdict {
 		case Pending:
-			w.leave(f, l, false)
+			if l.into != nil {
+				w.enter(f, l, false)
+			} else {
+				w.leave(f, l, false)
+			}
+			continue
+		case goneVerdict:
 			continue
 		case Dropped:
 			c.Drops[l.drop].add(1)
@@ -132,9 +139,14 @@ func (w *Worker) punt(f *packet.Frame) {
 	w.Counters.Punted.add(1)
 }
 
-// emit sends a packet of our own making that lies in f, towards dst.
-func (w *Worker) emit(f *packet.Frame, dst conntrack.Addr, v6 bool) {
-	l := lane{}
+// emit sends a packet of our own making that lies in f towards dst, in a segment unless that is nil.
+func (w *Worker) emit(f *packet.Frame, dst conntrack.Addr, v6 bool, into *vxlan.Segment) {
+	l := lane{into: into, hop: dst, v6: v6}
+	if into != nil {
+		w.locate(&l)
+		w.enter(f, &l, true)
+		return
+	}
 	if _, ok := w.nextHop(&l, dst, v6, 0); !ok {
 		w.Counters.AnswerLost.add(1)
 		w.pool.Put(f.Desc().Addr)

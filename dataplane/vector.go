@@ -3,6 +3,7 @@ package dataplane
 import (
 	"weir/conntrack"
 	"weir/dataplane/packet"
+	"weir/vxlan"
 )
 
 // vector is the frames that go through the stages together, and what the stages have decided on each so far. Arrays of one stage's data
@@ -27,8 +28,14 @@ type lane struct {
 	out      int16         // index of the port to leave by; it and what follows are valid after resolve, while Pending
 	routeMTU uint16        // of the route, in bytes, 0: the port's
 	hop      conntrack.Addr
-	v6       bool     // family of hop
-	mac      *[6]byte // of the next hop, nil: unknown yet
+	v6       bool // family of hop
+
+	// of the overlay
+	segment *vxlan.Segment // that the packet came from, through its gateway; nil: none
+	into    *vxlan.Segment // that it goes into; nil: none, and out is valid
+	station vxlan.MAC      // of hop, in into; 0: unknown yet
+	place   vxlan.Place    // of the station; 0: unknown
+	mac     *[6]byte       // of the next hop, nil: unknown yet
 }
 
 func (l *lane) discard(d Drop) {

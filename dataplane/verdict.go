@@ -1,6 +1,9 @@
 package dataplane
 
-import "weir/dataplane/packet"
+import (
+	"weir/dataplane/packet"
+	"weir/vxlan"
+)
 
 // Verdict is what became of a frame that was received. Each gets exactly one, so received equals their sum whenever the worker is
 // between two vectors.
@@ -59,9 +62,29 @@ const (
 	DropPuntLimit         // it was to be punted, but the kernel takes no more now
 	DropNoRoute           // no route to where it should go, or a blackhole
 	DropNoNeighbor        // its next hop did not answer ARP or ND in time, or too many waited for it
-	DropNoMemory          // no free chunk for an answer or a fragment
-	DropSendRingFull      // the port's send ring is full
-	DropPortGone          // the port it should leave by is not there
+	DropStaticMAC         // a frame from elsewhere than where its static MAC address is
+	DropOwnMAC            // a frame from our gateway's own MAC address: a loop
+	DropSameSide          // a frame to a station that is where it came from
+	DropSplitHorizon      // a frame from one peer to another
+	DropNoStation         // a frame that nobody in its segment is there for
+	DropFloodLimit        // more flooded frames than the segment may have
+	DropVXLANFragment     // one for each vxlan.Fault
+	DropVXLANSourceRoute
+	DropVXLANShort
+	DropVXLANFlags
+	DropVXLANReserved
+	DropVXLANVNI
+	DropVXLANAccess
+	DropVXLANDestination
+	DropVXLANLoop
+	DropVXLANPeer
+	DropVXLANChecksum
+	DropVXLANTagged
+	DropVXLANSourceMAC
+	DropVXLANECN
+	DropNoMemory     // no free chunk for an answer or a fragment
+	DropSendRingFull // the port's send ring is full
+	DropPortGone     // the port it should leave by is not there
 
 	// before us: lost by the kernel on its way into a ring
 	DropRxRingFull
@@ -108,6 +131,26 @@ var dropNames = [NumDrops]string{
 	DropPuntLimit:         "punt_limit",
 	DropNoRoute:           "no_route",
 	DropNoNeighbor:        "no_neighbor",
+	DropStaticMAC:         "static_mac",
+	DropOwnMAC:            "own_mac",
+	DropSameSide:          "same_side",
+	DropSplitHorizon:      "split_horizon",
+	DropNoStation:         "no_station",
+	DropFloodLimit:        "flood_limit",
+	DropVXLANFragment:     "vxlan_fragment",
+	DropVXLANSourceRoute:  "vxlan_source_route",
+	DropVXLANShort:        "vxlan_short",
+	DropVXLANFlags:        "vxlan_flags",
+	DropVXLANReserved:     "vxlan_reserved",
+	DropVXLANVNI:          "vxlan_vni",
+	DropVXLANAccess:       "vxlan_access",
+	DropVXLANDestination:  "vxlan_destination",
+	DropVXLANLoop:         "vxlan_loop",
+	DropVXLANPeer:         "vxlan_peer",
+	DropVXLANChecksum:     "vxlan_checksum",
+	DropVXLANTagged:       "vxlan_tagged",
+	DropVXLANSourceMAC:    "vxlan_source_mac",
+	DropVXLANECN:          "vxlan_ecn",
 	DropNoMemory:          "no_memory",
 	DropSendRingFull:      "send_ring_full",
 	DropPortGone:          "port_gone",
@@ -137,3 +180,11 @@ var faultDrops = [packet.FaultCount]Drop{
 	packet.FaultFragment:   DropBadFragment,
 	packet.FaultICMP:       DropICMPShort,
 }
+
+// vxlanDrops names each fault of a frame that came out of a tunnel, or should have, as a drop.
+var vxlanDrops = func() (drops [vxlan.FaultCount]Drop) {
+	for fault := vxlan.FaultFragment; fault < vxlan.FaultCount; fault++ {
+		drops[fault] = DropVXLANFragment + Drop(fault-vxlan.FaultFragment)
+	}
+	return drops
+}()

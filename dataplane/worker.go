@@ -4,6 +4,7 @@ import (
 	"weir/conntrack"
 	"weir/dataplane/driver"
 	"weir/dataplane/packet"
+	"weir/vxlan"
 )
 
 // Worker takes frames from one queue of every port through the stages and sends what comes of them. One goroutine drives it; nothing
@@ -11,7 +12,7 @@ import (
 //
 // The stages, each a loop over the vector, in the files of their names:
 //
-//	receive  parse  steer  lookup  schedule (misses only)  resolve  rewrite  encap  transmit
+//	receive  parse  steer  decap  lookup  schedule (misses only)  resolve  rewrite  encap  transmit
 //
 // resolve stands before rewrite: a packet that cannot leave has not been touched yet, and the ICMP answer quotes it as it came.
 type Worker struct {
@@ -93,6 +94,7 @@ func (w *Worker) process(port int, d []packet.Desc) {
 	if !w.snap.Ports[port].Filtered {
 		w.steer(v)
 	}
+	w.decap(v)
 	w.lookup(v)
 	w.schedule(v)
 	w.resolve(v)
@@ -111,13 +113,26 @@ const (
 // scan looks at as many connections as are due to be looked at since the last round, or pays a part of that if it is much.
 func (w *Worker) scan() {
 	all := int64(w.table.Used())
+	elapsed := w.now - w.scanned
 	w.debt = min(w.debt+(all*min(w.now-w.scanned, scanPeriod)+scanPeriod-1)/scanPeriod, all)
 	w.scanned = w.now
+	if o := w.snap.Overlay; o != nil {
+		o.Stations.Expire(vxlan.SecondOf(w.now), share(o.Stations.Slots(), elapsed))
+		o.Hosts.Expire(vxlan.SecondOf(w.now), share(o.Hosts.Slots(), elapsed))
+	}
 	slice := min(w.debt, scanSlice)
 	w.debt -= slice
 	if slice > 0 {
 		w.expire(int(slice))
 	}
+}
+
+// overlayPeriod is the time in nanoseconds in which all of the overlay's tables are looked at once.
+const overlayPeriod = 5_000_000_000
+
+// share is how many of n slots are due to be looked at after some nanoseconds.
+func share(n int, elapsed int64) int {
+	return int(min(int64(n)*min(elapsed, overlayPeriod)/overlayPeriod, scanSlice))
 }
 
 // expire ends connections whose time is up and takes them out of their backends' accounts.

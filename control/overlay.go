@@ -1,0 +1,246 @@
+package control
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"weir/control/config"
+	"weir/dataplane"
+	"weir/dataplane/steer"
+	"weir/vxlan"
+)
+
+// Sizes of the tables of the overlay, in entries. Pages that were never used cost nothing.
+const (
+	maxSegments = 4096
+	maxStations = 1 << 18
+	maxHosts    = 1 << 16
+)
+
+// overlay is what outlives a reload of the VXLAN segments: what was learned, and the numbers by which segments, peers and access ports
+// are known there.
+type overlay struct {
+	stations  *vxlan.FDB
+	hosts     *vxlan.Neighbors
+	strangers *vxlan.Strangers
+	entropy   vxlan.Entropy
+	segments  map[uint32]*numbered // by VNI
+	statics   map[station]vxlan.Place
+}
+
+// numbered is a segment's number and those within it. An index that is free is reused.
+type numbered struct {
+	index  uint16
+	peers  []netip.Addr   // by peer index; invalid: free
+	access []vxlan.Access // by access index
+}
+
+type station struct {
+	segment uint16
+	mac     vxlan.MAC
+}
+
+func newOverlay(seed uint64) (*overlay, error) {
+	secret := [2]uint64{seed ^ 0x9e3779b97f4a7c15, ^seed}
+	stations, err := vxlan.NewFDB(vxlan.FDBOptions{Capacity: maxStations, Segments: maxSegments, Secret: secret})
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := vxlan.NewNeighbors(vxlan.NeighborsOptions{Capacity: maxHosts, Segments: maxSegments, Secret: secret})
+	if err != nil {
+		return nil, err
+	}
+	return &overlay{stations: stations, hosts: hosts, strangers: vxlan.NewStrangers(secret), entropy: vxlan.NewEntropy(secret),
+		segments: map[uint32]*numbered{}, statics: map[station]vxlan.Place{}}, nil
+}
+
+// clone is a copy whose numbers may change; the tables are the same.
+func (o *overlay) clone() *overlay {
+	if o == nil {
+		return nil
+	}
+	c := *o
+	c.segments, c.statics = map[uint32]*numbered{}, maps.Clone(o.statics)
+	for vni, n := range o.segments {
+		c.segments[vni] = &numbered{n.index, slices.Clone(n.peers), slices.Clone(n.access)}
+	}
+	return &c
+}
+
+// compileOverlay brings the numbers in line with the configuration and makes its segments. It returns nil where there are none, and none were.
+func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*dataplane.Overlay, error) {
+	if r.overlay == nil && len(cfg.VXLAN.Segments) == 0 {
+		return nil, nil
+	}
+	if r.overlay == nil {
+		var err error
+		if r.overlay, err = newOverlay(r.seed); err != nil {
+			return nil, err
+		}
+	}
+	o := r.overlay
+	out := &dataplane.Overlay{Access: make([]bool, len(cfg.Ports)), Stations: o.stations, Hosts: o.hosts, Strangers: o.strangers, Entropy: o.entropy}
+	var list []*vxlan.Segment
+	vteps := map[netip.Addr]*steer.VTEP{}
+	known := map[uint32]bool{}
+	for i := range cfg.VXLAN.Segments {
+		known[cfg.VXLAN.Segments[i].VNI] = true
+	}
+	maps.DeleteFunc(o.segments, func(vni uint32, n *numbered) bool { return !known[vni] })
+	for i := range cfg.VXLAN.Segments {
+		c := &cfg.VXLAN.Segments[i]
+		n, err := o.number(cfg, c)
+		if err != nil {
+			return nil, err
+		}
+		s, err := segmentOf(cfg, c, n)
+		if err != nil {
+			return nil, fmt.Errorf("vxlan.segments[%d]: %w", i, err)
+		}
+		list = append(list, s)
+		for _, a := range n.access {
+			if a.Used {
+				out.Access[a.Port] = true
+				rules.Ports[a.Port].Access = append(rules.Ports[a.Port].Access, a.VLAN)
+			}
+		}
+		if vteps[c.VTEP] == nil {
+			vteps[c.VTEP] = &steer.VTEP{Addr: c.VTEP, Port: cfg.VXLAN.Port}
+			addr, v6 := dataplane.AddrOf(c.VTEP)
+			out.VTEPs = append(out.VTEPs, dataplane.VTEP{Addr: addr, V6: v6, Port: cfg.VXLAN.Port})
+		}
+		vteps[c.VTEP].VNIs = append(vteps[c.VTEP].VNIs, c.VNI)
+	}
+	for _, v := range vteps {
+		rules.VTEPs = append(rules.VTEPs, *v)
+	}
+	var err error
+	out.Segments, err = vxlan.NewSegments(list)
+	return out, err
+}
+
+// number gives a segment, its peers and its access ports their numbers. What stays keeps its own.
+func (o *overlay) number(cfg *config.Config, c *config.Segment) (*numbered, error) {
+	n := o.segments[c.VNI]
+	if n == nil {
+		taken := map[uint16]bool{}
+		for _, x := range o.segments {
+			taken[x.index] = true
+		}
+		n = &numbered{}
+		for taken[n.index] {
+			n.index++
+		}
+		if n.index >= maxSegments {
+			return nil, fmt.Errorf("more than %d segments", maxSegments)
+		}
+		o.segments[c.VNI] = n
+	}
+	peers := slices.Clone(c.Peers)
+	for _, f := range c.FDB { // a station may be behind a VTEP that nothing is flooded to
+		if !slices.Contains(peers, f.VTEP) {
+			peers = append(peers, f.VTEP)
+		}
+	}
+	for i := range n.peers {
+		if !slices.Contains(peers, n.peers[i]) {
+			n.peers[i] = netip.Addr{}
+		}
+	}
+	for _, p := range peers {
+		if slices.Contains(n.peers, p) {
+			continue
+		}
+		if free := slices.Index(n.peers, netip.Addr{}); free >= 0 {
+			n.peers[free] = p
+		} else {
+			n.peers = append(n.peers, p)
+		}
+	}
+	var access []vxlan.Access
+	for _, a := range c.Access {
+		access = append(access, vxlan.Access{Port: uint16(portNamed(cfg, a.Port)), VLAN: a.VLAN, Used: true})
+	}
+	for i := range n.access {
+		if !slices.Contains(access, n.access[i]) {
+			n.access[i] = vxlan.Access{}
+		}
+	}
+	for _, a := range access {
+		if slices.Contains(n.access, a) {
+			continue
+		}
+		if free := slices.Index(n.access, vxlan.Access{}); free >= 0 {
+			n.access[free] = a
+		} else {
+			n.access = append(n.access, a)
+		}
+	}
+	return n, nil
+}
+
+func segmentOf(cfg *config.Config, c *config.Segment, n *numbered) (*vxlan.Segment, error) {
+	x := &cfg.VXLAN
+	o := vxlan.SegmentOptions{
+		TunnelOptions: vxlan.TunnelOptions{VNI: c.VNI, Local: c.VTEP, Port: x.Port, SourcePorts: [2]uint16{x.SourcePorts.From, x.SourcePorts.To}, Checksum: x.UDPChecksum},
+		Index:         n.index, Access: n.access, Learning: c.Learning,
+	}
+	for _, p := range n.peers {
+		o.Peers = append(o.Peers, vxlan.PeerOptions{Addr: p, NoFlood: !slices.Contains(c.Peers, p)})
+	}
+	if g := c.Gateway; g != nil {
+		addr, v6 := vxlan.AddrOf(g.Address.Addr())
+		o.Gateway = &vxlan.Gateway{MAC: vxlan.MACOf(g.MAC[:]), Address: addr, V6: v6, Bits: uint8(g.Address.Bits())}
+	}
+	return vxlan.NewSegment(o)
+}
+
+// settle brings the tables in line with the segments that are published now: limits, static entries, and what is behind a peer or port that
+// is gone.
+func (o *overlay) settle(cfg *config.Config, now int64) error {
+	statics := map[station]vxlan.Place{}
+	second := vxlan.SecondOf(now)
+	for i := range cfg.VXLAN.Segments {
+		c := &cfg.VXLAN.Segments[i]
+		n := o.segments[c.VNI]
+		ageing := uint32(c.Ageing.Seconds())
+		o.stations.Configure(n.index, uint32(c.MaxEntries), ageing)
+		o.hosts.Configure(n.index, uint32(c.MaxEntries), ageing)
+		if c.Gateway != nil {
+			statics[station{n.index, vxlan.MACOf(c.Gateway.MAC[:])}] = vxlan.AtGateway
+		}
+		for _, f := range c.FDB {
+			statics[station{n.index, vxlan.MACOf(f.MAC[:])}] = vxlan.AtPeer(uint16(slices.Index(n.peers, f.VTEP)))
+		}
+	}
+	for s := range o.statics {
+		if _, stays := statics[s]; !stays {
+			o.stations.Remove(s.segment, s.mac)
+		}
+	}
+	o.statics = statics
+	for s, at := range statics {
+		if err := o.stations.Add(s.segment, s.mac, at, second); err != nil {
+			return err
+		}
+	}
+	o.stations.Flush(func(s vxlan.Station) bool { return !s.Static && !o.there(s) })
+	return nil
+}
+
+// there reports whether an entry's segment, and the peer or port that it is behind, still are.
+func (o *overlay) there(s vxlan.Station) bool {
+	for _, n := range o.segments {
+		if n.index != s.Segment {
+			continue
+		}
+		if i, ok := s.Place.Peer(); ok {
+			return int(i) < len(n.peers) && n.peers[i].IsValid()
+		}
+		i, ok := s.Place.Access()
+		return !ok || int(i) < len(n.access) && n.access[i].Used
+	}
+	return false
+}

@@ -1,0 +1,195 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+	"weir/vxlan"
+)
+
+// A segment's gateway is our own station in it: it answers ARP and ND for its address, finds out the MAC addresses of hosts that
+// packets go to, and what it forwards gets its MAC as source.
+
+// hearARP takes notice of an ARP message and answers a request for the gateway. It reports whether that was all there was to do.
+func (w *Worker) hearARP(v *vector, i int, a *vxlan.Arrival, forGateway bool) bool {
+	f, l, s := &v.frames[i], &v.lanes[i], a.Segment
+	m, ok := vxlan.ReadARP(f)
+	if !ok {
+		return forGateway && w.swallow(l)
+	}
+	g := s.Gateway
+	if g == nil {
+		return false
+	}
+	if (m.Sender != vxlan.Addr{}) && m.Sender != g.Address {
+		proof := vxlan.Heard
+		if m.Reply && forGateway {
+			proof = vxlan.Confirmed
+		}
+		w.snap.Overlay.Hosts.Learn(s.Index, m.Sender, false, m.SenderMAC, proof, vxlan.SecondOf(w.now))
+	}
+	if m.Reply || g.V6 || m.Target != g.Address {
+		return forGateway && w.swallow(l)
+	}
+	w.reply(l, s, a.At, func(b []byte) int { return vxlan.PutARPReply(b, &m, g.MAC) })
+	return true
+}
+
+// hearND is hearARP for neighbour discovery.
+func (w *Worker) hearND(v *vector, i int, a *vxlan.Arrival, forGateway bool) bool {
+	f, l, s := &v.frames[i], &v.lanes[i], a.Segment
+	m, ok := vxlan.ReadND(f)
+	if !ok {
+		return false
+	}
+	g := s.Gateway
+	if g == nil {
+		return false
+	}
+	now := vxlan.SecondOf(w.now)
+	switch {
+	case m.Advertisement && m.MAC != 0:
+		proof := vxlan.Claim
+		if m.Solicited {
+			proof = vxlan.Confirmed
+		} else if m.Override {
+			proof = vxlan.Heard
+		}
+		w.snap.Overlay.Hosts.Learn(s.Index, m.Target, true, m.MAC, proof, now)
+	case !m.Advertisement && m.MAC != 0 && m.Src != vxlan.Addr{}:
+		w.snap.Overlay.Hosts.Learn(s.Index, m.Src, true, m.MAC, vxlan.Heard, now)
+	}
+	if m.Advertisement || !g.V6 || m.Target != g.Address {
+		return forGateway && w.swallow(l)
+	}
+	w.reply(l, s, a.At, func(b []byte) int { return vxlan.PutNDReply(b, &m, g.MAC, true) })
+	return true
+}
+
+func (w *Worker) swallow(l *lane) bool {
+	l.verdict = Consumed
+	return true
+}
+
+// reply sends a frame of the gateway's, which put writes, to where the frame of l came from.
+func (w *Worker) reply(l *lane, s *vxlan.Segment, to vxlan.Place, put func([]byte) int) {
+	l.verdict = Answered
+	if f, ok := w.frame(put); ok {
+		if to == 0 {
+			w.flood(&f, s, vxlan.AtGateway, true)
+		} else {
+			w.deliver(&f, s, to, true)
+		}
+	}
+}
+
+// frame makes an Ethernet frame of our own.
+func (w *Worker) frame(put func([]byte) int) (f packet.Frame, ok bool) {
+	addr, ok := w.pool.Get()
+	if !ok {
+		w.Counters.AnswerLost.add(1)
+		return f, false
+	}
+	f.Open(w.pool, packet.Desc{Addr: addr + packet.Headroom, Len: uint32(w.pool.ChunkSize() - packet.Headroom)})
+	f.SetLen(put(f.Bytes()))
+	packet.Parse(&f)
+	return f, true
+}
+
+// locate finds the station that has the address in l.hop of the segment that l leads into. It reports false while its MAC is unknown, and
+// then sees to it that it is asked for.
+func (w *Worker) locate(l *lane) bool {
+	o, s, now := w.snap.Overlay, l.into, vxlan.SecondOf(w.now)
+	q := [1]vxlan.NeighborQuery{{Segment: s.Index, Addr: vxlan.Addr(l.hop), V6: l.v6}}
+	o.Hosts.Resolve(q[:], now)
+	if q[0].Ask != vxlan.AskNone {
+		w.askFor(s, q[0].Addr, l.v6, q[0].MAC)
+	}
+	if l.station = q[0].MAC; l.station == 0 {
+		return false
+	}
+	p := [1]vxlan.Query{{Segment: s.Index, MAC: l.station}}
+	o.Stations.Lookup(p[:])
+	l.place = p[0].Place
+	return true
+}
+
+// askFor sends a request for the MAC of addr: to the station that had it, or if that is zero to all.
+func (w *Worker) askFor(s *vxlan.Segment, addr vxlan.Addr, v6 bool, known vxlan.MAC) {
+	g := s.Gateway
+	if g == nil || g.V6 != v6 {
+		return
+	}
+	f, ok := w.frame(func(b []byte) int {
+		if v6 {
+			return vxlan.PutNDRequest(b, known, g.MAC, g.Address, addr)
+		}
+		dst := known
+		if dst == 0 {
+			dst = vxlan.Broadcast
+		}
+		return vxlan.PutARPRequest(b, dst, g.MAC, g.Address, addr)
+	})
+	if !ok {
+		return
+	}
+	if known != 0 {
+		q := [1]vxlan.Query{{Segment: s.Index, MAC: known}}
+		if w.snap.Overlay.Stations.Lookup(q[:]); q[0].Place != 0 {
+			w.deliver(&f, s, q[0].Place, true)
+			return
+		}
+	}
+	w.flood(&f, s, vxlan.AtGateway, true)
+}
+
+// room is the MTU of IP packets on the way that l leads, whose station is known.
+func (w *Worker) room(l *lane) int {
+	if i, ok := l.place.Access(); ok && int(i) < len(l.into.Access) {
+		return w.snap.Ports[l.into.Access[i].Port].MTU
+	}
+	least := 0xffff
+	for _, p := range l.into.Peers {
+		if p.Tunnel == nil || l.into.Tunnel(l.place) != nil && l.into.Tunnel(l.place) != p.Tunnel {
+			continue
+		}
+		var under lane
+		if mtu, ok := w.nextHop(&under, conntrack.Addr(p.Addr), p.Tunnel.V6(), 0); ok {
+			least = min(least, mtu-p.Tunnel.Overhead())
+		}
+	}
+	return least
+}
+
+// enter sends a translated IP packet into the segment that l leads into, from the gateway to the station.
+func (w *Worker) enter(f *packet.Frame, l *lane, own bool) {
+	if l.station == 0 {
+		w.wait(f, l, own)
+		return
+	}
+	s := l.into
+	b := f.Chunk()
+	f.Start, f.End = f.L3-etherLen, f.L3End
+	l.station.Put(b[f.Start:])
+	s.Gateway.MAC.Put(b[f.Start+6:])
+	f.EtherType = packet.EtherTypeIPv4
+	if f.Kind&packet.KindIPv6 != 0 {
+		f.EtherType = packet.EtherTypeIPv6
+	}
+	put16(b[f.Start+12:], f.EtherType)
+	f.VLANs, f.VLAN = 0, 0
+	if l.place == 0 {
+		w.flood(f, s, vxlan.AtGateway, own)
+		return
+	}
+	w.deliver(f, s, l.place, own)
+}
+
+// toGateway takes a packet to a segment's gateway that belongs to no connection and is for no service: an echo request to it is answered.
+// Tenants' packets never meet the host's own routes.
+func (w *Worker) toGateway(v *vector, i int, s *vxlan.Segment, dst conntrack.Addr, v6 bool) {
+	if vxlan.Addr(dst) == s.Gateway.Address && v6 == s.Gateway.V6 && isEchoRequest(&v.frames[i]) {
+		w.echo(v, i)
+		return
+	}
+	v.lanes[i].discard(DropNoRoute)
+}

@@ -1,0 +1,265 @@
+package dataplane
+
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+	"weir/vxlan"
+)
+
+// Overlay is the VXLAN segments of one snapshot, and the tables that outlive it: where stations are, and which MAC addresses have.
+type Overlay struct {
+	Segments  *vxlan.Segments
+	VTEPs     []VTEP // ours
+	Access    []bool // by port: some VLAN of it belongs to a segment
+	Stations  *vxlan.FDB
+	Hosts     *vxlan.Neighbors
+	Strangers *vxlan.Strangers
+	Entropy   vxlan.Entropy
+}
+
+// VTEP is an address and UDP port at which tunnels of ours end.
+type VTEP struct {
+	Addr conntrack.Addr
+	V6   bool
+	Port uint16
+}
+
+// segment is that of a VNI, nil if it is not configured.
+func (w *Worker) segment(vni uint32) *vxlan.Segment {
+	if w.snap.Overlay == nil {
+		return nil
+	}
+	return w.snap.Overlay.Segments.ByVNI(vni)
+}
+
+// ours reports whether f was sent to a tunnel end of ours.
+func (o *Overlay) ours(f *packet.Frame) bool {
+	if f.Proto != packet.ProtoUDP || f.Kind&packet.KindTransport == 0 {
+		return false
+	}
+	_, dst := addresses(f, f.L3)
+	v6 := f.Kind&packet.KindIPv6 != 0
+	for i := range o.VTEPs {
+		if x := &o.VTEPs[i]; x.Port == f.DstPort && x.Addr == dst && x.V6 == v6 {
+			return true
+		}
+	}
+	return false
+}
+
+// goneVerdict marks a frame that has left, or has been counted and freed, before finish.
+const goneVerdict Verdict = 0xfd
+
+// decap takes frames out of tunnels, and those of access ports into their segments, learns where their senders are, and settles all that is
+// not for a gateway of ours: bridged, or flooded. What stays pending with a segment is IP to its gateway.
+func (w *Worker) decap(v *vector) {
+	o := w.snap.Overlay
+	if o == nil {
+		return
+	}
+	for i := range v.n {
+		f, l := &v.frames[i], &v.lanes[i]
+		access := o.Access[f.Port] && l.verdict != passVerdict && l.drop != DropInvalidDescriptor
+		if l.verdict != Pending && !access {
+			continue
+		}
+		var a vxlan.Arrival
+		fault := vxlan.FaultNone
+		switch {
+		case access:
+			if a, fault = o.Segments.Enter(f); fault == vxlan.FaultAccess {
+				continue // another VLAN of the port is ours as a port
+			}
+		case o.ours(f):
+			if a, fault = o.Segments.Decap(f); fault == vxlan.FaultNone {
+				if fault := packet.Parse(f); fault != packet.FaultNone {
+					l.discard(faultDrops[fault])
+				}
+			}
+		default:
+			continue
+		}
+		if fault == vxlan.FaultPeer {
+			o.Strangers.Note(a.Segment.Index, a.Src, a.V6, vxlan.SecondOf(w.now))
+		}
+		if fault != vxlan.FaultNone {
+			l.discard(vxlanDrops[fault])
+			continue
+		}
+		w.arrive(v, i, &a)
+	}
+}
+
+// arrive takes a frame that has come into a segment. What was wrong with its IP packet concerns nobody but the gateway.
+func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
+	f, l, o, s := &v.frames[i], &v.lanes[i], w.snap.Overlay, a.Segment
+	b := f.Bytes()
+	dst, src := vxlan.MACOf(b), vxlan.MACOf(b[6:])
+	if s.Learning && a.At != 0 {
+		switch o.Stations.Learn(s.Index, src, a.At, vxlan.SecondOf(w.now)) {
+		case vxlan.Static:
+			l.discard(DropStaticMAC)
+			return
+		case vxlan.Own:
+			l.discard(DropOwnMAC) // what we sent has come back: a loop
+			return
+		}
+	}
+	forGateway := s.Gateway != nil && dst == s.Gateway.MAC
+	if f.EtherType == packet.EtherTypeARP && w.hearARP(v, i, a, forGateway) || f.Proto == packet.ProtoICMPv6 && w.hearND(v, i, a, forGateway) {
+		return
+	}
+	if !forGateway {
+		l.verdict = goneVerdict
+		w.bridge(f, s, a.At, dst)
+		return
+	}
+	if f.Kind&(packet.KindIPv4|packet.KindIPv6) == 0 && l.verdict == Pending {
+		l.discard(DropProtocol)
+		return
+	}
+	l.segment = s
+}
+
+// bridge sends a frame to where its station is, or to all. It has its count and is gone afterwards.
+func (w *Worker) bridge(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, dst vxlan.MAC) {
+	if dst.Group() {
+		w.flood(f, s, from, false)
+		return
+	}
+	q := [1]vxlan.Query{{Segment: s.Index, MAC: dst}}
+	w.snap.Overlay.Stations.Lookup(q[:])
+	_, fromPeer := from.Peer()
+	_, toPeer := q[0].Place.Peer()
+	switch to := q[0].Place; {
+	case to == 0:
+		w.flood(f, s, from, false)
+	case to == from:
+		w.lose(f, DropSameSide, false)
+	case (fromPeer || from == 0) && toPeer:
+		w.lose(f, DropSplitHorizon, false)
+	default:
+		w.deliver(f, s, to, false)
+	}
+}
+
+// lose drops a frame that no lane speaks for any more.
+func (w *Worker) lose(f *packet.Frame, d Drop, own bool) {
+	w.pool.Put(f.Desc().Addr)
+	if own {
+		w.Counters.AnswerLost.add(1)
+	} else {
+		w.Counters.Drops[d].add(1)
+	}
+}
+
+// deliver sends an inner frame to a place of its segment.
+func (w *Worker) deliver(f *packet.Frame, s *vxlan.Segment, to vxlan.Place, own bool) {
+	if i, ok := to.Access(); ok && int(i) < len(s.Access) && s.Access[i].Used {
+		w.hand(f, s.Access[i], own)
+		return
+	}
+	if t := s.Tunnel(to); t != nil {
+		w.tunnel(f, t, own)
+		return
+	}
+	w.lose(f, DropNoStation, own)
+}
+
+// hand gives an inner frame to an access port, with its tag.
+func (w *Worker) hand(f *packet.Frame, a vxlan.Access, own bool) {
+	p := &w.snap.Ports[a.Port]
+	switch {
+	case f.Len()-etherLen > p.MTU:
+		w.lose(f, DropTooBig, own)
+	case a.VLAN != 0 && !vxlan.Tag(f, a.VLAN):
+		w.lose(f, DropNoMemory, own)
+	default:
+		w.transmit(p.Device, f.Desc(), own)
+	}
+}
+
+const etherLen = 14
+
+// tunnel puts an inner frame into a tunnel, whose outer packet is never cut (RFC 7348 4.3).
+func (w *Worker) tunnel(f *packet.Frame, t *vxlan.Tunnel, own bool) {
+	entropy := w.snap.Overlay.Entropy.Of(f)
+	if !t.Encap(f, entropy) {
+		w.lose(f, DropNoMemory, own)
+		return
+	}
+	_, peer := addresses(f, f.L3)
+	var l lane
+	mtu, ok := w.nextHop(&l, peer, t.V6(), entropy)
+	switch {
+	case !ok:
+		w.lose(f, DropNoRoute, own)
+	case int(f.L3End-f.L3) > mtu:
+		w.lose(f, DropTooBig, own)
+	default:
+		w.leave(f, &l, own)
+	}
+}
+
+// flood sends an inner frame to every place of its segment but the one it came from: to each access port, and, unless it came from a
+// tunnel, to each peer (head-end replication). All but the last get a copy, which counts as sent.
+func (w *Worker) flood(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, own bool) {
+	if s.BUM != nil && !s.BUM.Allow(w.now) {
+		w.lose(f, DropFloodLimit, own)
+		return
+	}
+	tunnels := s.Flood
+	if _, peer := from.Peer(); peer || from == 0 {
+		tunnels = nil
+	}
+	last := -1 // of the access ports that get it
+	if len(tunnels) == 0 {
+		for i := range s.Access {
+			if s.Access[i].Used && vxlan.AtAccess(uint16(i)) != from {
+				last = i
+			}
+		}
+		if last < 0 {
+			w.lose(f, DropNoStation, own)
+			return
+		}
+	}
+	for i := range s.Access {
+		if !s.Access[i].Used || vxlan.AtAccess(uint16(i)) == from || i == last {
+			continue
+		}
+		if c, ok := w.copyOf(f); ok {
+			w.hand(&c, s.Access[i], true)
+		}
+	}
+	if last >= 0 {
+		w.hand(f, s.Access[last], own)
+		return
+	}
+	for _, t := range tunnels[1:] {
+		if c, ok := w.copyOf(f); ok {
+			w.tunnel(&c, t, true)
+		}
+	}
+	w.tunnel(f, tunnels[0], own)
+}
+
+// copyOf copies an inner frame into a chunk of its own.
+func (w *Worker) copyOf(f *packet.Frame) (c packet.Frame, ok bool) {
+	addr, ok := w.pool.Get()
+	if !ok {
+		w.Counters.AnswerLost.add(1)
+		return c, false
+	}
+	c.Open(w.pool, packet.Desc{Addr: addr + packet.Headroom, Len: uint32(w.pool.ChunkSize() - packet.Headroom)})
+	if !c.SetLen(f.Len()) {
+		w.pool.Put(addr)
+		w.Counters.AnswerLost.add(1)
+		return c, false
+	}
+	copy(c.Bytes(), f.Bytes())
+	shift := c.Start - f.Start // offsets count from the chunk's first byte
+	c.Headers = f.Headers
+	c.L3, c.L4, c.L3End = f.L3+shift, f.L4+shift, f.L3End+shift
+	return c, true
+}
