@@ -100,6 +100,10 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 			return nil, fmt.Errorf("vxlan.segments[%d]: %w", i, err)
 		}
 		list = append(list, s)
+		for len(out.ByIndex) <= int(n.index) {
+			out.ByIndex = append(out.ByIndex, nil)
+		}
+		out.ByIndex[n.index] = s
 		for _, a := range n.access {
 			if a.Used {
 				out.Access[a.Port] = true

@@ -98,7 +98,10 @@ func (w *Worker) frame(put func([]byte) int) (f packet.Frame, ok bool) {
 // locate finds the station that has the address in l.hop of the segment that l leads into. It reports false while its MAC is unknown, and
 // then sees to it that it is asked for.
 func (w *Worker) locate(l *lane) bool {
-	o, s, now := w.snap.Overlay, l.into, vxlan.SecondOf(w.now)
+	o, s, now := w.snap.Overlay, w.at(l.into), vxlan.SecondOf(w.now)
+	if s == nil || s.Gateway == nil {
+		return false
+	}
 	q := [1]vxlan.NeighborQuery{{Segment: s.Index, Addr: vxlan.Addr(l.hop), V6: l.v6}}
 	o.Hosts.Resolve(q[:], now)
 	if q[0].Ask != vxlan.AskNone {
@@ -144,12 +147,13 @@ func (w *Worker) askFor(s *vxlan.Segment, addr vxlan.Addr, v6 bool, known vxlan.
 
 // room is the MTU of IP packets on the way that l leads, whose station is known.
 func (w *Worker) room(l *lane) int {
-	if i, ok := l.place.Access(); ok && int(i) < len(l.into.Access) {
-		return w.snap.Ports[l.into.Access[i].Port].MTU
+	s := w.at(l.into)
+	if i, ok := l.place.Access(); ok && int(i) < len(s.Access) {
+		return w.snap.Ports[s.Access[i].Port].MTU
 	}
 	least := 0xffff
-	for _, p := range l.into.Peers {
-		if p.Tunnel == nil || l.into.Tunnel(l.place) != nil && l.into.Tunnel(l.place) != p.Tunnel {
+	for _, p := range s.Peers {
+		if p.Tunnel == nil || s.Tunnel(l.place) != nil && s.Tunnel(l.place) != p.Tunnel {
 			continue
 		}
 		var under lane
@@ -166,7 +170,11 @@ func (w *Worker) enter(f *packet.Frame, l *lane, own bool) {
 		w.wait(f, l, own)
 		return
 	}
-	s := l.into
+	s := w.at(l.into)
+	if s == nil || s.Gateway == nil {
+		w.lose(f, DropNoRoute, own)
+		return
+	}
 	b := f.Chunk()
 	f.Start, f.End = f.L3-etherLen, f.L3End
 	l.station.Put(b[f.Start:])

@@ -54,7 +54,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 	}
 	free.lane, free.deadline = *l, w.now+holdTime
 	w.keep(free, f, l.routeMTU, own)
-	if l.into == nil { // a segment's gateway asks itself
+	if l.into == 0 { // a segment's gateway asks itself
 		w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
 	}
 }
@@ -86,12 +86,8 @@ func (w *Worker) release() {
 			continue
 		}
 		known := int(h.lane.out) < len(w.snap.Ports)
-		if h.lane.into != nil {
-			s := w.segment(h.lane.into.VNI) // as it is now
-			if known = s != nil && s.Gateway != nil; known {
-				h.lane.into = s
-				known = w.locate(&h.lane)
-			}
+		if h.lane.into != 0 {
+			known = w.locate(&h.lane)
 		} else if known {
 			h.lane.mac = w.neighbor(int(h.lane.out), h.lane.hop, h.lane.v6)
 			known = h.lane.mac != nil
@@ -108,7 +104,7 @@ func (w *Worker) release() {
 			}
 			if known {
 				h.lane.routeMTU = h.mtu[j]
-				if h.lane.into != nil {
+				if h.lane.into != 0 {
 					w.enter(&h.frames[j], &h.lane, h.own[j])
 					continue
 				}

@@ -15,8 +15,8 @@ func (w *Worker) lookup(v *vector) {
 			continue
 		}
 		ask(f, &q.Tuple)
-		if s := v.lanes[i].segment; s != nil && q.Space != 0 {
-			q.Space |= s.VNI << 8
+		if r := v.lanes[i].segment; r != 0 && q.Space != 0 {
+			q.Space |= w.at(r).VNI << 8
 		}
 	}
 	w.table.Lookup(v.queries[:v.n])

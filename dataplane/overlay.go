@@ -9,8 +9,9 @@ import (
 // Overlay is the VXLAN segments of one snapshot, and the tables that outlive it: where stations are, and which MAC addresses have.
 type Overlay struct {
 	Segments  *vxlan.Segments
-	VTEPs     []VTEP // ours
-	Access    []bool // by port: some VLAN of it belongs to a segment
+	ByIndex   []*vxlan.Segment // the same by their Index, which is stable from snapshot to snapshot; nil: free
+	VTEPs     []VTEP           // ours
+	Access    []bool           // by port: some VLAN of it belongs to a segment
 	Stations  *vxlan.FDB
 	Hosts     *vxlan.Neighbors
 	Strangers *vxlan.Strangers
@@ -30,6 +31,19 @@ func (w *Worker) segment(vni uint32) *vxlan.Segment {
 		return nil
 	}
 	return w.snap.Overlay.Segments.ByVNI(vni)
+}
+
+// segmentRef is a segment's index plus one, zero for none.
+type segmentRef uint16
+
+func refOf(s *vxlan.Segment) segmentRef { return segmentRef(s.Index) + 1 }
+
+// at is the segment of r as it is configured now, nil if it is no more.
+func (w *Worker) at(r segmentRef) *vxlan.Segment {
+	if o := w.snap.Overlay; o != nil && r != 0 && int(r) <= len(o.ByIndex) {
+		return o.ByIndex[r-1]
+	}
+	return nil
 }
 
 // ours reports whether f was sent to a tunnel end of ours.
@@ -118,7 +132,7 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 		l.discard(DropProtocol)
 		return
 	}
-	l.segment = s
+	l.segment = refOf(s)
 }
 
 // bridge sends a frame to where its station is, or to all. It has its count and is gone afterwards.

@@ -60,7 +60,7 @@ func overlaid(t testing.TB) []bedOption {
 	b.VNI = tenantVNI
 	web := serving{vip: netip.MustParseAddrPort("198.18.9.9:90"), servers: []Backend{b}}
 	return []bedOption{web.option(t), func(x *Snapshot, _ *Engine) {
-		x.Overlay = &Overlay{Segments: segments, VTEPs: []VTEP{{Addr: addr, Port: vxlan.Port}}, Access: []bool{false, true}, Stations: stations, Hosts: hosts,
+		x.Overlay = &Overlay{Segments: segments, ByIndex: []*vxlan.Segment{s}, VTEPs: []VTEP{{Addr: addr, Port: vxlan.Port}}, Access: []bool{false, true}, Stations: stations, Hosts: hosts,
 			Strangers: vxlan.NewStrangers([2]uint64{}), Entropy: vxlan.NewEntropy([2]uint64{1, 2})}
 	}}
 }

@@ -16,17 +16,21 @@ func (w *Worker) resolve(v *vector) {
 			continue
 		}
 		f := &v.frames[i]
-		dst, v6, path, overhead := v.tails[i].dst, f.Kind&packet.KindIPv6 != 0, 0xffff, 0
-		vni := v.tails[i].vni
-		if l.flags.forward() != ForwardNAT {
+		var dst conntrack.Addr
+		var vni uint32
+		v6, path, overhead := f.Kind&packet.KindIPv6 != 0, 0xffff, 0
+		switch {
+		case l.flags.forward() != ForwardNAT:
 			b := w.backend(l.backend)
 			dst, v6, vni = b.Addr, b.V6, b.VNI
 			if l.flags.forward().tunnels() {
 				v.tunnels = true
 				path, overhead = b.Path.mtu(w.now), l.flags.overhead(v6)
 			}
-		} else if l.ref != 0 {
+		case l.ref != 0:
 			dst, vni = w.destination(l.ref)
+		default:
+			dst, vni = v.tails[i].dst, v.tails[i].vni
 		}
 		if vni != 0 {
 			w.resolveInto(v, i, vni, dst, v6)
@@ -75,7 +79,7 @@ func (w *Worker) resolveInto(v *vector, i int, vni uint32, dst conntrack.Addr, v
 		l.discard(DropNoRoute)
 		return
 	}
-	l.into, l.hop, l.v6 = s, dst, v6
+	l.into, l.hop, l.v6 = refOf(s), dst, v6
 	if !w.locate(l) {
 		return // it waits
 	}

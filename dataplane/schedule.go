@@ -169,7 +169,7 @@ func (w *Worker) miss(v *vector, i int) {
 	}
 	src, dst := addresses(f, f.L3)
 	v6 := f.Kind&packet.KindIPv6 != 0
-	if s := l.segment; s != nil && !w.snap.Services.IsVIP(dst, v6) {
+	if s := w.at(l.segment); s != nil && !w.snap.Services.IsVIP(dst, v6) {
 		w.toGateway(v, i, s, dst, v6)
 		return
 	}

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"weir/conntrack"
 	"weir/dataplane/packet"
-	"weir/vxlan"
 )
 
 // outbox gathers the frames that leave by one port in this round, so that they go to the driver in one burst.
@@ -22,7 +21,7 @@ func (w *Worker) finish(v *vector) {
 		f, l := &v.frames[i], &v.lanes[i]
 		switch l.verdict {
 		case Pending:
-			if l.into != nil {
+			if l.into != 0 {
 				w.enter(f, l, false)
 			} else {
 				w.leave(f, l, false)
@@ -84,8 +83,11 @@ func (w *Worker) link(f *packet.Frame, p *Port, mac *[6]byte) {
 		put16(b[at+12:], etherType)
 	}
 	f.Start = at
-	copy(b[at:], mac[:])
-	copy(b[at+6:], p.MAC[:])
+	h := b[at:][:12] // moved as numbers: a copy of six bytes is a call
+	put32(h, be32(mac[:]))
+	put16(h[4:], be16(mac[4:]))
+	put32(h[6:], be32(p.MAC[:]))
+	put16(h[10:], be16(p.MAC[4:]))
 }
 
 // transmit puts a finished frame into the outbox of a port that has queues.
@@ -139,10 +141,10 @@ func (w *Worker) punt(f *packet.Frame) {
 	w.Counters.Punted.add(1)
 }
 
-// emit sends a packet of our own making that lies in f towards dst, in a segment unless that is nil.
-func (w *Worker) emit(f *packet.Frame, dst conntrack.Addr, v6 bool, into *vxlan.Segment) {
+// emit sends a packet of our own making that lies in f towards dst, in a segment if into names one.
+func (w *Worker) emit(f *packet.Frame, dst conntrack.Addr, v6 bool, into segmentRef) {
 	l := lane{into: into, hop: dst, v6: v6}
-	if into != nil {
+	if into != 0 {
 		w.locate(&l)
 		w.enter(f, &l, true)
 		return

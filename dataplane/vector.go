@@ -18,24 +18,24 @@ type vector struct {
 	tails   [packet.VectorSize]tail // of later fragments, which have no entry in their lane
 }
 
-// lane is what the stages decide on one frame.
+// lane is what the stages decide on one frame: a cache line.
 type lane struct {
 	verdict  Verdict       // written by the first stage that knows; later stages pass the frame over
 	drop     Drop          // valid with Dropped
+	out      int16         // index of the port to leave by; it and what follows are valid after resolve, while Pending
 	ref      conntrack.Ref // entry whose rewrite applies, 0: a later fragment, see tails
 	backend  uint32        // it and flags are valid with ref
 	flags    connFlags     // of the connection; those of a reply say ForwardNAT
-	out      int16         // index of the port to leave by; it and what follows are valid after resolve, while Pending
+	segment  segmentRef    // that the packet came from, through its gateway
+	into     segmentRef    // that it goes into; none: out is valid
 	routeMTU uint16        // of the route, in bytes, 0: the port's
+	v6       bool          // family of hop
 	hop      conntrack.Addr
-	v6       bool // family of hop
+	mac      *[6]byte // of the next hop, nil: unknown yet
 
-	// of the overlay
-	segment *vxlan.Segment // that the packet came from, through its gateway; nil: none
-	into    *vxlan.Segment // that it goes into; nil: none, and out is valid
-	station vxlan.MAC      // of hop, in into; 0: unknown yet
-	place   vxlan.Place    // of the station; 0: unknown
-	mac     *[6]byte       // of the next hop, nil: unknown yet
+	// with into
+	station vxlan.MAC   // of hop; 0: unknown yet
+	place   vxlan.Place // of the station; 0: unknown
 }
 
 func (l *lane) discard(d Drop) {
