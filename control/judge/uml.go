@@ -44,7 +44,7 @@ func (k *Kernel) Record(ctx context.Context, scripts []Script, dir string) (reco
 		return nil, err
 	}
 	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, k.program, "mem=384M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "init="+k.agent,
+	cmd := exec.CommandContext(ctx, k.program, "mem=768M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "init="+k.agent,
 		"con=null", "con0=null,fd:2", "quiet", AgentVariable+"="+dir)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.WaitDelay = time.Second
