@@ -24,7 +24,6 @@ var (
 	peerVTEP = router
 	gateIP   = netip.MustParseAddr("198.19.1.1")
 	tenant   = netip.MustParseAddrPort("198.19.1.7:8080")
-	localIP  = netip.MustParseAddr("198.19.1.8")
 )
 
 // overlaid puts the segment into a bed's snapshot, and a service into it.
