@@ -33,11 +33,7 @@ func (w *Worker) fromTunnel(v *vector, i int) bool {
 	mtu, tooBig := nextMTU(f)
 	v6, ok := packet.Requote(f, at)
 	if !ok {
-		// Too little is quoted to know the client; it will be told when it sends the next one.
-		if tooBig {
-			path.learn(mtu, outer6, w.now)
-		}
-		l.verdict = Consumed
+		l.verdict = Consumed // too little is quoted to know whose packet it was, if it was any: whoever knows a server could say so
 		return true
 	}
 	t, ref := w.quotedConn(f, v6)

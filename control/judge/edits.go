@@ -1,5 +1,7 @@
 package judge
 
+import "slices"
+
 // edit changes the configuration, as an operator might.
 func (g *generator) edit() {
 	if len(g.services) == 0 {
@@ -30,6 +32,9 @@ func (g *generator) edit() {
 		edited.Backends = nil
 		g.shape(&edited)
 		edited.OnePacket = s.OnePacket
+		if edited.Scheduler == "mh" && s.mixed() {
+			edited.Scheduler, edited.Flags = "wrr", nil // see docs/ipvs.md
+		}
 		backends := s.Backends
 		*s = edited
 		s.Backends = backends
@@ -40,6 +45,11 @@ func (g *generator) edit() {
 	default:
 		g.addNamed()
 	}
+}
+
+// mixed reports whether a service has servers of another family than its own.
+func (s *Service) mixed() bool {
+	return slices.ContainsFunc(s.Backends, func(b Backend) bool { return isV6(b.Address) != isV6(s.VIP) })
 }
 
 func (g *generator) change(e *Edit) { g.add(Op{Do: DoEdit, Edit: e}) }
