@@ -28,6 +28,13 @@ type overlay struct {
 	entropy   vxlan.Entropy
 	segments  map[uint32]*numbered // by VNI
 	statics   map[station]vxlan.Place
+	settled   map[uint16]meaning // by segment index: what the entries in the tables are about
+}
+
+// meaning is what a segment's index, and the indices of its peers and access ports, stood for when entries were learned.
+type meaning struct {
+	vni uint32
+	numbered
 }
 
 // numbered is a segment's number and those within it. An index that is free is reused.
@@ -53,7 +60,7 @@ func newOverlay(seed uint64) (*overlay, error) {
 		return nil, err
 	}
 	return &overlay{stations: stations, hosts: hosts, strangers: vxlan.NewStrangers(secret), entropy: vxlan.NewEntropy(secret),
-		segments: map[uint32]*numbered{}, statics: map[station]vxlan.Place{}}, nil
+		segments: map[uint32]*numbered{}, statics: map[station]vxlan.Place{}, settled: map[uint16]meaning{}}, nil
 }
 
 // clone is a copy whose numbers may change; the tables are the same.
@@ -230,21 +237,25 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 			return err
 		}
 	}
-	o.stations.Flush(func(s vxlan.Station) bool { return !s.Static && !o.there(s) })
+	before := o.settled
+	o.settled = map[uint16]meaning{}
+	for vni, n := range o.segments {
+		o.settled[n.index] = meaning{vni, numbered{n.index, slices.Clone(n.peers), slices.Clone(n.access)}}
+	}
+	o.stations.Flush(func(s vxlan.Station) bool { return !s.Static && !o.same(before[s.Segment], s) })
+	o.hosts.Flush(func(h vxlan.Neighbor) bool { return before[h.Segment].vni != o.settled[h.Segment].vni })
 	return nil
 }
 
-// there reports whether an entry's segment, and the peer or port that it is behind, still are.
-func (o *overlay) there(s vxlan.Station) bool {
-	for _, n := range o.segments {
-		if n.index != s.Segment {
-			continue
-		}
-		if i, ok := s.Place.Peer(); ok {
-			return int(i) < len(n.peers) && n.peers[i].IsValid()
-		}
-		i, ok := s.Place.Access()
-		return !ok || int(i) < len(n.access) && n.access[i].Used
+// same reports whether what an entry was learned of is still there under its index: another segment, peer or port may have it now.
+func (o *overlay) same(was meaning, s vxlan.Station) bool {
+	is, known := o.settled[s.Segment]
+	if !known || is.vni != was.vni {
+		return false
 	}
-	return false
+	if i, ok := s.Place.Peer(); ok {
+		return int(i) < len(is.peers) && int(i) < len(was.peers) && is.peers[i].IsValid() && is.peers[i] == was.peers[i]
+	}
+	i, ok := s.Place.Access()
+	return !ok || int(i) < len(is.access) && int(i) < len(was.access) && is.access[i].Used && is.access[i] == was.access[i]
 }

@@ -113,6 +113,7 @@ func (w *Worker) locate(l *lane) bool {
 	p := [1]vxlan.Query{{Segment: s.Index, MAC: l.station}}
 	o.Stations.Lookup(p[:])
 	l.place = p[0].Place
+	l.routeMTU = uint16(w.room(l))
 	return true
 }
 
@@ -175,6 +176,10 @@ func (w *Worker) enter(f *packet.Frame, l *lane, own bool) {
 		w.lose(f, DropNoRoute, own)
 		return
 	}
+	if int(f.L3End-f.L3) > int(l.routeMTU) && f.Kind&packet.KindIPv4 != 0 {
+		w.cut(f, l, own)
+		return
+	}
 	b := f.Chunk()
 	f.Start, f.End = f.L3-etherLen, f.L3End
 	l.station.Put(b[f.Start:])
@@ -200,4 +205,35 @@ func (w *Worker) toGateway(v *vector, i int, s *vxlan.Segment, dst conntrack.Add
 		return
 	}
 	v.lanes[i].discard(DropNoRoute)
+}
+
+// cut sends an IPv4 packet without DF into a segment in pieces that fit the way: the tunnel's own packets are never cut. The first piece carries
+// the frame's verdict.
+func (w *Worker) cut(f *packet.Frame, l *lane, own bool) {
+	ip := f.Chunk()[f.L3:f.L3End]
+	sent := false
+	for offset := 0; offset >= 0; {
+		addr, ok := w.pool.Get()
+		if !ok {
+			break
+		}
+		var piece packet.Frame
+		piece.Open(w.pool, packet.Desc{Addr: addr + packet.Headroom, Len: uint32(w.pool.ChunkSize() - packet.Headroom)})
+		n, next := packet.Fragment4(piece.Bytes(), ip, offset, int(l.routeMTU))
+		if n == 0 {
+			w.pool.Put(addr)
+			break
+		}
+		piece.Headers = f.Headers
+		piece.L3, piece.L3End = piece.Start, piece.Start+uint16(n)
+		piece.L4 = piece.L3 + f.L4 - f.L3
+		piece.Kind = f.Kind&^packet.KindTransport | packet.KindLaterFragment // one path for all pieces
+		w.enter(&piece, l, own || sent)
+		sent, offset = true, next
+	}
+	if sent {
+		w.pool.Put(f.Desc().Addr)
+		return
+	}
+	w.lose(f, DropTooBig, own)
 }

@@ -103,11 +103,11 @@ func (w *Worker) release() {
 				w.Counters.Held.sub(1)
 			}
 			if known {
-				h.lane.routeMTU = h.mtu[j]
 				if h.lane.into != 0 {
 					w.enter(&h.frames[j], &h.lane, h.own[j])
 					continue
 				}
+				h.lane.routeMTU = h.mtu[j]
 				w.leave(&h.frames[j], &h.lane, h.own[j])
 			} else {
 				w.forsake(&h.frames[j], h.own[j])

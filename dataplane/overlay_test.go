@@ -218,3 +218,55 @@ func TestGatewayAnswers(t *testing.T) {
 		t.Fatalf("an echo request to the gateway was answered with %x (%v)", out, b.dropped())
 	}
 }
+
+// A SYN into a segment, and a SYN+ACK out of one, announce no larger segments than fit into the tunnel; the checksum goes along.
+func TestSegmentSizeIsClamped(t *testing.T) {
+	b := newBed(t, overlaid(t)...)
+	b.fromClient(tunneled(peerVTEP, tenantVNI, inFrame(gatewayMAC, hostMAC, 0x0806, arp(2, hostMAC, tenant.Addr(), gatewayMAC, gateIP))))
+	b.round()
+	at := netip.MustParseAddrPort("198.18.9.9:90")
+	for name, x := range map[string]struct {
+		options []byte
+		at      int
+		want    uint16
+	}{
+		"larger":                 {[]byte{2, 4, 0x05, 0xb4}, 22, 1410},
+		"larger, at an odd byte": {[]byte{1, 2, 4, 0x05, 0xb4, 1, 1, 1}, 23, 1410},
+		"smaller":                {[]byte{2, 4, 0x02, 0x00}, 22, 512},
+	} {
+		c := netip.AddrPortFrom(client.Addr(), uint16(5000+len(name)))
+		b.fromClient(pkttest.TCP(c, at).SYN().TCPOptions(x.options...).Bytes())
+		b.round()
+		syn := inner(t, b.take(wan))
+		if syn == nil || binary.BigEndian.Uint16(syn[34+x.at:]) != x.want || pkttest.Verify(syn[14:]) != nil {
+			t.Errorf("%s: a SYN became %x (%v)", name, syn, b.dropped())
+		}
+		b.fromClient(tunneled(peerVTEP, tenantVNI, inFrame(gatewayMAC, hostMAC, 0x0800, pkttest.TCP(tenant, c).SYN().Ack(1).TCPOptions(x.options...).Bytes())))
+		b.round()
+		answer := b.take(wan)
+		if answer == nil || binary.BigEndian.Uint16(answer[34+x.at:]) != x.want || pkttest.Verify(answer[14:]) != nil {
+			t.Errorf("%s: a SYN+ACK became %x (%v)", name, answer, b.dropped())
+		}
+	}
+}
+
+// An IPv4 packet without DF that does not fit is cut before it enters the tunnel, whose own packets are never cut.
+func TestWhatDoesNotFitIsCutInside(t *testing.T) {
+	b := newBed(t, overlaid(t)...)
+	at := netip.MustParseAddrPort("198.18.9.9:90")
+	b.fromClient(tunneled(peerVTEP, tenantVNI, inFrame(gatewayMAC, hostMAC, 0x0806, arp(2, hostMAC, tenant.Addr(), gatewayMAC, gateIP))))
+	b.round()
+	b.fromClient(pkttest.TCP(client, at).SYN().Bytes())
+	b.round()
+	b.take(wan)
+	b.fromClient(pkttest.TCP(client, at).Seq(1).Ack(1).Size(1500).Bytes())
+	b.round()
+	var pieces [][]byte
+	for f := b.take(wan); f != nil; f = b.take(wan) {
+		pieces = append(pieces, inner(t, f)[14:])
+	}
+	whole := pkttest.Join(pieces...)
+	if want := pkttest.TCP(client, tenant).Seq(1).Ack(1).Size(1500).TTL(63).Bytes(); len(pieces) != 2 || string(whole) != string(want) {
+		t.Fatalf("%d pieces: %s (%v)", len(pieces), pkttest.String(whole), b.dropped())
+	}
+}

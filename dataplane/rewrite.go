@@ -14,6 +14,9 @@ func (w *Worker) rewrite(v *vector) {
 			continue
 		}
 		f := &v.frames[i]
+		if l.into|l.segment != 0 {
+			w.clamp(f, l)
+		}
 		if l.flags.forward() != ForwardNAT {
 			age(f)
 			continue
