@@ -237,3 +237,41 @@ func (w *Worker) cut(f *packet.Frame, l *lane, own bool) {
 	}
 	w.lose(f, DropTooBig, own)
 }
+
+// tellStation answers a bridged IP packet that does not fit into its tunnel in the gateway's name, with the MTU that does (RFC 7348 4.3). It
+// reports false, and leaves f alone, where there is no gateway of the packet's family or it may not be answered.
+func (w *Worker) tellStation(f *packet.Frame, s *vxlan.Segment, mtu int) bool {
+	g := s.Gateway
+	v6 := f.Kind&packet.KindIPv6 != 0
+	if g == nil || g.V6 != v6 || f.Kind&(packet.KindIPv4|packet.KindIPv6) == 0 || !packet.MayAnswer(f) || !whole(f, int(f.L3End-f.L3), 0) {
+		return false
+	}
+	src, _ := addresses(f, f.L3)
+	if !w.engine.answers.allow(w.now, src.Hi, src.Lo) {
+		return false
+	}
+	typ, code, rest := uint8(icmpUnreachable), uint8(codeFragNeeded), uint32(mtu)
+	etherType := uint16(packet.EtherTypeIPv4)
+	if v6 {
+		typ, code, rest, etherType = icmp6TooBig, 0, uint32(max(mtu, minPath6)), packet.EtherTypeIPv6
+	}
+	station := vxlan.MACOf(f.Bytes()[6:])
+	answer, ok := w.frame(func(b []byte) int {
+		station.Put(b)
+		g.MAC.Put(b[6:])
+		put16(b[12:], etherType)
+		return etherLen + w.icmpError(b[etherLen:], conntrack.Addr(g.Address), src, v6, typ, code, rest, f.Chunk()[f.L3:f.L3End])
+	})
+	if !ok {
+		return false
+	}
+	w.Counters.Answered.add(1)
+	w.pool.Put(f.Desc().Addr)
+	q := [1]vxlan.Query{{Segment: s.Index, MAC: station}}
+	if w.snap.Overlay.Stations.Lookup(q[:]); q[0].Place != 0 {
+		w.deliver(&answer, s, q[0].Place, true)
+	} else {
+		w.flood(&answer, s, vxlan.AtGateway, true)
+	}
+	return true
+}

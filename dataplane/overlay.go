@@ -174,7 +174,7 @@ func (w *Worker) deliver(f *packet.Frame, s *vxlan.Segment, to vxlan.Place, own 
 		return
 	}
 	if t := s.Tunnel(to); t != nil {
-		w.tunnel(f, t, own)
+		w.tunnel(f, s, t, own)
 		return
 	}
 	w.lose(f, DropNoStation, own)
@@ -196,7 +196,14 @@ func (w *Worker) hand(f *packet.Frame, a vxlan.Access, own bool) {
 const etherLen = 14
 
 // tunnel puts an inner frame into a tunnel, whose outer packet is never cut (RFC 7348 4.3).
-func (w *Worker) tunnel(f *packet.Frame, t *vxlan.Tunnel, own bool) {
+func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own bool) {
+	if i := t.Peer(); i != vxlan.NoPeer {
+		var l lane
+		mtu, ok := w.nextHop(&l, conntrack.Addr(s.Peers[i].Addr), t.V6(), 0)
+		if ok && f.Len()+t.Overhead()-etherLen > mtu && !own && w.tellStation(f, s, mtu-t.Overhead()) {
+			return
+		}
+	}
 	entropy := w.snap.Overlay.Entropy.Of(f)
 	if !t.Encap(f, entropy) {
 		w.lose(f, DropNoMemory, own)
@@ -252,10 +259,10 @@ func (w *Worker) flood(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, own 
 	}
 	for _, t := range tunnels[1:] {
 		if c, ok := w.copyOf(f); ok {
-			w.tunnel(&c, t, true)
+			w.tunnel(&c, s, t, true)
 		}
 	}
-	w.tunnel(f, tunnels[0], own)
+	w.tunnel(f, s, tunnels[0], own)
 }
 
 // copyOf copies an inner frame into a chunk of its own.

@@ -270,3 +270,23 @@ func TestWhatDoesNotFitIsCutInside(t *testing.T) {
 		t.Fatalf("%d pieces: %s (%v)", len(pieces), pkttest.String(whole), b.dropped())
 	}
 }
+
+// A bridged frame that does not fit into the tunnel: its sender is told by the gateway what does.
+func TestStationIsToldOfTheTunnelsMTU(t *testing.T) {
+	b := newBed(t, overlaid(t)...)
+	b.fromClient(tunneled(peerVTEP, tenantVNI, inFrame(vxlan.Broadcast, hostMAC, 0x88b5, make([]byte, 50))))
+	b.round()
+	b.take(lan)
+	big := pkttest.UDP(netip.MustParseAddrPort("198.19.1.8:9"), tenant).Payload(make([]byte, 1472)).DF().Bytes()
+	frame := inFrame(hostMAC, localMAC, 0x0800, big)
+	b.inject(lan, append(append(append([]byte(nil), frame[:12]...), 0x81, 0, 0, 30), frame[12:]...))
+	b.round()
+	out := b.take(lan)
+	if out == nil || vxlan.MACOf(out) != localMAC || vxlan.MACOf(out[6:]) != gatewayMAC || binary.BigEndian.Uint16(out[14:]) != 30 {
+		t.Fatalf("the sender got %x (%v)", out, b.dropped())
+	}
+	ip := out[18:]
+	if err := pkttest.Verify(ip); err != nil || ip[20] != 3 || ip[21] != 4 || binary.BigEndian.Uint16(ip[26:]) != 1450 || netip.AddrFrom4([4]byte(ip[12:16])) != gateIP {
+		t.Errorf("the sender was told %s (%v)", pkttest.String(ip), err)
+	}
+}

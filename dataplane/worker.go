@@ -128,11 +128,11 @@ func (w *Worker) scan() {
 }
 
 // overlayPeriod is the time in nanoseconds in which all of the overlay's tables are looked at once.
-const overlayPeriod = 5_000_000_000
+const overlayPeriod = 1_000_000_000
 
 // share is how many of n slots are due to be looked at after some nanoseconds.
 func share(n int, elapsed int64) int {
-	return int(min(int64(n)*min(elapsed, overlayPeriod)/overlayPeriod, scanSlice))
+	return int(min(int64(n)*min(elapsed, overlayPeriod)/overlayPeriod, 4*scanSlice))
 }
 
 // expire ends connections whose time is up and takes them out of their backends' accounts.
