@@ -61,6 +61,14 @@ func addVeth(t testing.TB, mtu int) {
 			t.Fatal(err)
 		}
 	}
+	// The kernel's link watch gives a device its queue when it has seen both ends up; until then what is sent is lost.
+	for _, name := range []string{near, far} {
+		for deadline := time.Now().Add(10 * time.Second); link(t, name).Attrs().OperState != netlink.OperUp; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s is not up after 10 s", name)
+			}
+		}
+	}
 }
 
 func link(t testing.TB, name string) netlink.Link {
