@@ -179,11 +179,15 @@ func (b *overlayBed) fdb(s *testnet.Space, line string) string {
 }
 
 // tenant makes host i of a segment, whose link ends in dev of s. It has both families, and the gateway is its default route. The kernel's
-// end of a tunnel has an MTU that fits, so all of a segment have it.
+// end of a tunnel has an MTU that fits, so all of a segment have it; the balancer's ports carry 1500 bytes.
 func (b *overlayBed) tenant(seg *overlay, s *testnet.Space, dev, name string, i int) *testnet.Space {
 	b.t.Helper()
 	h := b.space(name)
-	must(b.t, b.net.Veth(testnet.End{Space: h, Name: "eth0", MAC: tenantMAC(i), MTU: seg.mtu()}, testnet.End{Space: s, Name: dev, MTU: seg.mtu()}))
+	far := testnet.End{Space: s, Name: dev, MTU: seg.mtu()}
+	if s == b.lb {
+		far.MTU = 1500
+	}
+	must(b.t, b.net.Veth(testnet.End{Space: h, Name: "eth0", MAC: tenantMAC(i), MTU: seg.mtu()}, far))
 	must(b.t, h.Address("eth0", tenant4(i)+"/24", tenant6(i)+"/64"))
 	gate := tenantGate4
 	if seg.gate6 {
@@ -213,8 +217,8 @@ func (b *overlayBed) kernelEnd(t testing.TB) {
 	}
 }
 
-// config is a configuration with the bed's ports and segments, then what the test says. more may add keys to a segment, or replace its static
-// entries: it returns text such as "ageing: 1s, fdb: []".
+// config is a configuration with the bed's ports and segments, then what the test says. more may add lines to a segment, such as "ageing: 1s",
+// also in place of the bed's peers and fdb.
 func (b *overlayBed) config(more func(*overlay) string, parts ...string) string {
 	var text strings.Builder
 	mode := ""
@@ -238,18 +242,24 @@ func (b *overlayBed) config(more func(*overlay) string, parts ...string) string 
 		if seg.gate6 {
 			gate = tenantGate6 + "/64"
 		}
-		fmt.Fprintf(&text, "    - {vni: %d, vtep: %q, peers: [%q, %q], gateway: {address: %q, mac: %q}, access: [", seg.vni, seg.ours(), seg.theirs(0), seg.theirs(1), gate, gateMAC)
-		for i := range seg.access {
-			fmt.Fprintf(&text, "{port: %s}, ", seg.port(i))
-		}
 		extra := ""
 		if more != nil {
 			extra = more(seg)
 		}
-		if !strings.Contains(extra, "fdb:") {
-			extra = strings.TrimPrefix(extra+fmt.Sprintf(", fdb: [{mac: %q, vtep: %q}]", staticMAC, seg.theirs(1)), ", ")
+		fmt.Fprintf(&text, "    - vni: %d\n      vtep: %q\n      gateway: {address: %q, mac: %q}\n      access: [", seg.vni, seg.ours(), gate, gateMAC)
+		for i := range seg.access {
+			fmt.Fprintf(&text, "{port: %s}, ", seg.port(i))
 		}
-		fmt.Fprintf(&text, "], %s}\n", extra)
+		text.WriteString("]\n")
+		if !strings.Contains(extra, "peers:") {
+			fmt.Fprintf(&text, "      peers: [%q, %q]\n", seg.theirs(0), seg.theirs(1))
+		}
+		if !strings.Contains(extra, "fdb:") {
+			fmt.Fprintf(&text, "      fdb: [{mac: %q, vtep: %q}]\n", staticMAC, seg.theirs(1))
+		}
+		for line := range strings.Lines(extra) {
+			text.WriteString("      " + strings.TrimSpace(line) + "\n")
+		}
 	}
 	return b.bed.config(append([]string{text.String()}, parts...)...)
 }

@@ -3,7 +3,10 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"weir/control/host/testnet"
@@ -20,6 +23,7 @@ func bridging(t *testing.T, b *overlayBed) {
 		t.Run(seg.String(), func(t *testing.T) {
 			t.Run("flood", func(t *testing.T) { floods(t, b, seg) })
 			t.Run("learn", func(t *testing.T) { learns(t, b, seg) })
+			t.Run("entropy", func(t *testing.T) { spreads(t, b, seg) })
 			t.Run("ping", func(t *testing.T) { pings(t, b, seg) })
 		})
 	}
@@ -112,39 +116,93 @@ type iperf struct {
 			Rate  float64 `json:"bits_per_second"`
 		} `json:"sum_received"`
 		Sum struct {
-			Lost    int     `json:"lost_packets"`
-			Packets int     `json:"packets"`
-			Rate    float64 `json:"bits_per_second"`
+			Lost    int `json:"lost_packets"`
+			Packets int `json:"packets"`
 		} `json:"sum"`
 	} `json:"end"`
+	Error string `json:"error"`
 }
 
 // iperfs moves data between an access port and the host behind each VTEP, both ways. iperf3 stops counting when the sender is done, so
 // what came is less than what was sent. The datagrams fit into a socket's buffer, lest a reader that waits for a processor lose some.
-func iperfs(t *testing.T, b *overlayBed, seg *overlay) {
+func iperfs(t *testing.T, b *overlayBed) {
 	needs(t, "iperf3")
-	for i, h := range seg.hosts {
-		_, log := background(t, h, "iperf3", "-s", "--forceflush")
-		eventually(t, dialLimit, "iperf3 listens", func() bool { return strings.Contains(log.String(), "Server listening") })
-		for _, x := range []struct {
-			name string
-			args []string
-		}{
-			{"TCP to the host", []string{"-n", "16M"}}, {"TCP from the host", []string{"-n", "16M", "-R"}},
-			{"UDP to the host", []string{"-u", "-b", "10M", "-n", "300K"}}, {"UDP from the host", []string{"-u", "-b", "10M", "-n", "300K", "-R"}},
-		} {
-			for _, to := range []string{tenant4(i), tenant6(i)} {
-				var r iperf
-				out := in(t, seg.access[0], "iperf3", append([]string{"-J", "-c", to}, x.args...)...)
-				must(t, json.Unmarshal([]byte(out), &r))
-				if udp := x.args[0] == "-u"; udp && (r.End.Sum.Packets < 200 || r.End.Sum.Lost > r.End.Sum.Packets/100) {
-					t.Errorf("VTEP %d, %s, %s: %d of %d datagrams lost", i, to, x.name, r.End.Sum.Lost, r.End.Sum.Packets)
-				} else if !udp && r.End.Received.Bytes < 1<<20 {
-					t.Errorf("VTEP %d, %s, %s: %s", i, to, x.name, out)
-				} else if !udp {
-					t.Logf("VTEP %d, %s, %s: %.0f Mbit/s", i, to, x.name, r.End.Received.Rate/1e6)
-				}
-			}
+	for _, seg := range b.segments {
+		if len(seg.access) == 0 {
+			continue
 		}
+		for i, h := range seg.hosts {
+			t.Run(fmt.Sprintf("%v, VTEP %d", seg, i), func(t *testing.T) {
+				_, log := background(t, h, "iperf3", "-s", "--forceflush")
+				runs := 0
+				for _, to := range []string{tenant4(i), tenant6(i)} {
+					for direction, flags := range map[string][]string{"to the host": nil, "from the host": {"--reverse"}} {
+						var tcp, udp iperf
+						run := func(r *iperf, args ...string) {
+							runs++ // it listens anew for each
+							eventually(t, dialLimit, "iperf3 listens", func() bool { return strings.Count(log.String(), "Server listening") == runs })
+							must(t, json.Unmarshal([]byte(in(t, seg.access[0], "iperf3", slices.Concat([]string{"-J", "-c", to}, args, flags)...)), r))
+						}
+						run(&tcp, "--bytes", "16M")
+						if tcp.End.Received.Bytes < 8<<20 || tcp.Error != "" {
+							t.Errorf("%s %s: %d bytes came, %s", to, direction, tcp.End.Received.Bytes, tcp.Error)
+						}
+						run(&udp, "--udp", "--bitrate", "10M", "--bytes", "300K")
+						if x := udp.End.Sum; x.Packets < 200 || x.Lost > 0 || udp.Error != "" {
+							t.Errorf("%s %s: %d of %d datagrams lost, %s", to, direction, x.Lost, x.Packets, udp.Error)
+						}
+						t.Logf("%s %s: %.0f Mbit/s", to, direction, tcp.End.Received.Rate/1e6)
+					}
+				}
+			})
+		}
+	}
+}
+
+// spreads wants different flows to take different source ports in the underlay, and each flow but one.
+func spreads(t *testing.T, b *overlayBed, seg *overlay) {
+	const flows = 64
+	var mu sync.Mutex
+	ports := map[uint16]map[uint16]int{} // a flow's source port -> those of the underlay
+	frames(t, b.servers[0], "eth0", func(f []byte) {
+		o, ok := untunnel(f, b.port)
+		if !ok || o.from.Addr() != netip.MustParseAddr(seg.ours()) {
+			return
+		}
+		if s, ok := segmentOf(o.inner); ok && s.dst.Port() == 9 {
+			mu.Lock()
+			defer mu.Unlock()
+			if ports[s.src.Port()] == nil {
+				ports[s.src.Port()] = map[uint16]int{}
+			}
+			ports[s.src.Port()][o.from.Port()]++
+		}
+	})
+	for i := range flows {
+		c, err := dial(seg.access[0], "udp", hostPort([]string{tenant4(0), tenant6(0)}[i%2], 9))
+		must(t, err)
+		defer c.Close()
+		for range 3 {
+			_, _ = c.Write([]byte("discard this")) // or be told that nobody listens
+		}
+	}
+	eventually(t, dialLimit, "all flows come", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(ports) == flows
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	distinct := map[uint16]bool{}
+	for flow, all := range ports {
+		if len(all) != 1 {
+			t.Errorf("flow %d was sent from ports %v", flow, all)
+		}
+		for p := range all {
+			distinct[p] = true
+		}
+	}
+	if len(distinct) < flows-8 { // of 16384 ports two flows may have the same
+		t.Errorf("%d flows were sent from %d ports", flows, len(distinct))
 	}
 }

@@ -22,3 +22,40 @@ func TestVXLANBed(t *testing.T) {
 	b.kernelEnd(t)
 	bridging(t, b)
 }
+
+// TestVXLAN has one balancer for everything: nothing that one test does may disturb the next.
+func TestVXLAN(t *testing.T) {
+	b := newOverlayBed(t, options{}, vxlanPort, overlays()...)
+	d := b.start(b.config(nil, b.allServices()))
+	t.Run("bridge", func(t *testing.T) { looksRight(t, b) })
+	t.Run("iperf3", func(t *testing.T) { iperfs(t, b) })
+	t.Run("gateway", func(t *testing.T) { answersForItself(t, b) })
+	t.Run("services", func(t *testing.T) { reachesServices(t, b, d) })
+	t.Run("sizes", func(t *testing.T) { fitsTheUnderlay(t, b) })
+	t.Run("odd packets", func(t *testing.T) { takesWhatItMust(t, b, d) })
+	t.Run("other VNIs", func(t *testing.T) { leavesOthersAlone(t, b, d) })
+	t.Run("memory", func(t *testing.T) { remembers(t, b, d) })
+	t.Run("ageing", func(t *testing.T) { forgets(t, b, d) })
+	t.Run("moves", func(t *testing.T) { movesServers(t, b, d) })
+	t.Run("vxlan-dr", func(t *testing.T) { answersPastUs(t, b, d) })
+	if code := d.stop(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+// TestVXLANOnPort8472 has Linux's own port, and the other ways to get frames in and out.
+func TestVXLANOnPort8472(t *testing.T) {
+	for _, o := range drivers[1:] {
+		t.Run(o.String(), func(t *testing.T) {
+			b := newOverlayBed(t, o, 8472, overlays()[0], overlays()[3])
+			d := b.start(b.config(nil, b.allServices()))
+			bridging(t, b)
+			visits(t, b)
+			for reason, n := range d.settled().Drops {
+				if n > 0 && reason != "same_side" && reason != "static_mac" { // which bridging provokes
+					t.Errorf("%d frames were dropped: %s", n, reason)
+				}
+			}
+		})
+	}
+}

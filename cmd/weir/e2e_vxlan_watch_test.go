@@ -25,8 +25,6 @@ type outer struct {
 	inner    []byte
 }
 
-func (o outer) vni() int { return int(binary.BigEndian.Uint32(o.header[4:]) >> 8) }
-
 // untunnel reads a frame of the underlay. It reports false for what is not sent to the VXLAN port.
 func untunnel(f []byte, port int) (o outer, ok bool) {
 	s, ok := segmentOf(f)
@@ -142,6 +140,8 @@ func (w *watch) underlay(place, vtep string, f []byte) {
 		w.wrong = append(w.wrong, fmt.Sprintf("%s: %q has the VXLAN header %x", place, text, o.header))
 	case o.from.Port() < 49152:
 		w.wrong = append(w.wrong, fmt.Sprintf("%s: %q comes from port %d", place, text, o.from.Port()))
+	case o.ttl < 32:
+		w.wrong = append(w.wrong, fmt.Sprintf("%s: %q has a TTL of %d", place, text, o.ttl))
 	case !w.seg.over6 && f[14+6]&0xe0 != 0x40:
 		w.wrong = append(w.wrong, fmt.Sprintf("%s: %q is not sent with DF", place, text))
 	}
