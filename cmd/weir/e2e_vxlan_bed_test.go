@@ -183,11 +183,11 @@ func (b *overlayBed) fdb(s *testnet.Space, line string) string {
 func (b *overlayBed) tenant(seg *overlay, s *testnet.Space, dev, name string, i int) *testnet.Space {
 	b.t.Helper()
 	h := b.space(name)
-	far := testnet.End{Space: s, Name: dev, MTU: seg.mtu()}
+	near, far := testnet.End{Space: h, Name: "eth0", MAC: tenantMAC(i), MTU: seg.mtu()}, testnet.End{Space: s, Name: dev, MTU: seg.mtu()}
 	if s == b.lb {
-		far.MTU = 1500
+		far.MTU, far.Queues, near.Queues = 1500, b.options.queues, b.options.queues
 	}
-	must(b.t, b.net.Veth(testnet.End{Space: h, Name: "eth0", MAC: tenantMAC(i), MTU: seg.mtu()}, far))
+	must(b.t, b.net.Veth(near, far))
 	must(b.t, h.Address("eth0", tenant4(i)+"/24", tenant6(i)+"/64"))
 	gate := tenantGate4
 	if seg.gate6 {

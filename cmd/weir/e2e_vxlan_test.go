@@ -43,10 +43,11 @@ func TestVXLAN(t *testing.T) {
 	}
 }
 
-// TestVXLANOnPort8472 has Linux's own port, and the other ways to get frames in and out.
+// TestVXLANOnPort8472 has Linux's own port, with the other ways to get frames in and out, and with two workers that share what they learn.
 func TestVXLANOnPort8472(t *testing.T) {
-	for _, o := range drivers[1:] {
-		t.Run(o.String(), func(t *testing.T) {
+	two := options{driver: "af_xdp", queues: 2}
+	for name, o := range map[string]options{drivers[1].String(): drivers[1], drivers[2].String(): drivers[2], "two workers": two} {
+		t.Run(name, func(t *testing.T) {
 			b := newOverlayBed(t, o, 8472, overlays()[0], overlays()[3])
 			d := b.start(b.config(nil, b.allServices()))
 			bridging(t, b)
@@ -55,6 +56,10 @@ func TestVXLANOnPort8472(t *testing.T) {
 				if n > 0 && reason != "same_side" && reason != "static_mac" { // which bridging provokes
 					t.Errorf("%d frames were dropped: %s", n, reason)
 				}
+			}
+			workers := view[[]struct{ Received uint64 }](d, "workers")
+			if len(workers) != max(o.queues, 1) || workers[len(workers)-1].Received == 0 {
+				t.Errorf("workers received %v", workers)
 			}
 		})
 	}
