@@ -221,14 +221,8 @@ func (b *overlayBed) kernelEnd(t testing.TB) {
 // also in place of the bed's peers and fdb.
 func (b *overlayBed) config(more func(*overlay) string, parts ...string) string {
 	var text strings.Builder
-	mode := ""
-	if b.options.xdpMode != "" {
-		mode = ", xdp_mode: " + b.options.xdpMode
-	}
 	text.WriteString("ports:\n")
-	port := func(name string) {
-		fmt.Fprintf(&text, "  - {name: %s, interface: %s, driver: %s%s}\n", name, name, b.options.driver, mode)
-	}
+	port := func(name string) { fmt.Fprintf(&text, "  - %s\n", b.portText(name)) }
 	port("wan")
 	port("lan")
 	for _, seg := range b.segments {
@@ -262,6 +256,15 @@ func (b *overlayBed) config(more func(*overlay) string, parts ...string) string 
 		}
 	}
 	return b.bed.config(append([]string{text.String()}, parts...)...)
+}
+
+// portText is a port of a configuration, named as its device.
+func (b *overlayBed) portText(name string) string {
+	mode := ""
+	if b.options.xdpMode != "" {
+		mode = ", xdp_mode: " + b.options.xdpMode
+	}
+	return fmt.Sprintf("{name: %s, interface: %s, driver: %s%s}", name, name, b.options.driver, mode)
 }
 
 // behind is the bed with a segment's hosts as its servers.

@@ -206,6 +206,15 @@ func (w *watch) expect(what, from, dst, src string, want ...string) {
 	w.came(text, what, want...)
 }
 
+// arrives waits until a probe has come to as many places as it should, and wants it to be these.
+func (w *watch) arrives(text string, want ...string) {
+	w.t.Helper()
+	for deadline := time.Now().Add(dialLimit); len(w.counts(text)) < len(want) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	w.came(text, text, want...)
+}
+
 // came wants a probe to have come to these places, once to each, and to no other.
 func (w *watch) came(text, what string, want ...string) {
 	w.t.Helper()
