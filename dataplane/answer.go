@@ -198,7 +198,7 @@ func (w *Worker) say(l *lane, n int, to conntrack.Addr, family packet.Kind) {
 
 // identification is an IP ID that no worker gives to another packet soon: fragments of two packets with one ID would be put together.
 func (w *Worker) identification() uint16 {
-	w.ipID += uint16(len(w.engine.workers))
+	w.ipID += uint16(len(w.engine.wants)) // as many as there may be workers
 	return w.ipID + uint16(w.id)
 }
 
