@@ -176,19 +176,27 @@ func (w *watch) counts(text string) map[string]int {
 func (w *watch) settle() {
 	w.t.Helper()
 	for range 2 {
+		w.serial++
+		texts := map[string]string{}
 		for place := range w.fds {
-			w.serial++
-			text := fmt.Sprint("settle ", w.serial)
-			w.send(place, "ff:ff:ff:ff:ff:ff", fmt.Sprintf("02:00:00:00:65:%02x", place[0]^place[len(place)-1]), text)
-			eventually(w.t, 5*time.Second, text+" from "+place+" is everywhere", func() bool {
-				seen := w.counts(text)
-				for other := range w.fds {
-					if other != place && seen[other] == 0 {
-						return false
-					}
+			texts[place] = fmt.Sprint("settle ", w.serial, " from ", place)
+			w.send(place, everyone, fmt.Sprintf("02:00:00:00:65:%02x", place[0]^place[len(place)-1]), texts[place])
+		}
+		everywhere := func(place, text string) bool {
+			seen := w.counts(text)
+			for other := range w.fds {
+				if other != place && seen[other] == 0 {
+					return false
 				}
-				return place[0] == 'h' || seen["vtep0"] > 0 && seen["vtep1"] > 0
-			})
+			}
+			return place[0] == 'h' || seen["vtep0"] > 0 && seen["vtep1"] > 0
+		}
+		for place, text := range texts {
+			for deadline := time.Now().Add(5 * time.Second); !everywhere(place, text); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					w.t.Fatalf("%s is not everywhere: %v", text, w.counts(text))
+				}
+			}
 		}
 	}
 }
