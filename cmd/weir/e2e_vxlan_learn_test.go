@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,56 @@ func forgets(t *testing.T, b *overlayBed, d *daemon) {
 		t.Errorf("to a static station: came to %v", got)
 	}
 	d.reload(b.config(nil, b.allServices()))
+}
+
+// changesHands gives a segment's number and ports to another VNI in one reload: it begins with nothing.
+func changesHands(t *testing.T, b *overlayBed, d *daemon) {
+	const station, from = "02:00:00:00:68:06", "02:00:00:00:68:fd"
+	seg, heir := b.segments[0], 5999
+	w := b.watch(t, seg)
+	w.expect("a station behind VTEP 0", "host0", everyone, station, "access0", "access1", "host1")
+	var mu sync.Mutex
+	came := map[string]int{}
+	for i, s := range b.servers {
+		frames(t, s, "eth0", func(f []byte) {
+			if o, ok := untunnel(f, b.port); ok && int(o.header[4])<<16|int(o.header[5])<<8|int(o.header[6]) == heir {
+				if text, ok := probeText(o.inner); ok {
+					mu.Lock()
+					defer mu.Unlock()
+					came[fmt.Sprint(text, " at VTEP ", i)]++
+				}
+			}
+		})
+	}
+	services := "services:\n"
+	for _, other := range b.segments[1:] {
+		services += b.services(other, "vxlan")
+	}
+	d.reload(strings.Replace(b.config(nil, services), fmt.Sprintf("vni: %d\n", seg.vni), fmt.Sprintf("vni: %d\n", heir), 1))
+	before := d.now().Drops["vxlan_vni"]
+	w.emit("access0", probe(station, from, "to a stranger"))
+	w.emit("access0", probe(everyone, from, "to all"))
+	eventually(t, dialLimit, "both VTEPs are asked", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return came["to all at VTEP 0"] == 1 && came["to all at VTEP 1"] == 1
+	})
+	mu.Lock()
+	if came["to a stranger at VTEP 0"] != 1 || came["to a stranger at VTEP 1"] != 1 {
+		t.Errorf("what one VNI had learned another knows: %v", came)
+	}
+	mu.Unlock()
+	if n := d.now().Drops["vxlan_vni"] - before; n != 0 {
+		t.Errorf("%d packets of the VNI that is gone were taken", n)
+	}
+	d.reload(b.config(nil, b.allServices()))
+	w = b.watch(t, seg) // the other has seen a VNI that is not the segment's
+	w.settle()
+	w.expect("and the other way", "access0", station, from, "access1", "host0", "vtep0", "vtep1") // VTEP 1 has it behind VTEP 0
+	x := b.behind(t, seg)
+	x.named(8000 + echoPort)
+	c, _ := reach(t, x, seg.vip(), echoPort)
+	must(t, pingPong(c, dialLimit))
 }
 
 // remembers is about what a segment knows of its stations while the configuration changes.

@@ -35,6 +35,7 @@ func TestVXLAN(t *testing.T) {
 	t.Run("odd packets", func(t *testing.T) { takesWhatItMust(t, b, d) })
 	t.Run("other VNIs", func(t *testing.T) { leavesOthersAlone(t, b, d) })
 	t.Run("memory", func(t *testing.T) { remembers(t, b, d) })
+	t.Run("another VNI", func(t *testing.T) { changesHands(t, b, d) })
 	t.Run("ageing", func(t *testing.T) { forgets(t, b, d) })
 	t.Run("moves", func(t *testing.T) { movesServers(t, b, d) })
 	t.Run("vxlan-dr", func(t *testing.T) { answersPastUs(t, b, d) })
