@@ -258,6 +258,22 @@ func (b *overlayBed) config(more func(*overlay) string, parts ...string) string 
 	return b.bed.config(append([]string{text.String()}, parts...)...)
 }
 
+// cleared wants nothing of a daemon that has ended to be left, on any port.
+func (b *overlayBed) cleared(d *daemon) {
+	b.t.Helper()
+	b.nothingLeft(d)
+	for _, seg := range b.segments {
+		for i := range seg.access {
+			if id := xdp(b.t, b.lb, seg.port(i)); id != 0 {
+				b.t.Errorf("XDP program %d is on %s", id, seg.port(i))
+			}
+		}
+		if has(b.t, b.lb, seg.vip()) {
+			b.t.Errorf("the VIP %s is bound", seg.vip())
+		}
+	}
+}
+
 // portText is a port of a configuration, named as its device.
 func (b *overlayBed) portText(name string) string {
 	mode := ""

@@ -42,6 +42,30 @@ func TestVXLAN(t *testing.T) {
 	if code := d.stop(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
+	b.cleared(d)
+}
+
+// TestVXLANAfterACrash has the next daemon find everything anew: stations, hosts, and the way to them.
+func TestVXLANAfterACrash(t *testing.T) {
+	b := newOverlayBed(t, options{}, vxlanPort, overlays()...)
+	d := b.start(b.config(nil, b.allServices()))
+	visits(t, b)
+	d.kill()
+	d = b.start(b.config(nil, b.allServices()))
+	for _, seg := range b.segments {
+		if len(seg.access) > 0 {
+			pings(t, b, seg)
+		}
+	}
+	for _, seg := range b.segments {
+		if c, _ := reach(t, b.behind(t, seg), seg.vip(), echoPort); pingPong(c, dialLimit) != nil {
+			t.Errorf("%v: a connection through the next daemon fails", seg)
+		}
+	}
+	if code := d.stop(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	b.cleared(d)
 }
 
 // TestVXLANOnPort8472 has Linux's own port, with the other ways to get frames in and out, and with two workers that share what they learn.
