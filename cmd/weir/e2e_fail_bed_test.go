@@ -157,7 +157,7 @@ func frames(t testing.TB, s *testnet.Space, dev string, see func(frame []byte)) 
 	t.Helper()
 	fd := packetSocket(t, s, dev, unix.ETH_P_ALL)
 	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20))
-	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
+	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 10_000}))
 	var stop atomic.Bool
 	var done sync.WaitGroup
 	done.Go(func() {
