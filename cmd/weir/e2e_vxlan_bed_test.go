@@ -17,6 +17,9 @@ const (
 	tenantMTU                = 1450                // over IPv4 the underlay carries no more
 	tenantMTU6               = 1430                // over IPv6
 	vxlanPort                = 4789
+
+	ourVTEP4, ourVTEP6     = "192.0.2.1", "2001:db8:fe::1"
+	theirVTEP4, theirVTEP6 = "192.0.2.11", "2001:db8:fe::11" // of the first VTEP, as ours on no link
 )
 
 // tenant4, tenant6 and tenantMAC are those of host i behind VTEP i, from 0, and of the access host i+10.
@@ -29,6 +32,7 @@ type overlay struct {
 	vni    int
 	over6  bool             // the underlay is IPv6
 	gate6  bool             // the gateway is IPv6; hosts speak both
+	routed bool             // our VTEP and the first are on no link, as it is done where the underlay is routed
 	hosts  []*testnet.Space // hosts[i] is behind VTEP i
 	access []*testnet.Space // on devices of the balancer, see port
 }
@@ -45,19 +49,27 @@ func (o *overlay) underlay() string {
 	return "IPv4"
 }
 
-// ours is the balancer's VTEP, theirs that of VTEP i.
-func (o *overlay) ours() string {
-	if o.over6 {
-		return lan6
+// ours is the balancer's VTEP.
+func (o *overlay) ours() string { return o.vtepOf(lan4, lan6, ourVTEP4, ourVTEP6) }
+
+// theirs is VTEP i.
+func (o *overlay) theirs(i int) string {
+	if i == 0 {
+		return o.vtepOf(server4(0), server6(0), theirVTEP4, theirVTEP6)
 	}
-	return lan4
+	return o.vtepOf(server4(i), server6(i), server4(i), server6(i))
 }
 
-func (o *overlay) theirs(i int) string {
-	if o.over6 {
-		return server6(i)
+func (o *overlay) vtepOf(link4, link6, routed4, routed6 string) string {
+	switch {
+	case o.routed && o.over6:
+		return routed6
+	case o.routed:
+		return routed4
+	case o.over6:
+		return link6
 	}
-	return server4(i)
+	return link4
 }
 
 // mtu is how much the underlay leaves to tenants.
@@ -100,6 +112,18 @@ func newOverlayBed(t testing.TB, o options, port int, segments ...*overlay) *ove
 		must(t, s.Sysctl("net/ipv6/conf/default/disable_ipv6", "1")) // the bridges and their ports do not speak themselves
 	}
 	b.probeKernel()
+	must(t, b.lb.Address("lo", ourVTEP4+"/32", ourVTEP6+"/128"))
+	must(t, b.servers[0].Address("lo", theirVTEP4+"/32", theirVTEP6+"/128"))
+	for _, s := range b.servers {
+		must(t, s.Route(ourVTEP4+"/32", lan4))
+		must(t, s.Route(ourVTEP6+"/128", lan6))
+		if s != b.servers[0] {
+			must(t, s.Route(theirVTEP4+"/32", server4(0)))
+			must(t, s.Route(theirVTEP6+"/128", server6(0)))
+		}
+	}
+	must(t, b.lb.Route(theirVTEP4+"/32", server4(0)))
+	must(t, b.lb.Route(theirVTEP6+"/128", server6(0)))
 	b.acquainted()
 	for _, seg := range segments {
 		for i := range b.servers {

@@ -39,7 +39,8 @@ func movesServers(t *testing.T, b *overlayBed, d *daemon) {
 			flows(t, all, 5*time.Second)
 			b.migrate(seg, dev, b.servers[1], b.servers[0])
 			must(t, h.IP("neigh flush dev eth0"))
-			in(t, h, "ping", "-n", "-c1", "-W2", seg.host(0)) // the request for its address is a broadcast: all learn who asks
+			// The request for an address goes to all, who learn of it who asks.
+			eventually(t, dialLimit, "the link is up again", func() bool { return command(t, h.Command("ping", "-n", "-c1", "-W1", seg.host(0))).code == 0 })
 			flows(t, all, 5*time.Second)
 			finish(t, all)
 		})

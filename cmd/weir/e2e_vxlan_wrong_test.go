@@ -82,7 +82,7 @@ func oddities(seg *overlay, inner func(src string) []byte) (all []oddity) {
 		}},
 		oddity{name: "from ourselves", drop: "vxlan_loop", edit: func(f *forged) { f.from = netip.MustParseAddrPort(hostPort(seg.ours(), 50000)) }},
 		oddity{name: "to another VTEP of ours", drop: passed, edit: func(f *forged) {
-			other := overlay{over6: !seg.over6}
+			other := overlay{over6: !seg.over6, routed: seg.routed}
 			f.from, f.to = netip.MustParseAddrPort(hostPort(other.theirs(0), 50000)), netip.AddrPortFrom(netip.MustParseAddr(other.ours()), f.to.Port())
 		}},
 		oddity{name: "for a VNI that is not ours", drop: passed, edit: func(f *forged) { f.vni ^= 0x8000 }},
@@ -200,7 +200,7 @@ func takesWhatItMust(t *testing.T, b *overlayBed, d *daemon) {
 // leavesOthersAlone has the kernel of the balancer's host be a VTEP itself, of another VNI on the same UDP port.
 func leavesOthersAlone(t *testing.T, b *overlayBed, d *daemon) {
 	for _, over6 := range []bool{false, true} {
-		seg := &overlay{vni: 7001, over6: over6}
+		seg := &overlay{vni: 7001, over6: over6, routed: true}
 		if over6 {
 			seg.vni++
 		}
