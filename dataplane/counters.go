@@ -38,19 +38,20 @@ type Verdicts struct {
 	Held      uint64 `json:"held"`
 }
 
-// Add sums the counters up into v and drops, which are indexed by Drop.
+// Add sums the counters up into v and drops, which are indexed by Drop. A worker that runs meanwhile counts a frame as received first and
+// says later what became of it, so they are read the other way round: the verdicts are never more than the frames received.
 func (c *Counters) Add(v *Verdicts, drops *[NumDrops]uint64) {
-	v.Received += c.Received.load()
 	v.Forwarded += c.Forwarded.load()
 	v.Answered += c.Answered.load()
 	v.Punted += c.Punted.load()
 	v.Consumed += c.Consumed.load()
-	v.Held += c.Held.load()
 	for d := range c.Drops {
 		n := c.Drops[d].load()
 		drops[d] += n
 		v.Dropped += n
 	}
+	v.Held += c.Held.load()
+	v.Received += c.Received.load()
 }
 
 // Backend sums up what all workers counted for the backend with the given ID.
