@@ -5,7 +5,10 @@
 // after [NewPool], and nothing here panics whatever the bytes are.
 package packet
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 const (
 	// Headroom is kept free before each frame that we place ourselves, in bytes. AF_XDP leaves as much (XDP_PACKET_HEADROOM).
@@ -28,6 +31,7 @@ type Desc struct {
 type Pool struct {
 	mem  []byte
 	size uint32   // of a chunk, a power of two
+	log  uint8    // its binary logarithm
 	free []uint32 // chunk numbers; the last is given out first, as it is the likeliest to be in a cache
 }
 
@@ -40,7 +44,7 @@ func NewPool(mem []byte, chunkSize int) (*Pool, error) {
 	if n == 0 || n > 1<<24 {
 		return nil, fmt.Errorf("packet: pool of %d bytes: must hold 1 to %d chunks of %d", len(mem), 1<<24, chunkSize)
 	}
-	p := &Pool{mem: mem[:n*chunkSize], size: uint32(chunkSize), free: make([]uint32, n)}
+	p := &Pool{mem: mem[:n*chunkSize], size: uint32(chunkSize), log: uint8(bits.TrailingZeros(uint(chunkSize))), free: make([]uint32, n)}
 	for i := range p.free {
 		p.free[i] = uint32(n - 1 - i)
 	}
@@ -67,7 +71,7 @@ func (p *Pool) Get() (addr uint64, ok bool) {
 	}
 	c := p.free[n]
 	p.free = p.free[:n]
-	return uint64(c) * uint64(p.size), true
+	return uint64(c) << (p.log & 63), true
 }
 
 // Put frees the chunk that addr lies in; addr may point anywhere into it. Putting a chunk twice is a bug of the caller's that the
@@ -75,7 +79,7 @@ func (p *Pool) Get() (addr uint64, ok bool) {
 func (p *Pool) Put(addr uint64) {
 	n := len(p.free)
 	p.free = p.free[:n+1]
-	p.free[n] = uint32(addr / uint64(p.size))
+	p.free[n] = uint32(addr >> (p.log & 63))
 }
 
 // Bytes are the bytes of the frame that d names, or nil if d does not lie within one chunk of the pool.
