@@ -45,9 +45,9 @@ type common struct {
 	Backend uint32 // the caller's number of the backend
 	Flags   uint32 // of the forward entry: the caller's; of the reply entry: [Table.Note], atomic
 
-	seen    uint32 // atomic: Tick of this direction's latest packet
-	word    uint64 // atomic; of the forward entry: see word.go, of the reply entry: see template.go
-	packets uint64 // atomic: packets of this direction
+	seen    uint32  // atomic: Tick of this direction's latest packet
+	word    uint64  // atomic; of the forward entry: see word.go, of the reply entry: see template.go
+	packets counter // packets of this direction
 }
 
 // Entry4 is the entry of r, which must be an IPv4 one and valid.

@@ -136,8 +136,8 @@ func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {
 	e, p := t.common(r), t.common(r|refReply)
 	atomic.StoreUint32(&e.seen, uint32(now))
 	atomic.StoreUint32(&p.seen, uint32(now))
-	atomic.StoreUint64(&e.packets, 0)
-	atomic.StoreUint64(&p.packets, 0)
+	e.packets.set(0)
+	p.packets.set(0)
 	generation := word(atomic.LoadUint64(&e.word)) + generationUnit
 	atomic.StoreUint64(&e.word, uint64(makeWord(state, flags, generation, to[state])))
 }

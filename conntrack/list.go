@@ -60,7 +60,7 @@ func (t *Table) copyTo(infos *[64]Info, f family, from, to uint32, now Tick) (n 
 		*i = Info{
 			State: w.state(), Backend: e.Backend, Flags: e.Flags, OneWay: w&wordOneWay != 0,
 			Expires:   time.Duration(int64(w.timeout())-int64(now.since(last))) << tickShift,
-			InPackets: atomic.LoadUint64(&e.packets), OutPackets: atomic.LoadUint64(&p.packets),
+			InPackets: e.packets.load(), OutPackets: p.packets.load(),
 		}
 		i.Forward, i.ForwardTo = t.tuples(r)
 		i.Reply, i.ReplyTo = t.tuples(r | refReply)

@@ -5,11 +5,11 @@ import "sync/atomic"
 // Lookup finds the entry of each query's Tuple and writes its Ref: zero if there is none, and for a Space of zero. The connection
 // may have expired meanwhile: [Table.Track] decides.
 //
-// It goes over all queries in passes, so that the cache misses of one pass overlap: hash, load the first slot of each, walk to the
+// It goes over all queries in passes, so that the cache misses of one pass overlap: hash, load the first slots of each, walk to the
 // tag and touch the entry, compare.
 func (t *Table) Lookup(q []Query) {
 	index := t.index
-	unused := uint32(len(index) - 1) // always empty, so what is looked up there is not found
+	unused := uint32(len(index) - 2) // it and the next are always empty, so what is looked up there is not found
 	for i := range q {
 		p := &q[i]
 		var h uint64
@@ -24,11 +24,21 @@ func (t *Table) Lookup(q []Query) {
 		}
 	}
 	for i := range q {
+		// Seven of ten entries stand in their home, half of the others in the slot behind it: the two are told apart without a branch, which
+		// would be guessed wrong that often, unless the second is in another cache line.
 		p := &q[i]
-		p.slot = atomic.LoadUint64(&index[p.at])
+		s, next := atomic.LoadUint64(&index[p.at]), atomic.LoadUint64(&index[p.at+1-(p.at&7+1)>>3])
+		if uint32(next>>32) == uint32(p.Ref)+1 {
+			s = next
+		}
+		p.slot = s
 	}
 	for i := range q {
-		t.touch(&q[i])
+		p := &q[i]
+		if uint32(p.slot>>32)-uint32(p.Ref) > 1 || p.slot == slotEmpty {
+			t.seek(p)
+		}
+		t.touch(p)
 	}
 	for i := range q {
 		p := &q[i]
@@ -48,24 +58,33 @@ func (t *Table) Lookup(q []Query) {
 				continue
 			}
 		}
-		t.walkOn(p)
+		t.search(p)
 	}
 }
 
-// touch walks from p's first slot to one with its tag, and loads one word of each cache line of the entry there that the next stages
-// need: the key, and the state word, which for a reply is in the entry beside it.
-func (t *Table) touch(p *Query) {
-	s := p.slot
-	for uint32(s>>32) != uint32(p.Ref) || s == slotEmpty {
-		if s == slotEmpty || p.Ref&(maxProbe-1) == maxProbe-1 {
+// seek walks from p's home to the first slot with its tag.
+func (t *Table) seek(p *Query) {
+	for at, want := p.at, uint32(p.Ref); ; at, want = at+1, want+1 {
+		s := atomic.LoadUint64(&t.index[at])
+		if s == slotEmpty {
 			p.slot = 0
 			return
 		}
-		p.at++
-		p.Ref++
-		s = atomic.LoadUint64(&t.index[p.at])
+		if uint32(s>>32) == want {
+			p.slot = s
+			return
+		}
+		if want&(maxProbe-1) == maxProbe-1 {
+			p.slot = 0
+			return
+		}
 	}
-	r := Ref(s)
+}
+
+// touch loads one word of each cache line of the entry in p's slot that the next stages need: the key, and the state word, which for a reply
+// is in the entry beside it. Entry 0 is nobody's.
+func (t *Table) touch(p *Query) {
+	r := Ref(p.slot)
 	var ports uint32
 	if r.V6() {
 		ports = t.v6[r&^refV6].ports
@@ -77,20 +96,22 @@ func (t *Table) touch(p *Query) {
 	p.slot = uint64(ports)<<32 | uint64(r)
 }
 
-// walkOn goes on behind a slot that had p's tag but not its key, which happens for one in millions of slots, or for an entry that was
-// replaced.
-func (t *Table) walkOn(p *Query) {
-	for p.Ref&(maxProbe-1) != maxProbe-1 {
-		p.at++
-		p.Ref++
-		s := atomic.LoadUint64(&t.index[p.at])
+// search walks from p's home to the slot with its key. It comes to that for one slot in millions, whose tag is p's and whose key is not, and for
+// an entry that was replaced.
+func (t *Table) search(p *Query) {
+	at, want := p.at, uint32(p.Ref)
+	p.Ref = 0
+	for ; ; at, want = at+1, want+1 {
+		s := atomic.LoadUint64(&t.index[at])
 		if s == slotEmpty {
-			break
+			return
 		}
-		if uint32(s>>32) == uint32(p.Ref) && s != slotTombstone && t.is(Ref(s), &p.Tuple) {
+		if uint32(s>>32) == want && s != slotTombstone && t.is(Ref(s), &p.Tuple) {
 			p.Ref = Ref(s)
 			return
 		}
+		if want&(maxProbe-1) == maxProbe-1 {
+			return
+		}
 	}
-	p.Ref = 0
 }

@@ -12,12 +12,11 @@ import "sync/atomic"
 // A packet never restarts the timer of a connection that Expire has ended, nor does Expire end one whose timer a packet has restarted,
 // as long as no worker's now is behind another's by half the timeout.
 func (t *Table) Track(r Ref, event uint8, to *Timeouts, now Tick) (c Change, alive bool) {
-	e := t.common(r)
 	w := word(atomic.LoadUint64(t.life(r)))
 	if !w.live() {
 		return Change{}, false
 	}
-	state := w.state()
+	e, state := t.common(r), w.state()
 	idle := now.since(Tick(atomic.LoadUint32(&e.seen)))
 	if state.step(w.direction(r), event) != state || to[state] != w.timeout() || 2*int64(idle) >= int64(w.timeout()) ||
 		w&wordNoOutput != 0 && r.Reply() {
@@ -26,8 +25,30 @@ func (t *Table) Track(r Ref, event uint8, to *Timeouts, now Tick) (c Change, ali
 	if idle > 0 {
 		atomic.StoreUint32(&e.seen, uint32(now)) // once in a tick, not for each packet: it is a locked instruction
 	}
-	atomic.AddUint64(&e.packets, 1)
+	e.packets.add(1)
 	return Change{state, state}, true
+}
+
+// Keeps4 and then Seen are Track for the commonest packet, one that leaves its connection, an IPv4 one, as it is. Each is small enough to be
+// compiled into its caller's loop. Keeps4 reports whether the packet is of this kind, as far as the state tells, and the timeout of the state.
+func (t *Table) Keeps4(r Ref, event uint8, to *Timeouts) (timeout uint32, ok bool) {
+	w := word(atomic.LoadUint64(&t.v4[r&^refReply].word))
+	s := w.state()
+	return w.timeout(), w&(wordLive|wordNoOutput) == wordLive && steps[r&refReply][event&31][s&31] == s && to[s] == w.timeout()
+}
+
+// Seen counts the packet for its direction, whose entry e is, and restarts the timer. It reports false, and has changed nothing, if the
+// timer may fire at the same moment: then the packet is for Track.
+func (e *common) Seen(now Tick, timeout uint32) bool {
+	idle := now.since(Tick(atomic.LoadUint32(&e.seen)))
+	if 2*int64(idle) >= int64(timeout) {
+		return false
+	}
+	if idle > 0 {
+		atomic.StoreUint32(&e.seen, uint32(now)) // once in a tick, not for each packet: it is a locked instruction
+	}
+	e.packets.add(1)
+	return true
 }
 
 // State is that of r's connection now.
@@ -72,7 +93,7 @@ func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, boo
 		if to[c.New] < w.timeout() {
 			t.families[r.family()].lower(r.number(), due(now, to[c.New]))
 		}
-		atomic.AddUint64(&e.packets, 1)
+		e.packets.add(1)
 		return c, true
 	}
 }
