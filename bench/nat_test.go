@@ -90,25 +90,35 @@ func client(i int) netip.AddrPort {
 
 // frames of the connections as they arrive: 60 bytes, 64 with the frame check sequence that no driver shows.
 var (
-	request = pkttest.UDP(client(0), netip.AddrPortFrom(vip, 53)).Payload(make([]byte, 18)).Frame(routerMAC[:], wanMAC[:])
-	answer  = pkttest.UDP(netip.AddrPortFrom(server, 5353), client(0)).Payload(make([]byte, 18)).Frame(serverMAC[:], lanMAC[:])
+	requestFrame = pkttest.UDP(client(0), netip.AddrPortFrom(vip, 53)).Payload(make([]byte, 18)).Frame(routerMAC[:], wanMAC[:])
+	answerFrame  = pkttest.UDP(netip.AddrPortFrom(server, 5353), client(0)).Payload(make([]byte, 18)).Frame(serverMAC[:], lanMAC[:])
 )
 
 // aim makes f a frame of connection i: address and port lie at these offsets.
-func aim(f []byte, addr, port, i int) []byte {
+func aim(f []byte, addr, port, i int) {
 	hi, lo, p := uint16(0x6440)+uint16(i>>15), uint16(0xfffe)-uint16(i>>15), uint16(1024+i&0x7fff)
 	binary.BigEndian.PutUint32(f[addr:], uint32(hi)<<16|uint32(lo))
 	binary.BigEndian.PutUint16(f[port:], p)
-	return f
 }
 
-func requestOf(i int) []byte { return aim(request, 26, 34, i) }
-func answerOf(i int) []byte  { return aim(answer, 30, 36, i) }
+// requests and answers put frames of n connections, whose numbers next gives, where the next round finds them.
+func (x *balancer) requests(b *testing.B, n int, next func() int) {
+	x.fill(b, 0, requestFrame, n)
+	for i := range n {
+		aim(x.ports[0].Frame(i), 26, 34, next())
+	}
+}
 
-// prepare puts a frame where the port's next Receive finds it.
-func (x *balancer) prepare(b *testing.B, port int, f []byte) {
-	if !x.ports[port].Prepare(f) {
-		b.Fatal("no room for a frame")
+func (x *balancer) answers(b *testing.B, n int, next func() int) {
+	x.fill(b, 1, answerFrame, n)
+	for i := range n {
+		aim(x.ports[1].Frame(i), 30, 36, next())
+	}
+}
+
+func (x *balancer) fill(b *testing.B, port int, f []byte, n int) {
+	if x.ports[port].Fill(f, n) != n {
+		b.Fatal("no room for the frames")
 	}
 }
 
@@ -127,7 +137,7 @@ func BenchmarkNAT(b *testing.B) {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			x := newBalancer(b, conns)
 			for i := range conns {
-				x.prepare(b, 0, requestOf(i))
+				x.requests(b, 1, func() int { return i })
 				x.round()
 			}
 			if got := x.engine.Table.Len(); got != conns {
@@ -145,10 +155,8 @@ func BenchmarkNAT(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for n := 0; n < b.N; n += 2 * vector {
-				for range vector {
-					x.prepare(b, 0, requestOf(next()))
-					x.prepare(b, 1, answerOf(next()))
-				}
+				x.requests(b, vector, next)
+				x.answers(b, vector, next)
 				x.round()
 			}
 			b.StopTimer()

@@ -135,7 +135,7 @@ func TestRecycler(t *testing.T) {
 	frames := []string{"first", "second", "third"}
 	for round := range 3 {
 		for _, f := range frames {
-			if !r.Prepare([]byte(f)) {
+			if r.Prepare([]byte(f)) == nil {
 				t.Fatal("no chunk")
 			}
 		}
@@ -157,14 +157,14 @@ func TestRecycler(t *testing.T) {
 			t.Errorf("round %d: received %v, want %v", round, got, frames)
 		}
 	}
-	for r.Prepare(make([]byte, 60)) {
+	for r.Prepare(make([]byte, 60)) != nil {
 	}
-	if r.Prepared() != pool.Chunks() || r.Prepare(nil) {
+	if r.Prepared() != pool.Chunks() || r.Prepare(nil) != nil {
 		t.Errorf("prepared %d, want all %d chunks", r.Prepared(), pool.Chunks())
 	}
 	var d [3]packet.Desc
 	r.Send(d[:r.Receive(d[:])])
-	if r.Prepare(make([]byte, 2048-packet.Headroom+1)) {
+	if r.Prepare(make([]byte, 2048-packet.Headroom+1)) != nil {
 		t.Error("a frame longer than a chunk holds was taken")
 	}
 	if err := r.Close(); err != nil || pool.Free() != pool.Chunks() || r.FD() != -1 {
@@ -225,7 +225,7 @@ func BenchmarkForward(b *testing.B) {
 				}
 				if r.Prepared() == 0 {
 					b.StopTimer()
-					for r.Prepare(frame) {
+					for r.Prepare(frame) != nil {
 					}
 					b.StartTimer()
 				}

@@ -36,24 +36,50 @@ func NewRecycler(pool *packet.Pool) *Recycler {
 	return &Recycler{pool: pool, ready: make([]packet.Desc, 0, pool.Chunks())}
 }
 
-// Prepare copies b into a free chunk, behind [packet.Headroom], and keeps it for Receive. It reports false when b is longer than a chunk
-// holds or none is free.
-func (r *Recycler) Prepare(b []byte) bool {
-	if len(b) > r.pool.ChunkSize()-packet.Headroom {
-		return false
+// Prepare copies b into a free chunk, behind [packet.Headroom], and keeps it for Receive. It returns the frame, which may be changed until then,
+// or nil when b is longer than a chunk holds or none is free.
+func (r *Recycler) Prepare(b []byte) []byte {
+	if first := len(r.ready) - r.next; r.Fill(b, 1) == 1 {
+		return r.Frame(first)
 	}
-	chunk, ok := r.pool.Get()
-	if !ok {
-		return false
+	return nil
+}
+
+// Fill prepares n copies of b, or fewer if fewer chunks are free, and returns how many. b must fit into a chunk.
+func (r *Recycler) Fill(b []byte, n int) int {
+	if len(b) > r.pool.ChunkSize()-packet.Headroom {
+		return 0
 	}
 	if r.next > 0 { // whatever was given out may be gone from the pool's view; the room is free again
-		n := copy(r.ready, r.ready[r.next:])
-		r.ready, r.next = r.ready[:n], 0
+		r.ready, r.next = r.ready[:copy(r.ready, r.ready[r.next:])], 0
 	}
-	at := chunk + packet.Headroom
-	r.ready = append(r.ready, packet.Desc{Addr: at, Len: uint32(copy(r.pool.Memory()[at:], b))})
-	return true
+	var small [smallest]byte
+	copy(small[:], b)
+	mem := r.pool.Memory()
+	for i := range n {
+		chunk, ok := r.pool.Get()
+		if !ok {
+			return i
+		}
+		at := chunk + packet.Headroom
+		if room := mem[at:]; len(b) <= smallest && len(room) >= smallest {
+			*(*[smallest]byte)(room) = small // without a call, which costs as much as a stage
+		} else {
+			copy(room, b)
+		}
+		r.ready = append(r.ready, packet.Desc{Addr: at, Len: uint32(len(b))})
+	}
+	return n
 }
+
+// Frame is the i-th of those frames that are prepared.
+func (r *Recycler) Frame(i int) []byte {
+	d := r.ready[r.next+i]
+	return r.pool.Memory()[d.Addr:][:d.Len]
+}
+
+// smallest is how long an Ethernet frame is at least, in bytes.
+const smallest = 64
 
 // Prepared is the number of frames that Receive has yet to give out.
 func (r *Recycler) Prepared() int { return len(r.ready) - r.next }
