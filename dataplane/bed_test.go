@@ -66,6 +66,12 @@ type bedOption func(*Snapshot, *Engine)
 
 func newBed(t testing.TB, options ...bedOption) *bed {
 	t.Helper()
+	return newBedOver(t, func(q driver.Queue, _ *packet.Pool) driver.Queue { return q }, options...)
+}
+
+// newBedOver is a bed whose worker sees its queues through what over makes of them.
+func newBedOver(t testing.TB, over func(driver.Queue, *packet.Pool) driver.Queue, options ...bedOption) *bed {
+	t.Helper()
 	table, err := conntrack.New(conntrack.Options{Capacity: 1024, Workers: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +133,7 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { b.ports[i].Close() })
-		queues = append(queues, b.ports[i])
+		queues = append(queues, over(b.ports[i], b.pool))
 	}
 	b.worker = b.engine.AddWorker(b.pool, queues)
 	return b

@@ -15,7 +15,7 @@ func (w *Worker) encap(v *vector) {
 	if !v.tunnels {
 		return
 	}
-	for i := range v.n {
+	for i := v.from; i < v.to; i++ {
 		l := &v.lanes[i]
 		if l.verdict != Pending || !l.flags.forward().tunnels() {
 			continue

@@ -302,7 +302,7 @@ func (w *Worker) review() {
 	e, v := &w.early, &w.v
 	kept := 0
 	for i := range e.n {
-		v.n, v.port = 1, int(e.frames[i].Port)
+		v.n, v.from, v.to, v.port = 1, 0, 1, int(e.frames[i].Port)
 		v.frames[0], v.lanes[0] = e.frames[i], lane{}
 		v.queries[0].Ref, v.queries[0].Ports = 0, 0
 		v.tails[0] = tail{}

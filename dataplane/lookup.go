@@ -9,12 +9,16 @@ import (
 // round: the quoted packet went the other way, so its reverse is the tuple of the connection's packets that come the error's way.
 func (w *Worker) lookup(v *vector) {
 	for i := range v.n {
+		if v.plain[i].size != 0 {
+			continue
+		}
 		f, q := &v.frames[i], &v.queries[i]
 		q.Ref, q.Space = 0, 0
 		if v.lanes[i].verdict != Pending {
 			continue
 		}
 		ask(f, &q.Tuple)
+		w.note(&v.plain[i], f, &v.lanes[i])
 		if r := v.lanes[i].segment; r != 0 && q.Space != 0 {
 			q.Space |= w.at(r).VNI << 8
 		}

@@ -6,27 +6,47 @@ import (
 	"weir/dataplane/steer"
 )
 
-// parse opens the vector's frames and finds their headers. What contradicts itself is dropped under the name of its fault, but only
-// after steering: a malformed frame that is not for us is the kernel's to judge.
-func (w *Worker) parse(v *vector, d []packet.Desc) {
-	shared := w.snap.Ports[v.port].Shared
-	for i := range d {
-		f, l := &v.frames[i], &v.lanes[i]
-		*l = lane{}
-		f.Port = uint16(v.port)
-		if !f.Open(w.pool, d[i]) {
-			// No driver gives out such a descriptor; there is no chunk to return either.
-			l.discard(DropInvalidDescriptor)
-			continue
-		}
-		if fault := packet.Parse(f); fault != packet.FaultNone {
-			l.discard(faultDrops[fault])
-		}
-		if shared {
-			w.sort(f)
+// parse looks at the vector's frames. Those that a glance is enough for are only opened if they turn out not to be for express.
+func (w *Worker) parse(v *vector) {
+	w.Counters.Received.add(uint64(v.n))
+	if w.glances(v.port) {
+		w.glance(v, v.descs)
+	} else {
+		for i := range v.plain[:v.n] {
+			v.plain[i].size = 0
 		}
 	}
-	w.Counters.Received.add(uint64(len(d)))
+	for i := range v.plain[:v.n] {
+		if v.plain[i].size == 0 {
+			w.inspect(v, i)
+		}
+	}
+}
+
+// glances reports whether all that arrives on a port's queues is for that port and no VXLAN packet: what needs no other stage before lookup.
+func (w *Worker) glances(port int) bool {
+	p := &w.snap.Ports[port]
+	return p.Filtered && !p.Shared && w.snap.Overlay == nil
+}
+
+// inspect opens a frame and finds its headers. What contradicts itself is dropped under the name of its fault, but only after steering:
+// a malformed frame that is not for us is the kernel's to judge.
+func (w *Worker) inspect(v *vector, i int) {
+	f, l := &v.frames[i], &v.lanes[i]
+	*l = lane{}
+	v.plain[i].size = 0
+	f.Port = uint16(v.port)
+	if !f.Open(w.pool, v.descs[i]) {
+		// No driver gives out such a descriptor; there is no chunk to return either.
+		l.discard(DropInvalidDescriptor)
+		return
+	}
+	if fault := packet.Parse(f); fault != packet.FaultNone {
+		l.discard(faultDrops[fault])
+	}
+	if w.snap.Ports[v.port].Shared {
+		w.sort(f)
+	}
 }
 
 // sort finds the port of a frame among those that share its device, by its outer tag. Steering has made sure that there is one.

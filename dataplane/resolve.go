@@ -10,7 +10,7 @@ import (
 // the packet has been changed yet, so what cannot leave is answered as it came.
 func (w *Worker) resolve(v *vector) {
 	v.tunnels = false
-	for i := range v.n {
+	for i := v.from; i < v.to; i++ {
 		l := &v.lanes[i]
 		if l.verdict != Pending {
 			continue

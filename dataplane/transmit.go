@@ -7,9 +7,10 @@ import (
 
 // outbox gathers the frames that leave by one port in this round, so that they go to the driver in one burst.
 type outbox struct {
-	n    int
-	desc [outboxSize]packet.Desc
-	own  [outboxSize]bool // made by us: counts as sent, not as a received frame's verdict
+	n     int
+	owned int // of them made by us
+	desc  [outboxSize]packet.Desc
+	own   [outboxSize]bool // made by us: counts as sent, not as a received frame's verdict; all false from n on
 }
 
 const outboxSize = 2 * packet.VectorSize
@@ -17,7 +18,7 @@ const outboxSize = 2 * packet.VectorSize
 // finish gives every frame of the vector its verdict: what is still pending leaves, the rest is counted and its chunk freed.
 func (w *Worker) finish(v *vector) {
 	c := &w.Counters
-	for i := range v.n {
+	for i := v.from; i < v.to; i++ {
 		f, l := &v.frames[i], &v.lanes[i]
 		switch l.verdict {
 		case Pending:
@@ -96,7 +97,11 @@ func (w *Worker) transmit(port int, d packet.Desc, own bool) {
 	if o.n == len(o.desc) {
 		w.flush(port)
 	}
-	o.desc[o.n], o.own[o.n] = d, own
+	o.desc[o.n] = d
+	if own {
+		o.own[o.n] = true
+		o.owned++
+	}
 	o.n++
 }
 
@@ -110,23 +115,29 @@ func (w *Worker) flush(port int) {
 	if q := w.queues[port]; q != nil {
 		sent, lost = q.Send(o.desc[:o.n]), DropSendRingFull
 	}
-	c := &w.Counters
-	for i := range o.n {
-		switch {
-		case i < sent && o.own[i]:
-			c.Sent.add(1)
-		case i < sent:
-			c.Forwarded.add(1)
-		case o.own[i]:
-			c.AnswerLost.add(1)
-		default:
-			c.Drops[lost].add(1)
-		}
-		if i >= sent {
-			w.pool.Put(o.desc[i].Addr)
+	own := 0 // of those that were sent
+	if o.owned > 0 {
+		for _, made := range o.own[:sent] {
+			if made {
+				own++
+			}
 		}
 	}
-	o.n = 0
+	c := &w.Counters
+	c.Sent.add(uint64(own))
+	c.Forwarded.add(uint64(sent - own))
+	for i := sent; i < o.n; i++ {
+		if o.own[i] {
+			c.AnswerLost.add(1)
+		} else {
+			c.Drops[lost].add(1)
+		}
+		w.pool.Put(o.desc[i].Addr)
+	}
+	if o.owned > 0 {
+		clear(o.own[:o.n])
+	}
+	o.n, o.owned = 0, 0
 }
 
 // punt gives a frame's IP packet back to the kernel, through the TUN device.

@@ -10,8 +10,12 @@ import (
 // lie together, so that a stage's loop touches few cache lines.
 type vector struct {
 	n       int
+	from    int  // the stages behind lookup are at work on the frames from here
+	to      int  // up to here
 	port    int  // all frames of a vector were received on one port
 	tunnels bool // some packet goes through a tunnel: encap has work
+	descs   []packet.Desc
+	plain   [packet.VectorSize]plain
 	frames  [packet.VectorSize]packet.Frame
 	queries [packet.VectorSize]conntrack.Query
 	lanes   [packet.VectorSize]lane

@@ -17,16 +17,19 @@ import (
 // resolve stands before rewrite: a packet that cannot leave has not been touched yet, and the ICMP answer quotes it as it came.
 type Worker struct {
 	// read for every packet
-	id     int
-	engine *Engine
-	table  *conntrack.Table
-	pool   *packet.Pool
-	queues []driver.Queue // by port; nil where this worker has none
-	snap   *Snapshot      // of the current vector
-	now    int64          // nanoseconds, of the current vector
-	tick   conntrack.Tick // the same, coarse
-	v      vector
-	out    []outbox // by port
+	id      int
+	engine  *Engine
+	table   *conntrack.Table
+	pool    *packet.Pool
+	queues  []driver.Queue       // by port; nil where this worker has none
+	snap    *Snapshot            // of the current vector
+	now     int64                // nanoseconds, of the current vector
+	tick    conntrack.Tick       // the same, coarse
+	epoch   uint32               // counts the snapshots that this worker has seen: see way
+	ways    []way                // of clients, by the last bits of the address, then by backend ID
+	clients [clientWays]interval // whom the first ways lead to
+	v       vector
+	out     []outbox // by port
 
 	// Counters and Backends are written by the worker alone and read by anyone.
 	Counters Counters
@@ -62,7 +65,7 @@ func (w *Worker) Round(now int64) int {
 			w.process(port, w.descs[:n])
 		}
 	}
-	w.snap = w.engine.snapshot.Load()
+	w.look()
 	if w.hold.used > 0 {
 		w.release()
 	}
@@ -86,21 +89,28 @@ func (w *Worker) Round(now int64) int {
 
 // process takes one vector through the stages.
 func (w *Worker) process(port int, d []packet.Desc) {
-	w.snap = w.engine.snapshot.Load() // once per vector: no vector sees two configurations
+	w.look() // once per vector: no vector sees two configurations
 	v := &w.v
-	v.n, v.port = len(d), port
+	v.n, v.port, v.descs = len(d), port, d
 	w.Counters.Vectors.add(1)
-	w.parse(v, d)
+	w.parse(v)
 	if !w.snap.Ports[port].Filtered {
 		w.steer(v)
 	}
 	w.decap(v)
 	w.lookup(v)
-	w.schedule(v)
-	w.resolve(v)
-	w.rewrite(v)
-	w.encap(v)
-	w.finish(v)
+	v.to = 0
+	for {
+		if w.express(v); v.to == v.n {
+			return
+		}
+		v.from, v.to = v.to, w.stretch(v)
+		w.schedule(v)
+		w.resolve(v)
+		w.rewrite(v)
+		w.encap(v)
+		w.finish(v)
+	}
 }
 
 const (
@@ -161,7 +171,7 @@ func (b *Backend) account(e *conntrack.Ended) {
 // connections by it; then this worker takes the newer one, too.
 func (w *Worker) backend(id uint32) *Backend {
 	if id >= uint32(len(w.snap.Backends)) {
-		w.snap = w.engine.snapshot.Load()
+		w.look()
 	}
 	return &w.snap.Backends[id]
 }
@@ -169,7 +179,7 @@ func (w *Worker) backend(id uint32) *Backend {
 // ExpireAll looks at every connection once. Replay calls it when its clock jumps; `weir run` relies on scan's slices.
 func (w *Worker) ExpireAll(now int64) {
 	w.now, w.tick = now, conntrack.TickOf(now)
-	w.snap = w.engine.snapshot.Load()
+	w.look()
 	for w.expire(1 << 30) {
 	}
 	w.table.Quiesce(w.id)

@@ -1,6 +1,10 @@
 package route
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+	"sort"
+)
 
 // Table maps destination addresses to routes by longest prefix. It is immutable.
 //
@@ -119,4 +123,19 @@ func indexOf(starts []uint32) []uint32 {
 	}
 	index[1<<16] = uint32(len(starts) - 1)
 	return index
+}
+
+// Interval4 returns the addresses around dst that have the same route as dst, and whether it leads to all of them through one router.
+func (t *Table) Interval4(dst uint32) (first, last uint32, via bool) {
+	v := &t.v4
+	i := sort.Search(len(v.starts), func(i int) bool { return v.starts[i] > dst }) - 1
+	if i < 0 {
+		return dst, dst, false
+	}
+	first, last = v.starts[i], math.MaxUint32
+	if i+1 < len(v.starts) {
+		last = v.starts[i+1] - 1
+	}
+	e := v.owners[i]
+	return first, last, e != nil && e.Only() != nil && e.Only().Via.IsValid()
 }

@@ -1,0 +1,83 @@
+package dataplane
+
+import (
+	"math/bits"
+
+	"weir/dataplane/packet"
+)
+
+// plain is all that lookup and express need to know of a frame that is nothing out of the ordinary: a whole TCP segment or UDP datagram in
+// an IPv4 packet without options that may go on.
+type plain struct {
+	at    uint64 // of its IP header in the pool
+	size  uint16 // of its IP packet, in bytes; 0: the frame is not plain
+	proto uint8
+	event uint8 // byte 13 of the TCP header; of UDP anything
+	known bool  // packet.Parse has seen the frame
+}
+
+// window is how many bytes around the beginning of a plain frame's IP packet are looked at: room for an Ethernet header with a tag, an IPv4
+// header, and a TCP header up to its checksum.
+const (
+	windowFront = etherLen + 4
+	windowBack  = ipv4Len + 18
+	window      = windowFront + windowBack
+)
+
+// glance looks for plain frames, of which it leaves their tuples in the queries, by a few loads and compares; packet.Parse would say of each of
+// them that it has KindIPv4 and KindTransport, no fault, and nothing else but perhaps KindBroadcast, which matters to answers only.
+func (w *Worker) glance(v *vector, d []packet.Desc) {
+	mem, chunk := w.pool.Memory(), uint64(w.pool.ChunkSize())
+	records := v.plain[:len(d)]
+	queries := v.queries[:len(records)]
+	for i := range records {
+		p, addr, n := &records[i], d[i].Addr, uint64(d[i].Len)
+		p.size = 0
+		end := addr + etherLen + windowBack
+		if end > uint64(len(mem)) || addr&(chunk-1) < windowFront-etherLen || addr&(chunk-1)+n > chunk || n < etherLen+ipv4Len+udpLen {
+			continue
+		}
+		h := mem[addr:end][:etherLen+windowBack]
+		if le32(h[12:])&0xffffff != 0x45<<16|0x0008 { // Ethernet type 0x0800, header of 20 bytes
+			continue
+		}
+		a, b, c := le64(h[14:]), le64(h[22:]), le32(h[30:])
+		sum, carry := bits.Add64(a, b, 0)
+		sum, carry = bits.Add64(sum, uint64(c), carry)
+		sum += carry
+		sum = sum&0xffffffff + sum>>32
+		sum = sum&0xffff + sum>>16&0xffff + sum>>32
+		sum = sum&0xffff + sum>>16
+		size := uint64(bits.ReverseBytes16(uint16(a >> 16)))
+		if sum != 0xffff || a>>48&^0x40 != 0 || size > n-etherLen || uint8(b) <= 1 { // a fragment; cut off; TTL
+			continue
+		}
+		switch p.proto = uint8(b >> 8); p.proto {
+		case packet.ProtoTCP:
+			p.event = h[47]
+			if offset := uint64(h[46]>>4) * 4; size < ipv4Len+tcpLen || offset < tcpLen || offset > size-ipv4Len {
+				continue
+			}
+		case packet.ProtoUDP:
+			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {
+				continue
+			}
+		default:
+			continue
+		}
+		p.at, p.size, p.known = addr+etherLen, uint16(size), false
+		q := &queries[i]
+		q.Src.Hi, q.Src.Lo = 0, uint64(bits.ReverseBytes32(uint32(b>>32)))
+		q.Dst.Hi, q.Dst.Lo = 0, uint64(bits.ReverseBytes32(c))
+		q.Ports, q.Space, q.V6 = be32(h[34:]), uint32(p.proto), false
+	}
+}
+
+// note makes the record of a frame that packet.Parse has seen, after steering and decap, if it is plain.
+func (w *Worker) note(p *plain, f *packet.Frame, l *lane) {
+	if f.Kind != packet.KindIPv4|packet.KindTransport || f.Proto != packet.ProtoTCP && f.Proto != packet.ProtoUDP || f.TTL <= 1 || l.segment != 0 ||
+		f.L3 < windowFront || int(f.L3)+windowBack > len(f.Chunk()) || f.Proto == packet.ProtoUDP && be16(f.Chunk()[f.L4+6:]) == 0 {
+		return
+	}
+	*p = plain{at: f.Desc().Addr - uint64(f.Start) + uint64(f.L3), size: f.L3End - f.L3, proto: f.Proto, event: f.Flags, known: true}
+}
