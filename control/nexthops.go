@@ -4,10 +4,11 @@ import (
 	"net/netip"
 	"time"
 
+	"weir/control/config"
 	"weir/dataplane"
 )
 
-// keep has the kernel keep the gateways and the servers resolved, and lets go of what is needed no more.
+// keep has the kernel keep the next hops of routes, the servers and the VTEPs on our links resolved, and lets go of what is needed no more.
 func (p *ports) keep() {
 	if p.keeper == nil {
 		return
@@ -21,13 +22,9 @@ func (p *ports) keep() {
 			}
 		}
 	}
-	for i := range p.cfg.Services {
-		for j := range p.cfg.Services[i].Backends {
-			if a := p.cfg.Services[i].Backends[j].Address; a.IsValid() {
-				if port := p.onLink(a); port >= 0 {
-					need[hopKey{state.Ports.Ifindex(port), a}] = true
-				}
-			}
+	for _, a := range stations(p.cfg) {
+		if port := p.onLink(a); port >= 0 {
+			need[hopKey{state.Ports.Ifindex(port), a}] = true
 		}
 	}
 	for hop := range need {
@@ -49,6 +46,25 @@ func (p *ports) keep() {
 	}); err != nil {
 		p.log.Debug("neighbours", "err", err)
 	}
+}
+
+// stations are the servers and VTEPs that packets are sent to. Servers in a segment are their gateway's to resolve.
+func stations(cfg *config.Config) (all []netip.Addr) {
+	for i := range cfg.Services {
+		for j := range cfg.Services[i].Backends {
+			if b := &cfg.Services[i].Backends[j]; b.Address.IsValid() && b.VNI == 0 {
+				all = append(all, b.Address)
+			}
+		}
+	}
+	for i := range cfg.VXLAN.Segments {
+		s := &cfg.VXLAN.Segments[i]
+		all = append(all, s.Peers...)
+		for _, f := range s.FDB {
+			all = append(all, f.VTEP)
+		}
+	}
+	return all
 }
 
 // wantedFor is how long a next hop that a worker asked for is kept resolved by us; after that the kernel keeps it as any other, and a worker
