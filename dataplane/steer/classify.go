@@ -84,6 +84,9 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 	bits := c.hosts.get(key{t.dst.hi, t.dst.lo, uint64(t.family)})
 	if bits == 0 {
 		if n, is := c.nets.longest(t.dst, t.family); is != 0 {
+			if is&hostVIP == 0 {
+				return TakeRouted
+			}
 			k := setAt(kindNet, n.family, 0, n.addr)
 			k.rest |= uint64(n.bits) << bitsShift
 			return c.toVIP(k, t, &q, fromUs, is&hostVIPRanges != 0)

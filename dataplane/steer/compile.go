@@ -14,6 +14,7 @@ const (
 	hostServer                   // a server of a NAT service
 	hostVIPRanges                // services on it have port ranges, to be looked for when the exact port is not found
 	hostServerRanges             // likewise for it as a server
+	hostRouted                   // of networks: one that is routed
 )
 
 // kind says whose ports a set of ports is.
@@ -168,6 +169,9 @@ func Compile(r *Rules) (*Compiled, error) {
 	for _, s := range r.Servers {
 		from, to := s.ports()
 		add(s.key(), from, to, hostServer, hostServerRanges)
+	}
+	for _, p := range r.Routed {
+		known[netOf(p)] |= hostRouted
 	}
 	for _, t := range r.Tunnels {
 		exact[t.key().key(t.Port)] = 1

@@ -90,6 +90,10 @@ func (g gen) rules() *Rules {
 			r.Services = append(r.Services, Service{p, g.proto(), from, to})
 		}
 	}
+	for range g.intn(6) / 3 {
+		a := g.addr()
+		r.Routed = append(r.Routed, netip.PrefixFrom(a, a.BitLen()-draw(g, []int{1, 7, 8, 16, a.BitLen() - 1})))
+	}
 	for range g.intn(6) {
 		r.Servers = append(r.Servers, Server{g.addr(), g.proto(), g.port()})
 	}

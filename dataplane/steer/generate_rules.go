@@ -78,13 +78,15 @@ func (g *generator) hosts() {
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
 	)
 	g.store(sHost, asm.R1, asm.DWord) // the number above the bits is in nobody's way
+	g.unless(hostVIP, TakeRouted.String())
+	g.load(asm.R1, sHost, asm.DWord)
 	g.emit(asm.RSh.Imm(asm.R1, slotShift), asm.HostTo(asm.BE, asm.R1, asm.Word))
 	g.set(sNet, 0, asm.DWord)
 	g.set(sNet+8, 0, asm.Word)
 	g.store(sNet+12, asm.R1, asm.Word)
 	g.vip(kindNet, sNet)
 
-	for _, r := range []Reason{TakeNAT, TakeVXLAN, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, PassVIP} {
+	for _, r := range []Reason{TakeNAT, TakeVXLAN, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, TakeRouted, PassVIP} {
 		g.decideAt(r)
 	}
 }

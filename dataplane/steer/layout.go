@@ -10,7 +10,7 @@ import (
 
 // layoutVersion numbers the layout of the maps' keys and values, and what they mean. A change of any of them needs another number: a
 // start that finds pinned maps of its own number goes on with them, else it replaces them.
-const layoutVersion = 2
+const layoutVersion = 3
 
 // tableID names a map that the rules fill. Additions go through them in this order and removals in the opposite one, so that an
 // address is known to be ours only while all that is asked next about it is there.
@@ -125,6 +125,14 @@ func imageOf(r *Rules, n *numbers) (image, error) {
 		if err := set(s.key(), from, to, hostServer, hostServerRanges); err != nil {
 			return m, err
 		}
+	}
+	for _, p := range r.Routed {
+		key := netOf(p).wire()
+		number, err := n.net(key)
+		if err != nil {
+			return m, fmt.Errorf("%s: %w", p, err)
+		}
+		m[tableNets][key] |= hostRouted | number<<slotShift
 	}
 	for _, t := range r.Tunnels {
 		m[tablePorts][t.key().portKey(t.Port)] = 1

@@ -52,7 +52,7 @@ func TestProgramEqualsTwin(t *testing.T) {
 		}
 		before = c
 	})
-	for r := range TakeServerICMP + 1 {
+	for r := range TakeRouted + 1 {
 		if seen[r] == 0 {
 			t.Errorf("%s never occurred, the packets are too plain: %v", r, seen)
 		}
@@ -136,7 +136,7 @@ func TestHas(t *testing.T) {
 	})
 }
 
-// TestLongestMatch compares which services an address has with what netip says of the rules.
+// TestLongestMatch compares which services an address has, and whether it is routed, with what netip says of the rules.
 func TestLongestMatch(t *testing.T) {
 	seen := map[Reason]int{}
 	program := loadedOrNot(t)
@@ -177,18 +177,23 @@ func TestLongestMatch(t *testing.T) {
 					}
 				}
 			}
+			for _, p := range r.Routed {
+				if p.Contains(dst) && p.Bits() > longest {
+					want, longest = TakeRouted, p.Bits()
+				}
+			}
 			in := frame(ipPacket(map[bool]netip.Addr{true: far4, false: far6}[dst.Is4()], dst, layers.IPProtocol(proto), tcpHeader(9, port)))
 			got := twin(t, c, 0, in)
 			if program != nil {
 				got = agree(t, program, c, in)
 			}
 			if got != want {
-				rt.Fatalf("to %s port %d protocol %d: %s, want %s\nlocal %v\nservices %v", dst, port, proto, got, want, r.Local, r.Services)
+				rt.Fatalf("to %s port %d protocol %d: %s, want %s\nlocal %v\nservices %v\nrouted %v", dst, port, proto, got, want, r.Local, r.Services, r.Routed)
 			}
 			seen[got]++
 		}
 	})
-	for _, r := range []Reason{PassVIP, PassHost, TakeService} {
+	for _, r := range []Reason{PassVIP, PassHost, TakeService, TakeRouted} {
 		if seen[r] == 0 {
 			t.Errorf("%s never occurred: %v", r, seen)
 		}

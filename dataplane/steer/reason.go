@@ -32,6 +32,7 @@ const (
 	TakeServer         // from a server and its port
 	TakeServerFragment // from a server, a later fragment
 	TakeServerICMP     // an ICMP error that quotes a packet to a server and its port
+	TakeRouted         // to a network that is routed
 
 	// what became of frames that were taken when no socket stood in their queue; the program's alone
 	DroppedNoSocket // the heartbeat is young: weir is about to come (back)
@@ -60,6 +61,7 @@ var reasonNames = [NumReasons]string{
 	TakeServer:         "take_server",
 	TakeServerFragment: "take_server_fragment",
 	TakeServerICMP:     "take_server_icmp",
+	TakeRouted:         "take_routed",
 	DroppedNoSocket:    "dropped_no_socket",
 	PassedStale:        "passed_stale",
 }
@@ -74,7 +76,7 @@ func (r Reason) String() string {
 
 // Verdict is what the rule decides.
 func (r Reason) Verdict() Verdict {
-	if r >= TakeAccess && r <= TakeServerICMP {
+	if r >= TakeAccess && r <= TakeRouted {
 		return Take
 	}
 	return Pass

@@ -6,7 +6,7 @@
 //
 //  1. Is it of an access VLAN? Take. Not on a VLAN of ours, not for our MAC, ARP, ND, not IP? Pass.
 //  2. To a local NAT address inside its port range, or VXLAN to a VTEP with a VNI of ours? Take.
-//  3. To a VIP: to a service, a fragment, an ICMP error that quotes a packet of ours, or malformed? Take; else pass.
+//  3. To a network that is routed, and no address known by itself? Take. To a VIP: to a service, a fragment, an ICMP error that quotes a packet of ours, or malformed? Take; else pass.
 //  4. To another address of this host? Pass. (Here, as for a VIP: an ICMP error that quotes what we put into a tunnel? Take.)
 //  5. From a NAT service's server and its port, or an ICMP error that quotes a packet to there? Take.
 //  6. Pass.
@@ -39,7 +39,8 @@ type Rules struct {
 	NAT      []NAT
 	VTEPs    []VTEP
 	Services []Service
-	Servers  []Server // of NAT services; those of other forward modes answer the client themselves
+	Servers  []Server       // of NAT services; those of other forward modes answer the client themselves
+	Routed   []netip.Prefix // networks of segments that are reached from outside: whatever is for an address in them is ours
 	Tunnels  []Tunnel
 
 	// Grace is how long after the last heartbeat what is ours is still dropped rather than passed when no socket takes it. It is
@@ -140,6 +141,9 @@ func (r *Rules) Check() error {
 		bad(!s.Addr.IsValid(), "servers[%d]: no address", i)
 		bad(!balanced(s.Protocol), "servers[%d] %s: protocol %d is not balanced", i, s.Addr, s.Protocol)
 		bad(isIPsec(s.Protocol) && s.Port != 0, "servers[%d] %s: protocol %d has no ports", i, s.Addr, s.Protocol)
+	}
+	for i, p := range r.Routed {
+		bad(!p.IsValid() || p.IsSingleIP(), "routed[%d]: %s is no network", i, p)
 	}
 	for i, t := range r.Tunnels {
 		bad(!t.Server.IsValid(), "tunnels[%d]: no address", i)

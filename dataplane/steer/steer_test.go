@@ -132,7 +132,7 @@ func inKernel(t testing.TB, p *Program, h hook, frame []byte) (Reason, Verdict) 
 		t.Fatal(err)
 	}
 	reason, n := NumReasons, 0
-	for r := range TakeServerICMP + 1 {
+	for r := range TakeRouted + 1 {
 		if after[r] != before[r] { // by more than one if a signal made the kernel run it again
 			reason, n = r, n+1
 		}
