@@ -11,6 +11,7 @@ import (
 	"weir/dataplane"
 	"weir/dataplane/route"
 	"weir/dataplane/steer"
+	"weir/vxlan"
 )
 
 // ErrInvalid says that a configuration is invalid or was refused; the diagnostics have been given.
@@ -33,6 +34,7 @@ type surroundings struct {
 	routes    []route.Route
 	neighbors []route.Neighbor
 	counts    func(id uint32) dataplane.Traffic
+	gateways  map[uint32]*vxlan.Gateway // by VNI; compile makes them
 }
 
 // compile makes the next generation of cfg. It changes the registry, also where it fails then: see checkpoint.
@@ -51,6 +53,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		return nil, fmt.Errorf("%d new backends, but there is room for %d more; the limit of %d counts removed ones that still have connections", fresh, room, r.limit)
 	}
 
+	s.gateways = gatewaysOf(cfg)
 	was := make([]bool, len(r.ids))
 	for id, b := range r.ids {
 		if b != nil {
@@ -73,6 +76,9 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 				return nil, err
 			}
 			services = append(services, svc)
+			if key.vni != 0 {
+				continue // its packets come out of tunnels, and the segment's gateway answers for the VIP
+			}
 			rules.Services = append(rules.Services, steer.Service{VIP: key.vip, Protocol: key.protocol, From: key.port, To: key.portTo})
 			for _, proto := range followersOf(key) {
 				rules.Services = append(rules.Services, steer.Service{VIP: key.vip, Protocol: proto})

@@ -11,6 +11,7 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/route"
 	"weir/dataplane/sched"
+	"weir/vxlan"
 )
 
 // compileService brings the registry's service and its backends in line with the configuration.
@@ -29,7 +30,7 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 			b.lastWeight = w
 		}
 		b.load.Rethreshold(b.snapshot.Upper, x.config.UpperThreshold)
-		b.ways.change(b, r.snapshotOf(b, c, x.config, timeouts), s.ports)
+		b.ways.change(b, r.snapshotOf(b, c, x.config, timeouts, s.gateways[x.key.vni]), s.ports)
 		if x.config.Backup {
 			backup.add(b)
 		} else {
@@ -37,7 +38,7 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		}
 	}
 	out := dataplane.Service{
-		Name: c.Name, Protocol: key.protocol, VIP: key.vip, Port: key.port, PortTo: key.portTo, SloppyTCP: c.Conntrack.SloppyTCP,
+		Name: c.Name, Protocol: key.protocol, VIP: key.vip, VNI: key.vni, Port: key.port, PortTo: key.portTo, SloppyTCP: c.Conntrack.SloppyTCP,
 		OnePacket: c.OnePacket && key.protocol == packet.ProtoUDP, Allow: networks(c.Allow), Deny: networks(c.Deny),
 		Persistence: persistenceOf(c),
 	}
@@ -101,8 +102,8 @@ func (r *registry) plan(p *planned, c *config.Service, l *roll) error {
 	return nil
 }
 
-// snapshotOf is what the data path knows of b, a backend of service c that is configured by x.
-func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, timeouts *conntrack.Timeouts) dataplane.Backend {
+// snapshotOf is what the data path knows of b, a backend of service c that is configured by x. gate is the gateway of the segment it is in.
+func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, timeouts *conntrack.Timeouts, gate *vxlan.Gateway) dataplane.Backend {
 	addr, v6 := dataplane.AddrOf(b.key.address)
 	s := dataplane.Backend{
 		Timeouts: timeouts, Load: b.load, Live: true, V6: v6, Forward: forwardOf(x.Forward), Port: b.key.port, Addr: addr,
@@ -114,7 +115,7 @@ func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, 
 	case dataplane.ForwardIPIP, dataplane.ForwardGUE, dataplane.ForwardGRE:
 		s.Path = r.path(b.key.address)
 	case dataplane.ForwardNAT:
-		s.Sources = sourcesOf(b, c, x)
+		s.Sources = sourcesOf(b, c, x, gate)
 	}
 	return s
 }
@@ -123,13 +124,23 @@ func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, 
 // it, beyond the range that it gives to its own connections.
 const masqueradeFrom, masqueradeTo = 61000, 65535
 
-// sourcesOf is where the connections to b come from, if not from the client.
-func sourcesOf(b *backend, c *config.Service, x *config.Backend) *dataplane.Sources {
+// gatewayFrom is the first local port of masquerading in a segment: its gateway has no connections of its own.
+const gatewayFrom = 1024
+
+// sourcesOf is where the connections to b come from, if not from the client. In a segment that is its gateway's address.
+func sourcesOf(b *backend, c *config.Service, x *config.Backend, gate *vxlan.Gateway) *dataplane.Sources {
 	s := &dataplane.Sources{From: masqueradeFrom, To: masqueradeTo, Cursor: b.cursor}
+	if gate != nil {
+		s.From = gatewayFrom
+		to, v6 := vxlan.AddrOf(b.key.address)
+		if a, ok := gate.Source(to, v6); ok {
+			s.Addrs = []conntrack.Addr{conntrack.Addr(a)}
+		}
+	}
 	if f := c.FullNAT; f != nil {
 		s.From, s.To, s.TOA = f.Ports.From, f.Ports.To, f.ClientAddress == "toa"
 		for _, a := range f.Addresses {
-			if addr, v6 := dataplane.AddrOf(a); v6 == b.key.address.Is6() {
+			if addr, v6 := dataplane.AddrOf(a); v6 == b.key.address.Is6() && gate == nil {
 				s.Addrs = append(s.Addrs, addr)
 			}
 		}
@@ -194,7 +205,7 @@ type configured struct {
 // keysOf are the identities of a service: one for each VIP.
 func keysOf(c *config.Service) (keys []serviceKey) {
 	for _, vip := range c.VIPs {
-		keys = append(keys, serviceKey{protocolNumber(c.Protocol), vip, c.Port.From, c.Port.To})
+		keys = append(keys, serviceKey{protocolNumber(c.Protocol), vip, c.Port.From, c.Port.To, c.VNI})
 	}
 	return keys
 }

@@ -20,7 +20,7 @@ func List(cfg *config.Config) []ServiceView {
 // serviceView is what the configuration says of the service key, one of c's, and of the backends that it has.
 func serviceView(c *config.Service, key serviceKey) ServiceView {
 	v := ServiceView{
-		Name: c.Name, VIP: VIP{key.vip}, Port: key.port, Protocol: protocolName(key.protocol), Scheduler: c.Scheduler, Flags: c.Flags,
+		Name: c.Name, VIP: VIP{key.vip}, VNI: key.vni, Port: key.port, Protocol: protocolName(key.protocol), Scheduler: c.Scheduler, Flags: c.Flags,
 		OnePacket: c.OnePacket, Backends: []BackendView{},
 	}
 	if key.port != 0 && key.portTo != key.port { // port 0, every port, is shown as it is configured
@@ -35,7 +35,7 @@ func serviceView(c *config.Service, key serviceKey) ServiceView {
 	for _, x := range backendsOf(c, key) {
 		b := x.config
 		v.Backends = append(v.Backends, BackendView{
-			Name: b.Name, Address: x.key.address, Port: x.key.port, Forward: b.Forward, Weight: int32(b.Weight),
+			Name: b.Name, Address: x.key.address, Port: x.key.port, VNI: x.key.vni, Forward: b.Forward, Weight: int32(b.Weight),
 			Upper: b.UpperThreshold, Lower: b.LowerThreshold, TunnelPort: b.TunnelPort, Backup: b.Backup,
 		})
 	}

@@ -25,6 +25,7 @@ type overlay struct {
 	stations  *vxlan.FDB
 	hosts     *vxlan.Neighbors
 	strangers *vxlan.Strangers
+	twins     *vxlan.Twins
 	entropy   vxlan.Entropy
 	segments  map[uint32]*numbered // by VNI
 	statics   map[station]vxlan.Place
@@ -59,7 +60,7 @@ func newOverlay(seed uint64) (*overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &overlay{stations: stations, hosts: hosts, strangers: vxlan.NewStrangers(secret), entropy: vxlan.NewEntropy(secret),
+	return &overlay{stations: stations, hosts: hosts, strangers: vxlan.NewStrangers(secret), twins: vxlan.NewTwins(maxSegments), entropy: vxlan.NewEntropy(secret),
 		segments: map[uint32]*numbered{}, statics: map[station]vxlan.Place{}, settled: map[uint16]meaning{}}, nil
 }
 
@@ -88,7 +89,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 		}
 	}
 	o := r.overlay
-	out := &dataplane.Overlay{Access: make([]bool, len(cfg.Ports)), Stations: o.stations, Hosts: o.hosts, Strangers: o.strangers, Entropy: o.entropy}
+	out := &dataplane.Overlay{Access: make([]bool, len(cfg.Ports)), Stations: o.stations, Hosts: o.hosts, Strangers: o.strangers, Twins: o.twins, Entropy: o.entropy}
 	var list []*vxlan.Segment
 	vteps := map[netip.Addr]*steer.VTEP{}
 	known := map[uint32]bool{}
@@ -124,6 +125,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 		}
 		vteps[c.VTEP].VNIs = append(vteps[c.VTEP].VNIs, c.VNI)
 	}
+	o.reach(cfg, out, rules)
 	for _, v := range vteps {
 		rules.VTEPs = append(rules.VTEPs, *v)
 	}
@@ -196,14 +198,10 @@ func segmentOf(cfg *config.Config, c *config.Segment, n *numbered) (*vxlan.Segme
 	x := &cfg.VXLAN
 	o := vxlan.SegmentOptions{
 		TunnelOptions: vxlan.TunnelOptions{VNI: c.VNI, Local: c.VTEP, Port: x.Port, SourcePorts: [2]uint16{x.SourcePorts.From, x.SourcePorts.To}, Checksum: x.UDPChecksum},
-		Index:         n.index, Access: n.access, Learning: c.Learning,
+		Index:         n.index, Access: n.access, Learning: c.Learning, Suppress: c.Suppression, Gateway: gatewayOf(c.Gateway),
 	}
 	for _, p := range n.peers {
 		o.Peers = append(o.Peers, vxlan.PeerOptions{Addr: p, NoFlood: !slices.Contains(c.Peers, p)})
-	}
-	if g := c.Gateway; g != nil {
-		addr, v6 := vxlan.AddrOf(g.Address.Addr())
-		o.Gateway = &vxlan.Gateway{MAC: vxlan.MACOf(g.MAC[:]), Address: addr, V6: v6, Bits: uint8(g.Address.Bits())}
 	}
 	return vxlan.NewSegment(o)
 }

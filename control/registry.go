@@ -25,12 +25,13 @@ type registry struct {
 	seed     uint64 // of the schedulers' random numbers
 }
 
-// serviceKey is a service's identity, as in IPVS.
+// serviceKey is a service's identity, as in IPVS, with its segment.
 type serviceKey struct {
 	protocol uint8
 	vip      netip.Prefix
 	port     uint16
 	portTo   uint16
+	vni      uint32 // of the segment that the VIP is in, 0: none
 }
 
 // backendKey is a backend's identity within all services.

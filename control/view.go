@@ -49,6 +49,7 @@ type PortView struct {
 type ServiceView struct {
 	Name        string           `json:"name"`
 	VIP         VIP              `json:"vip"`
+	VNI         uint32           `json:"vni,omitempty"` // of the segment that the VIP is in
 	Port        uint16           `json:"port"`
 	PortTo      uint16           `json:"port_to,omitempty"`
 	Protocol    string           `json:"protocol"`
@@ -91,6 +92,7 @@ type BackendView struct {
 	Name       string     `json:"name"`
 	Address    netip.Addr `json:"address"`
 	Port       uint16     `json:"port"`
+	VNI        uint32     `json:"vni,omitempty"` // of the segment that the server is in
 	Forward    string     `json:"forward"`
 	Weight     int32      `json:"weight"`
 	Active     int        `json:"active"`
@@ -114,6 +116,8 @@ type ConnView struct {
 	ExpiresS   float64        `json:"expires_s"`
 	InPackets  uint64         `json:"in_packets"`
 	OutPackets uint64         `json:"out_packets"`
+	VNI        uint32         `json:"vni,omitempty"`         // of the segment that the client is in
+	BackendVNI uint32         `json:"backend_vni,omitempty"` // and the server
 }
 
 // WorkerView is one worker.
@@ -159,13 +163,20 @@ func connView(i *conntrack.Info, snap *dataplane.Snapshot) ConnView {
 		ExpiresS:   i.Expires.Seconds(),
 		InPackets:  i.InPackets,
 		OutPackets: i.OutPackets,
+		VNI:        i.Forward.Space >> 8,
+		BackendVNI: i.ForwardTo.Space >> 8,
 	}
 	if i.State == conntrack.Template {
-		v.Protocol = protocolName(uint8(conntrack.TemplateSpace(i.Forward.Space)))
+		v.BackendVNI = 0
+		if i.Forward.Space&dataplane.SegmentTemplate == 0 {
+			v.VNI = 0 // a prefix's length stands there
+		}
+		v.Protocol = protocolName(uint8(conntrack.TemplateSpace(i.Forward.Space)) &^ dataplane.SegmentTemplate)
 		v.Client, v.Local = netip.AddrPortFrom(v.Client.Addr(), 0), netip.AddrPortFrom(v.Client.Addr(), 0)
 	}
 	if i.OneWay && int(i.Backend) < len(snap.Backends) {
 		b := &snap.Backends[i.Backend]
+		v.BackendVNI = b.VNI
 		v.Backend = netip.AddrPortFrom(dataplane.NetipOf(b.Addr, b.V6), b.Port)
 		if b.Port == 0 {
 			v.Backend = netip.AddrPortFrom(v.Backend.Addr(), v.Virtual.Port())

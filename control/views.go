@@ -93,6 +93,7 @@ type Rates struct {
 type ServiceRate struct {
 	Name     string `json:"name"`
 	VIP      VIP    `json:"vip"`
+	VNI      uint32 `json:"vni,omitempty"`
 	Port     uint16 `json:"port"`
 	PortTo   uint16 `json:"port_to,omitempty"`
 	Protocol string `json:"protocol"`
@@ -105,6 +106,7 @@ type BackendRate struct {
 	Name    string     `json:"name"`
 	Address netip.Addr `json:"address"`
 	Port    uint16     `json:"port"`
+	VNI     uint32     `json:"vni,omitempty"`
 	Rate
 }
 
@@ -139,27 +141,29 @@ func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error)
 	r := Rates{Seconds: time.Since(start).Seconds(), Services: []ServiceRate{}}
 	type id struct {
 		vip      VIP
+		vni      uint32
 		port     uint16
 		protocol string
 		address  netip.Addr
 		real     uint16
+		realVNI  uint32
 	}
 	was := map[id]dataplane.Traffic{}
 	for _, s := range before {
-		was[id{s.VIP, s.Port, s.Protocol, netip.Addr{}, 0}] = s.Traffic
+		was[id{s.VIP, s.VNI, s.Port, s.Protocol, netip.Addr{}, 0, 0}] = s.Traffic
 		for _, b := range s.Backends {
-			was[id{s.VIP, s.Port, s.Protocol, b.Address, b.Port}] = b.Traffic
+			was[id{s.VIP, s.VNI, s.Port, s.Protocol, b.Address, b.Port, b.VNI}] = b.Traffic
 		}
 	}
 	for _, s := range after {
-		old, ok := was[id{s.VIP, s.Port, s.Protocol, netip.Addr{}, 0}]
+		old, ok := was[id{s.VIP, s.VNI, s.Port, s.Protocol, netip.Addr{}, 0, 0}]
 		if !ok {
 			continue
 		}
-		x := ServiceRate{Name: s.Name, VIP: s.VIP, Port: s.Port, PortTo: s.PortTo, Protocol: s.Protocol, Rate: rateOf(s.Traffic.Minus(old), r.Seconds), Backends: []BackendRate{}}
+		x := ServiceRate{Name: s.Name, VIP: s.VIP, VNI: s.VNI, Port: s.Port, PortTo: s.PortTo, Protocol: s.Protocol, Rate: rateOf(s.Traffic.Minus(old), r.Seconds), Backends: []BackendRate{}}
 		for _, b := range s.Backends {
-			if old, ok := was[id{s.VIP, s.Port, s.Protocol, b.Address, b.Port}]; ok {
-				x.Backends = append(x.Backends, BackendRate{b.Name, b.Address, b.Port, rateOf(b.Traffic.Minus(old), r.Seconds)})
+			if old, ok := was[id{s.VIP, s.VNI, s.Port, s.Protocol, b.Address, b.Port, b.VNI}]; ok {
+				x.Backends = append(x.Backends, BackendRate{b.Name, b.Address, b.Port, b.VNI, rateOf(b.Traffic.Minus(old), r.Seconds)})
 			}
 		}
 		r.Services = append(r.Services, x)

@@ -97,7 +97,7 @@ func (w *Worker) report(v *vector, i int, typ, code uint8, rest uint32, unless D
 	}
 	v6 := f.Kind&packet.KindIPv6 != 0
 	src, dst := addresses(f, f.L3)
-	from, ok := w.speaker(int(f.Port), src, dst, v6)
+	from, ok := w.reporter(l, int(f.Port), src, dst, v6)
 	if !ok {
 		l.discard(unless)
 		return

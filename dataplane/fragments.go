@@ -49,6 +49,7 @@ type datagramInPieces struct {
 type fragmentKey struct {
 	src, dst conntrack.Addr
 	id       uint32
+	vni      uint32 // of the segment that they come from: other tenants have the same addresses
 	proto    uint8
 	v6       bool
 }
@@ -61,6 +62,7 @@ type tail struct {
 	vni      uint32 // of the segment that they go into
 	flags    connFlags
 	reply    bool
+	routed   bool // of no connection: each by itself goes the way of its destination
 }
 
 func (s *fragmentSet) acquire() {
@@ -73,7 +75,8 @@ func (s *fragmentSet) acquire() {
 
 func (s *fragmentSet) release() { s.lock.Store(0) }
 
-func keyOf(f *packet.Frame) (k fragmentKey) {
+func keyOf(f *packet.Frame, vni uint32) (k fragmentKey) {
+	k.vni = vni
 	k.src, k.dst = addresses(f, f.L3)
 	k.id, k.proto, k.v6 = f.FragmentID, f.Proto, f.Kind&packet.KindIPv6 != 0
 	return k
@@ -81,7 +84,7 @@ func keyOf(f *packet.Frame) (k fragmentKey) {
 
 func (m *fragmentMap) set(k *fragmentKey) *fragmentSet {
 	h := mix(m.secret, k.src.Hi^k.dst.Lo<<1, k.src.Lo^uint64(k.id)<<32)
-	return &m.sets[mix(h, k.dst.Hi, k.dst.Lo^uint64(k.proto))%fragmentSets]
+	return &m.sets[mix(h^uint64(k.vni)<<8, k.dst.Hi, k.dst.Lo^uint64(k.proto))%fragmentSets]
 }
 
 // find returns the datagram with key k, or the free way, or the one that ends first, if there is none and enter is set.
@@ -157,16 +160,20 @@ func span(f *packet.Frame) (from, to uint16) {
 // first enters the datagram that the first fragment f belongs to, with what its connection's entry makes of it.
 func (w *Worker) first(v *vector, i int) {
 	f, l := &v.frames[i], &v.lanes[i]
-	if f.Proto == packet.ProtoSCTP && w.table.Tuple(l.ref).Ports != w.newPorts(l) {
+	if l.ref != 0 && f.Proto == packet.ProtoSCTP && w.table.Tuple(l.ref).Ports != w.newPorts(l) {
 		l.discard(DropFragmentSCTP)
 		return
 	}
-	k := keyOf(f)
+	k := keyOf(f, w.vni(l.segment))
 	s := w.engine.fragments.set(&k)
 	s.acquire()
 	d := s.find(&k, w.now, true)
 	drop := d.add(f)
-	if drop == DropNone {
+	switch {
+	case drop != DropNone:
+	case l.ref == 0:
+		d.known, d.to = true, v.tails[i]
+	default:
 		d.known = true
 		d.to = tail{backend: l.backend, server: w.backend(l.backend).Addr, flags: l.flags, reply: l.ref.Reply()}
 		if l.ref.V6() {
@@ -194,7 +201,7 @@ func (w *Worker) newPorts(l *lane) uint32 {
 // later takes a fragment other than the first: it becomes what its first became, or waits for that.
 func (w *Worker) later(v *vector, i int, waited bool) {
 	f, l := &v.frames[i], &v.lanes[i]
-	k := keyOf(f)
+	k := keyOf(f, w.vni(l.segment))
 	s := w.engine.fragments.set(&k)
 	s.acquire()
 	d := s.find(&k, w.now, false)
@@ -210,6 +217,13 @@ func (w *Worker) later(v *vector, i int, waited bool) {
 	s.release()
 	if drop != DropNone {
 		l.discard(drop)
+		return
+	}
+	if to.routed {
+		v.tails[i] = to
+		if !w.routes(v, i, k.src, k.dst, k.v6, k.vni) {
+			l.discard(DropFragmentAlone) // a VIP meanwhile
+		}
 		return
 	}
 	if w.backend(to.backend).Addr != to.server {
@@ -264,17 +278,18 @@ type early struct {
 	n        int
 	frames   [earlySlots]packet.Frame
 	deadline [earlySlots]int64
+	segment  [earlySlots]segmentRef // that it came from
 }
 
-// delay puts an early fragment on the list. If there is no room it is settled at once.
-func (w *Worker) delay(f *packet.Frame) {
+// delay puts an early fragment from a segment, or from none, on the list. If there is no room it is settled at once.
+func (w *Worker) delay(f *packet.Frame, from segmentRef) {
 	e := &w.early
 	if e.n == earlySlots {
-		w.abandon(f)
+		w.abandon(f, from)
 		return
 	}
-	e.frames[e.n], e.deadline[e.n] = *f, w.now+earlyServerTime
-	if w.toVIP(f) {
+	e.frames[e.n], e.deadline[e.n], e.segment[e.n] = *f, w.now+earlyServerTime, from
+	if w.toVIP(f, from) {
 		e.deadline[e.n] = w.now + earlyTime
 	}
 	e.n++
@@ -282,14 +297,14 @@ func (w *Worker) delay(f *packet.Frame) {
 }
 
 // toVIP reports whether the packet's destination is a VIP.
-func (w *Worker) toVIP(f *packet.Frame) bool {
+func (w *Worker) toVIP(f *packet.Frame, from segmentRef) bool {
 	_, dst := addresses(f, f.L3)
-	return w.snap.Services.IsVIP(dst, f.Kind&packet.KindIPv6 != 0)
+	return w.snap.Services.IsVIPFrom(w.vni(from), dst, f.Kind&packet.KindIPv6 != 0)
 }
 
-// abandon settles a fragment whose first did not come: to a VIP it is dropped; else it may be a server's own, and is the kernel's.
-func (w *Worker) abandon(f *packet.Frame) {
-	if w.toVIP(f) {
+// abandon settles a fragment whose first did not come: to a VIP, or out of a segment, it is dropped; else it may be a server's own, and is the kernel's.
+func (w *Worker) abandon(f *packet.Frame, from segmentRef) {
+	if from != 0 || w.toVIP(f, from) {
 		w.Counters.Drops[DropFragmentAlone].add(1)
 	} else {
 		w.punt(f)
@@ -303,19 +318,22 @@ func (w *Worker) review() {
 	kept := 0
 	for i := range e.n {
 		v.n, v.from, v.to, v.port = 1, 0, 1, int(e.frames[i].Port)
-		v.frames[0], v.lanes[0] = e.frames[i], lane{}
+		v.frames[0], v.lanes[0] = e.frames[i], lane{segment: e.segment[i]}
 		v.queries[0].Ref, v.queries[0].Ports = 0, 0
 		v.tails[0] = tail{}
 		w.later(v, 0, true)
 		if v.lanes[0].verdict == Pending && v.tails[0] == (tail{}) {
 			if w.now < e.deadline[i] {
-				e.frames[kept], e.deadline[kept] = e.frames[i], e.deadline[i]
+				e.frames[kept], e.deadline[kept], e.segment[kept] = e.frames[i], e.deadline[i], e.segment[i]
 				kept++
 				continue
 			}
-			w.Counters.Held.sub(1)
-			w.abandon(&e.frames[i])
-			continue
+			src, dst := addresses(&e.frames[i], e.frames[i].L3)
+			if !w.routes(v, 0, src, dst, e.frames[i].Kind&packet.KindIPv6 != 0, w.vni(e.segment[i])) {
+				w.Counters.Held.sub(1)
+				w.abandon(&e.frames[i], e.segment[i])
+				continue
+			}
 		}
 		w.Counters.Held.sub(1)
 		w.resolve(v)

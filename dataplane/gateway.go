@@ -6,69 +6,8 @@ import (
 	"weir/vxlan"
 )
 
-// A segment's gateway is our own station in it: it answers ARP and ND for its address, finds out the MAC addresses of hosts that
+// A segment's gateway is our own station in it: it answers ARP and ND for its addresses, finds out the MAC addresses of hosts that
 // packets go to, and what it forwards gets its MAC as source.
-
-// hearARP takes notice of an ARP message and answers a request for the gateway. It reports whether that was all there was to do.
-func (w *Worker) hearARP(v *vector, i int, a *vxlan.Arrival, forGateway bool) bool {
-	f, l, s := &v.frames[i], &v.lanes[i], a.Segment
-	m, ok := vxlan.ReadARP(f)
-	if !ok {
-		return forGateway && w.swallow(l)
-	}
-	g := s.Gateway
-	if g == nil {
-		return false
-	}
-	if (m.Sender != vxlan.Addr{}) && m.Sender != g.Address {
-		proof := vxlan.Heard
-		if m.Reply && forGateway {
-			proof = vxlan.Confirmed
-		}
-		w.snap.Overlay.Hosts.Learn(s.Index, m.Sender, false, m.SenderMAC, proof, vxlan.SecondOf(w.now))
-	}
-	if m.Reply || g.V6 || m.Target != g.Address {
-		return forGateway && w.swallow(l)
-	}
-	w.reply(l, s, a.At, func(b []byte) int { return vxlan.PutARPReply(b, &m, g.MAC) })
-	return true
-}
-
-// hearND is hearARP for neighbour discovery.
-func (w *Worker) hearND(v *vector, i int, a *vxlan.Arrival, forGateway bool) bool {
-	f, l, s := &v.frames[i], &v.lanes[i], a.Segment
-	m, ok := vxlan.ReadND(f)
-	if !ok {
-		return false
-	}
-	g := s.Gateway
-	if g == nil {
-		return false
-	}
-	now := vxlan.SecondOf(w.now)
-	switch {
-	case m.Advertisement && m.MAC != 0:
-		proof := vxlan.Claim
-		if m.Solicited {
-			proof = vxlan.Confirmed
-		} else if m.Override {
-			proof = vxlan.Heard
-		}
-		w.snap.Overlay.Hosts.Learn(s.Index, m.Target, true, m.MAC, proof, now)
-	case !m.Advertisement && m.MAC != 0 && m.Src != vxlan.Addr{}:
-		w.snap.Overlay.Hosts.Learn(s.Index, m.Src, true, m.MAC, vxlan.Heard, now)
-	}
-	if m.Advertisement || !g.V6 || m.Target != g.Address {
-		return forGateway && w.swallow(l)
-	}
-	w.reply(l, s, a.At, func(b []byte) int { return vxlan.PutNDReply(b, &m, g.MAC, true) })
-	return true
-}
-
-func (w *Worker) swallow(l *lane) bool {
-	l.verdict = Consumed
-	return true
-}
 
 // reply sends a frame of the gateway's, which put writes, to where the frame of l came from.
 func (w *Worker) reply(l *lane, s *vxlan.Segment, to vxlan.Place, put func([]byte) int) {
@@ -117,21 +56,26 @@ func (w *Worker) locate(l *lane) bool {
 	return true
 }
 
-// askFor sends a request for the MAC of addr: to the station that had it, or if that is zero to all.
+// askFor sends a request for the MAC of addr: to the station that had it, or if that is zero to all. A gateway that has no address in IPv6
+// asks from its link-local one, where it has none in IPv4 nobody can be asked.
 func (w *Worker) askFor(s *vxlan.Segment, addr vxlan.Addr, v6 bool, known vxlan.MAC) {
 	g := s.Gateway
-	if g == nil || g.V6 != v6 {
+	from, ok := g.Source(addr, v6)
+	if !ok && v6 {
+		from, ok = g.LinkLocal(), true
+	}
+	if !ok {
 		return
 	}
 	f, ok := w.frame(func(b []byte) int {
 		if v6 {
-			return vxlan.PutNDRequest(b, known, g.MAC, g.Address, addr)
+			return vxlan.PutNDRequest(b, known, g.MAC, from, addr)
 		}
 		dst := known
 		if dst == 0 {
 			dst = vxlan.Broadcast
 		}
-		return vxlan.PutARPRequest(b, dst, g.MAC, g.Address, addr)
+		return vxlan.PutARPRequest(b, dst, g.MAC, from, addr)
 	})
 	if !ok {
 		return
@@ -197,16 +141,6 @@ func (w *Worker) enter(f *packet.Frame, l *lane, own bool) {
 	w.deliver(f, s, l.place, own)
 }
 
-// toGateway takes a packet to a segment's gateway that belongs to no connection and is for no service: an echo request to it is answered.
-// Tenants' packets never meet the host's own routes.
-func (w *Worker) toGateway(v *vector, i int, s *vxlan.Segment, dst conntrack.Addr, v6 bool) {
-	if vxlan.Addr(dst) == s.Gateway.Address && v6 == s.Gateway.V6 && isEchoRequest(&v.frames[i]) {
-		w.echo(v, i)
-		return
-	}
-	v.lanes[i].discard(DropNoRoute)
-}
-
 // cut sends an IPv4 packet without DF into a segment in pieces that fit the way: the tunnel's own packets are never cut. The first piece carries
 // the frame's verdict.
 func (w *Worker) cut(f *packet.Frame, l *lane, own bool) {
@@ -239,11 +173,15 @@ func (w *Worker) cut(f *packet.Frame, l *lane, own bool) {
 }
 
 // tellStation answers a bridged IP packet that does not fit into its tunnel in the gateway's name, with the MTU that does (RFC 7348 4.3). It
-// reports false, and leaves f alone, where there is no gateway of the packet's family or it may not be answered.
+// reports false, and leaves f alone, where there is no gateway, the frame is the gateway's, or it may not be answered.
 func (w *Worker) tellStation(f *packet.Frame, s *vxlan.Segment, mtu int) bool {
 	g := s.Gateway
 	v6 := f.Kind&packet.KindIPv6 != 0
-	if g == nil || g.V6 != v6 || f.Kind&(packet.KindIPv4|packet.KindIPv6) == 0 || !packet.MayAnswer(f) || !whole(f, int(f.L3End-f.L3), 0) {
+	if g == nil || f.Kind&(packet.KindIPv4|packet.KindIPv6) == 0 || !packet.MayAnswer(f) || !whole(f, int(f.L3End-f.L3), 0) {
+		return false
+	}
+	station := vxlan.MACOf(f.Bytes()[6:])
+	if station == g.MAC {
 		return false
 	}
 	src, _ := addresses(f, f.L3)
@@ -255,12 +193,12 @@ func (w *Worker) tellStation(f *packet.Frame, s *vxlan.Segment, mtu int) bool {
 	if v6 {
 		typ, code, rest, etherType = icmp6TooBig, 0, uint32(max(mtu, minPath6)), packet.EtherTypeIPv6
 	}
-	station := vxlan.MACOf(f.Bytes()[6:])
+	from := conntrack.Addr(g.Reporter(vxlan.Addr(src), v6))
 	answer, ok := w.frame(func(b []byte) int {
 		station.Put(b)
 		g.MAC.Put(b[6:])
 		put16(b[12:], etherType)
-		return etherLen + w.icmpError(b[etherLen:], conntrack.Addr(g.Address), src, v6, typ, code, rest, f.Chunk()[f.L3:f.L3End])
+		return etherLen + w.icmpError(b[etherLen:], from, src, v6, typ, code, rest, f.Chunk()[f.L3:f.L3End])
 	})
 	if !ok {
 		return false

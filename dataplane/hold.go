@@ -26,6 +26,8 @@ type heldHop struct {
 	frames   [holdDepth]packet.Frame
 	mtu      [holdDepth]uint16 // routeMTU of each: ways through tunnels differ
 	own      [holdDepth]bool
+	routed   [holdDepth]bool       // as it came, but for its TTL: its sender is told if the next hop is not found
+	from     [holdDepth]segmentRef // where such a packet came from
 }
 
 // wait holds f until its next hop is known. What finds no room is dropped.
@@ -44,7 +46,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 				w.forsake(f, own)
 				return
 			}
-			w.keep(h, f, l.routeMTU, own)
+			w.keep(h, f, l, own)
 			return
 		}
 	}
@@ -53,14 +55,15 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 		return
 	}
 	free.lane, free.deadline = *l, w.now+holdTime
-	w.keep(free, f, l.routeMTU, own)
+	w.keep(free, f, l, own)
 	if l.into == 0 { // a segment's gateway asks itself
 		w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
 	}
 }
 
-func (w *Worker) keep(h *heldHop, f *packet.Frame, mtu uint16, own bool) {
-	h.frames[h.n], h.mtu[h.n], h.own[h.n] = *f, mtu, own
+func (w *Worker) keep(h *heldHop, f *packet.Frame, l *lane, own bool) {
+	h.frames[h.n], h.mtu[h.n], h.own[h.n] = *f, l.routeMTU, own
+	h.routed[h.n], h.from[h.n] = l.ref == 0 && !own && f.Kind&packet.KindOuter == 0, l.segment
 	h.n++
 	w.hold.used++
 	if !own {
@@ -95,24 +98,32 @@ func (w *Worker) release() {
 		if !known && w.now < h.deadline {
 			continue
 		}
-		n := h.n
+		waiting := *h // the slot may be given to an answer while its frames go
 		h.n = 0
-		w.hold.used -= n
-		for j := range n {
-			if !h.own[j] {
+		w.hold.used -= waiting.n
+		for j := range waiting.n {
+			if !waiting.own[j] {
 				w.Counters.Held.sub(1)
 			}
-			if known {
-				if h.lane.into != 0 {
-					w.enter(&h.frames[j], &h.lane, h.own[j])
-					continue
-				}
-				h.lane.routeMTU = h.mtu[j]
-				w.leave(&h.frames[j], &h.lane, h.own[j])
-			} else {
-				w.forsake(&h.frames[j], h.own[j])
-			}
+			w.letGo(&waiting, j, known)
 		}
+	}
+}
+
+// letGo is the end of a frame's wait: it leaves, or it is dropped, or its sender is told.
+func (w *Worker) letGo(h *heldHop, j int, known bool) {
+	f, own := &h.frames[j], h.own[j]
+	switch {
+	case known && h.lane.into != 0:
+		w.enter(f, &h.lane, own)
+	case known:
+		h.lane.routeMTU = h.mtu[j]
+		w.leave(f, &h.lane, own)
+	case h.routed[j] && w.giveUp(f, h.from[j]):
+		w.Counters.Answered.add(1)
+		w.pool.Put(f.Desc().Addr)
+	default:
+		w.forsake(f, own)
 	}
 }
 

@@ -13,7 +13,9 @@ const (
 	icmpEcho         = 8
 	icmpTimeExceeded = 11
 
-	codePort       = 3 // of unreachable
+	codeNet        = 0 // of unreachable
+	codeHost       = 1
+	codePort       = 3
 	codeFragNeeded = 4
 
 	icmp6Unreachable  = 1
@@ -21,7 +23,9 @@ const (
 	icmp6TimeExceeded = 3
 	icmp6Echo         = 128
 
-	code6Port = 4 // of unreachable
+	code6NoRoute = 0 // of unreachable
+	code6Address = 3
+	code6Port    = 4
 )
 
 // relate takes an ICMP error: one that quotes a packet of a connection goes to whoever sent that packet, translated. It neither moves the
@@ -32,15 +36,15 @@ func (w *Worker) relate(v *vector, i int) {
 		l.discard(DropFragmentAlone)
 		return
 	}
-	_, dst := addresses(f, f.L3)
-	v6 := f.Kind&packet.KindIPv6 != 0
+	src, dst := addresses(f, f.L3)
+	v6, vni := f.Kind&packet.KindIPv6 != 0, w.vni(l.segment)
 	if ref == 0 {
-		if w.fromTunnel(v, i) {
-			return
-		}
-		if w.snap.Services.IsVIP(dst, v6) {
+		switch {
+		case l.segment == 0 && w.fromTunnel(v, i):
+		case w.routes(v, i, src, dst, v6, vni):
+		case l.segment != 0 || w.snap.Services.IsVIP(dst, v6):
 			l.discard(DropICMPUnrelated)
-		} else {
+		default:
 			l.verdict = Punted
 		}
 		return

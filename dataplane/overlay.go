@@ -3,6 +3,7 @@ package dataplane
 import (
 	"weir/conntrack"
 	"weir/dataplane/packet"
+	"weir/dataplane/route"
 	"weir/vxlan"
 )
 
@@ -15,7 +16,11 @@ type Overlay struct {
 	Stations  *vxlan.FDB
 	Hosts     *vxlan.Neighbors
 	Strangers *vxlan.Strangers
+	Twins     *vxlan.Twins
 	Entropy   vxlan.Entropy
+
+	Reach  []Reach      // by segment Index: where what comes to the gateway may go; shorter: nowhere
+	Inward *route.Table // networks of segments that are reached from outside, see Reach; nil: none
 }
 
 // VTEP is an address and UDP port at which tunnels of ours end.
@@ -105,22 +110,28 @@ func (w *Worker) decap(v *vector) {
 }
 
 // arrive takes a frame that has come into a segment. What was wrong with its IP packet concerns nobody but the gateway.
+//
+// The gateway's own MAC as source is a twin's, a gateway behind another VTEP that stands in for ours and has its address and MAC: it is
+// never learned, and what it sends to stations on our ports is bridged, as Linux does with a bridge's own address. Should it be ours that
+// has come back, that ends at our ports, as nothing goes from tunnel to tunnel. No twin is on a port, nor sends to itself: that is a loop.
 func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 	f, l, o, s := &v.frames[i], &v.lanes[i], w.snap.Overlay, a.Segment
 	b := f.Bytes()
 	dst, src := vxlan.MACOf(b), vxlan.MACOf(b[6:])
-	if s.Learning && a.At != 0 {
-		switch o.Stations.Learn(s.Index, src, a.At, vxlan.SecondOf(w.now)) {
-		case vxlan.Static:
-			l.discard(DropStaticMAC)
-			return
-		case vxlan.Own:
-			l.discard(DropOwnMAC) // what we sent has come back: a loop
+	forGateway := s.Gateway != nil && dst == s.Gateway.MAC
+	twin := s.Gateway != nil && src == s.Gateway.MAC
+	switch {
+	case twin:
+		if _, local := a.At.Access(); local || forGateway {
+			l.discard(DropOwnMAC)
 			return
 		}
+		o.Twins.Note(s.Index, vxlan.SecondOf(w.now))
+	case s.Learning && a.At != 0 && o.Stations.Learn(s.Index, src, a.At, vxlan.SecondOf(w.now)) == vxlan.Static:
+		l.discard(DropStaticMAC)
+		return
 	}
-	forGateway := s.Gateway != nil && dst == s.Gateway.MAC
-	if f.EtherType == packet.EtherTypeARP && w.hearARP(v, i, a, forGateway) || f.Proto == packet.ProtoICMPv6 && w.hearND(v, i, a, forGateway) {
+	if f.EtherType == packet.EtherTypeARP && w.hearARP(v, i, a, forGateway, twin) || f.Proto == packet.ProtoICMPv6 && w.hearND(v, i, a, forGateway, twin) {
 		return
 	}
 	if !forGateway {

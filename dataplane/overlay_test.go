@@ -32,7 +32,7 @@ func overlaid(t testing.TB) []bedOption {
 	s, err := vxlan.NewSegment(vxlan.SegmentOptions{
 		TunnelOptions: vxlan.TunnelOptions{VNI: tenantVNI, Local: vtep}, Peers: []vxlan.PeerOptions{{Addr: peerVTEP}},
 		Access: []vxlan.Access{{Port: lan, VLAN: 30, Used: true}}, Learning: true,
-		Gateway: &vxlan.Gateway{MAC: gatewayMAC, Address: vxlan.Addr{Lo: 0xc6130101}, Bits: 24},
+		Gateway: &vxlan.Gateway{MAC: gatewayMAC, Addresses: []vxlan.Interface{{Addr: vxlan.Addr{Lo: 0xc6130101}, Bits: 24}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestBridging(t *testing.T) {
 	}{
 		{"to a station where it came from", tunneled(peerVTEP, tenantVNI, inFrame(hostMAC, 0x020000000d0a, 0x88b5, make([]byte, 50))), DropSameSide},
 		{"from a stranger", tunneled(netip.MustParseAddr("198.18.0.77"), tenantVNI, broadcast), DropVXLANPeer},
-		{"from ourselves", tunneled(peerVTEP, tenantVNI, inFrame(vxlan.Broadcast, gatewayMAC, 0x88b5, make([]byte, 50))), DropOwnMAC},
+		{"from ourselves to ourselves", tunneled(peerVTEP, tenantVNI, inFrame(gatewayMAC, gatewayMAC, 0x88b5, make([]byte, 50))), DropOwnMAC},
 		{"tagged", tunneled(peerVTEP, tenantVNI, append(append(append([]byte(nil), broadcast[:12]...), 0x81, 0, 0, 5), broadcast[12:]...)), DropVXLANTagged},
 		{"cut off", tunneled(peerVTEP, tenantVNI, broadcast[:8]), DropVXLANShort},
 		{"IP to the gateway for nobody", tunneled(peerVTEP, tenantVNI, inFrame(gatewayMAC, hostMAC, 0x0800, pkttest.UDP(tenant, client).Bytes())), DropNoRoute},

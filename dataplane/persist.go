@@ -14,11 +14,16 @@ type Persistence struct {
 }
 
 // template is the tuple of the template for a packet of t. All ports and all addresses of a service share one. VIPs that are prefixes may
-// begin with one address, so in place of a segment the tuple has the number of bits that differ within the VIP.
+// begin with one address, so in place of a segment the tuple has the number of bits that differ within the VIP. One in a segment is no prefix:
+// it has its VNI there, and another bit of the protocol turned, so that neither is taken for the other.
 func (p *Persistence) template(svc *Service, t *conntrack.Tuple) conntrack.Tuple {
 	base, _ := AddrOf(svc.VIP.Addr())
 	free := uint32(svc.VIP.Addr().BitLen() - svc.VIP.Bits())
-	k := conntrack.Tuple{Dst: base, Ports: uint32(svc.PortTo)<<16 | uint32(svc.Port), Space: conntrack.TemplateSpace(free<<8 | uint32(t.Proto())), V6: t.V6}
+	space := free<<8 | uint32(t.Proto())
+	if svc.VNI != 0 {
+		space = (svc.VNI<<8 | uint32(t.Proto())) ^ SegmentTemplate
+	}
+	k := conntrack.Tuple{Dst: base, Ports: uint32(svc.PortTo)<<16 | uint32(svc.Port), Space: conntrack.TemplateSpace(space), V6: t.V6}
 	if t.V6 {
 		k.Src = conntrack.Addr{Hi: t.Src.Hi & p.Mask6.Hi, Lo: t.Src.Lo & p.Mask6.Lo}
 	} else {
@@ -26,6 +31,9 @@ func (p *Persistence) template(svc *Service, t *conntrack.Tuple) conntrack.Tuple
 	}
 	return k
 }
+
+// SegmentTemplate is the bit of a template's space that is turned where its service is in a segment: no balanced protocol has it.
+const SegmentTemplate = 0x20
 
 // stick finds the backend that the client of a packet of t sticks to, or schedules one and makes a template for it. A template leads to
 // its server even if that is overloaded or of weight 0; one whose server is gone is void. l has a verdict if the table is full.

@@ -169,21 +169,21 @@ func (w *Worker) miss(v *vector, i int) {
 	}
 	src, dst := addresses(f, f.L3)
 	v6 := f.Kind&packet.KindIPv6 != 0
-	if s := w.at(l.segment); s != nil && !w.snap.Services.IsVIP(dst, v6) {
-		w.toGateway(v, i, s, dst, v6)
+	vni := w.vni(l.segment)
+	if w.routes(v, i, src, dst, v6, vni) {
 		return
 	}
 	if f.Kind&packet.KindTransport == 0 || !balanced(f.Proto) {
-		w.host(v, i, dst, v6, w.snap.Services.IsVIP(dst, v6))
+		w.host(v, i, dst, v6, w.snap.Services.IsVIPFrom(vni, dst, v6))
 		return
 	}
-	svc, vip := w.snap.Services.Find(dst, v6, f.Proto, f.DstPort)
+	svc, vip := w.snap.Services.FindFrom(vni, dst, v6, f.Proto, f.DstPort)
 	switch {
 	case svc == nil:
 		w.host(v, i, dst, v6, vip)
 	case f.Kind&packet.KindSourceRoute != 0:
 		l.discard(DropSourceRoute)
-	case w.martian(src, v6):
+	case w.martian(src, v6, vni):
 		l.discard(DropMartian)
 	case f.Proto == packet.ProtoTCP && !opens(svc, f.Flags):
 		w.refuse(v, i)
@@ -206,24 +206,34 @@ func opens(svc *Service, flags uint8) bool {
 // openMask are the flags that must be SYN alone for a segment to open a connection.
 const openMask = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
 
-// martian reports whether src is no address that a packet can come from (RFC 1812 5.3.7), our own VIPs included.
-func (w *Worker) martian(src conntrack.Addr, v6 bool) bool {
+// martian reports whether src is no address that a packet can come from (RFC 1812 5.3.7), our own VIPs in its segment included.
+func (w *Worker) martian(src conntrack.Addr, v6 bool, vni uint32) bool {
 	if v6 {
-		return src.Hi == 0 && src.Lo <= 1 || src.Hi>>56 == 0xff || w.snap.Services.IsVIP(src, true)
+		return src.Hi == 0 && src.Lo <= 1 || src.Hi>>56 == 0xff || w.snap.Services.IsVIPFrom(vni, src, true)
 	}
 	a := uint32(src.Lo)
-	return a>>24 == 0 || a>>24 == 127 || a>>28 >= 0xe || w.snap.Services.IsVIP(src, false)
+	return a>>24 == 0 || a>>24 == 127 || a>>28 >= 0xe || w.snap.Services.IsVIPFrom(vni, src, false)
 }
 
 // host takes what is the host's own business. The kernel does it, unless there is none behind us (replay): then we answer for
-// the host's own addresses, VIPs included, what it would, and the rest counts as punted.
+// the host's own addresses, VIPs included, what it would, and the rest counts as punted. What a segment's station sent to a VIP the kernel
+// could not answer: it knows no way back into the segment.
 func (w *Worker) host(v *vector, i int, dst conntrack.Addr, v6, vip bool) {
 	f, l := &v.frames[i], &v.lanes[i]
-	if !w.engine.HostAnswers || !vip && !w.local(dst, v6) || f.Kind&fragment != 0 {
+	ours := w.engine.HostAnswers && (vip || w.local(dst, v6)) && f.Kind&fragment == 0
+	if !ours && l.segment == 0 {
 		l.verdict = Punted
 		return
 	}
+	w.answer(v, i)
+}
+
+// answer takes what is for an address of ours that we answer for ourselves, as a host does that has nothing there.
+func (w *Worker) answer(v *vector, i int) {
+	f, l := &v.frames[i], &v.lanes[i]
 	switch {
+	case f.Kind&fragment != 0:
+		l.discard(DropProtocol)
 	case f.Proto == packet.ProtoTCP && f.Kind&packet.KindTransport != 0:
 		w.refuse(v, i)
 	case f.Proto == packet.ProtoUDP && f.Kind&packet.KindTransport != 0 && !intact(f):

@@ -11,7 +11,7 @@ import (
 //
 // A VIP, an address or a prefix, is one slot of an open-addressed table; its services are a short list sorted by nothing, since a VIP rarely
 // has more than a few ranges, behind an exact table of (VIP, protocol, port) that settles nearly every look-up. An address belongs to the
-// longest VIP that holds it and is asked for that one's services alone.
+// longest VIP that holds it and is asked for that one's services alone. A VIP may belong to a segment, where others may have the same.
 type Services struct {
 	All []Service // by slot
 
@@ -25,6 +25,7 @@ type Services struct {
 // vip is an address or a prefix: bits of addr, all others zero.
 type vip struct {
 	addr conntrack.Addr
+	vni  uint32 // of its segment, 0: none
 	bits uint8
 	v6   bool
 }
@@ -52,7 +53,7 @@ func NewServices(all []Service) *Services {
 	s.exact = make([]exactSlot, size)
 	for i := range all {
 		svc := &all[i]
-		v := vipOf(svc.VIP)
+		v := vipOf(svc.VIP, svc.VNI)
 		slot := s.vip(v)
 		if slot.list == 0 {
 			s.lists = append(s.lists, nil)
@@ -68,17 +69,17 @@ func NewServices(all []Service) *Services {
 	return s
 }
 
-func vipOf(p netip.Prefix) vip {
+func vipOf(p netip.Prefix, vni uint32) vip {
 	addr, v6 := AddrOf(p.Masked().Addr())
-	return vip{addr, uint8(p.Bits()), v6}
+	return vip{addr, vni, uint8(p.Bits()), v6}
 }
 
 // hostVIP is the VIP of one address.
-func hostVIP(addr conntrack.Addr, v6 bool) vip {
+func hostVIP(addr conntrack.Addr, v6 bool, vni uint32) vip {
 	if v6 {
-		return vip{addr, 128, true}
+		return vip{addr, vni, 128, true}
 	}
-	return vip{addr, 32, false}
+	return vip{addr, vni, 32, false}
 }
 
 // within is the first bits of v, an address.
@@ -97,7 +98,7 @@ func (v vip) within(bits uint8) vip {
 
 // learn notes the length of a VIP that is a prefix.
 func (s *Services) learn(v vip) {
-	if v == hostVIP(v.addr, v.v6) {
+	if v == hostVIP(v.addr, v.v6, v.vni) {
 		return
 	}
 	all := &s.nets[0]
@@ -129,7 +130,20 @@ func (s *Services) locate(host vip) *vipSlot {
 
 // Find returns the service of (addr, protocol, port), or nil. known says that addr is a VIP, whether or not it has that service.
 func (s *Services) Find(addr conntrack.Addr, v6 bool, protocol uint8, port uint16) (svc *Service, known bool) {
-	host := hostVIP(addr, v6)
+	return s.find(hostVIP(addr, v6, 0), protocol, port)
+}
+
+// FindFrom is Find for a packet that came out of segment vni, 0 for none: a VIP of that segment's comes before the same one outside.
+func (s *Services) FindFrom(vni uint32, addr conntrack.Addr, v6 bool, protocol uint8, port uint16) (svc *Service, known bool) {
+	if vni != 0 {
+		if svc, known = s.find(hostVIP(addr, v6, vni), protocol, port); known {
+			return svc, true
+		}
+	}
+	return s.Find(addr, v6, protocol, port)
+}
+
+func (s *Services) find(host vip, protocol uint8, port uint16) (svc *Service, known bool) {
 	if e := s.slot(host, protocol, port); e.service != 0 {
 		return &s.All[e.service-1], true
 	}
@@ -150,14 +164,24 @@ func (s *Services) Find(addr conntrack.Addr, v6 bool, protocol uint8, port uint1
 	return nil, true
 }
 
-// IsVIP reports whether addr is the VIP of any service.
+// IsVIP reports whether addr is the VIP of any service that is in no segment.
 func (s *Services) IsVIP(addr conntrack.Addr, v6 bool) bool {
-	return s.locate(hostVIP(addr, v6)).list != 0
+	return s.locate(hostVIP(addr, v6, 0)).list != 0
+}
+
+// IsVIPIn reports whether addr is the VIP of a service in segment vni.
+func (s *Services) IsVIPIn(vni uint32, addr conntrack.Addr, v6 bool) bool {
+	return s.vip(hostVIP(addr, v6, vni)).list != 0
+}
+
+// IsVIPFrom reports whether addr is a VIP for packets that came out of segment vni, 0 for none.
+func (s *Services) IsVIPFrom(vni uint32, addr conntrack.Addr, v6 bool) bool {
+	return vni != 0 && s.IsVIPIn(vni, addr, v6) || s.IsVIP(addr, v6)
 }
 
 func (s *Services) vip(v vip) *vipSlot {
 	mask := uint64(len(s.vips) - 1)
-	for i := mix(s.seed^uint64(v.bits), v.addr.Hi, v.addr.Lo); ; i++ {
+	for i := mix(s.seed^uint64(v.vni)<<8^uint64(v.bits), v.addr.Hi, v.addr.Lo); ; i++ {
 		e := &s.vips[i&mask]
 		if e.list == 0 || e.vip == v {
 			return e
@@ -167,7 +191,7 @@ func (s *Services) vip(v vip) *vipSlot {
 
 func (s *Services) slot(v vip, protocol uint8, port uint16) *exactSlot {
 	mask := uint64(len(s.exact) - 1)
-	for i := mix(s.seed^uint64(v.bits), v.addr.Hi, v.addr.Lo^uint64(protocol)<<32^uint64(port)<<40); ; i++ {
+	for i := mix(s.seed^uint64(v.vni)<<8^uint64(v.bits), v.addr.Hi, v.addr.Lo^uint64(protocol)<<32^uint64(port)<<40); ; i++ {
 		e := &s.exact[i&mask]
 		if e.service == 0 || e.vip == v && e.protocol == protocol && e.port == port {
 			return e

@@ -76,11 +76,12 @@ type Backend struct {
 	Sources *Sources // of NAT: where the source is rewritten, too; nil: it never is
 }
 
-// Service is a virtual service: one (protocol, VIP, port or port range).
+// Service is a virtual service: one (protocol, VIP, port or port range), in a segment or outside.
 type Service struct {
 	Name     string
 	Protocol uint8
 	VIP      netip.Prefix // one address, or all of a network
+	VNI      uint32       // of the segment that the VIP, then one address, lives in; 0: none
 	Port     uint16
 	PortTo   uint16       // equal to Port unless a range; 0-65535 for port 0
 	Plan     *sched.Plan  // immutable, of this snapshot

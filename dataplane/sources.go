@@ -26,7 +26,7 @@ type Masquerade uint8
 
 const (
 	MasqueradeAlways  Masquerade = iota
-	MasqueradeHairpin            // those whose client and server may be reached by one port: the answer would pass us by
+	MasqueradeHairpin            // those whose client and server may be reached by one port, or in one segment: the answer would pass us by
 	MasqueradeExcept             // all but those from the networks of Except
 )
 
@@ -79,6 +79,9 @@ func (s *Sources) pair(k, n, stride uint64, own conntrack.Addr) (conntrack.Addr,
 func (w *Worker) masquerades(b *Backend, t *conntrack.Tuple) bool {
 	switch s := b.Sources; s.When {
 	case MasqueradeHairpin:
+		if client := t.Space >> 8; client|b.VNI != 0 {
+			return client == b.VNI // within a segment they reach each other
+		}
 		return w.route(t.Src, t.V6).Meets(w.route(b.Addr, b.V6))
 	case MasqueradeExcept:
 		return !covers(s.Except, t.Src, t.V6)

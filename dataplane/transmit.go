@@ -42,7 +42,7 @@ func (w *Worker) finish(v *vector) {
 		case Consumed:
 			c.Consumed.add(1)
 		case waitVerdict:
-			w.delay(f)
+			w.delay(f, l.segment)
 			continue
 		}
 		w.pool.Put(f.Desc().Addr)

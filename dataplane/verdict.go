@@ -43,7 +43,7 @@ const (
 	DropFragmentMany      // more pieces than a datagram may have
 	DropFragmentSCTP      // the first fragment of an SCTP packet whose ports change: its checksum is over all fragments
 	DropSourceRoute       // a source route (RFC 7126, RFC 5095)
-	DropMartian           // a source that no packet may have: unspecified, loopback, multicast, or our own VIP
+	DropMartian           // a source that no packet may have: unspecified, loopback, multicast, our own VIP, or of another segment's network
 	DropTCPFlags          // SYN with FIN or RST opens nothing
 	DropNoConnection      // a RST without a connection; there is nothing to answer
 	DropDenied            // the service does not admit the client
@@ -63,7 +63,7 @@ const (
 	DropNoRoute           // no route to where it should go, or a blackhole
 	DropNoNeighbor        // its next hop did not answer ARP or ND in time, or too many waited for it
 	DropStaticMAC         // a frame from elsewhere than where its static MAC address is
-	DropOwnMAC            // a frame from our gateway's own MAC address: a loop
+	DropOwnMAC            // a frame from our gateway's own MAC address, on a port of ours or to itself: a loop
 	DropSameSide          // a frame to a station that is where it came from
 	DropSplitHorizon      // a frame from one peer to another
 	DropNoStation         // a frame that nobody in its segment is there for

@@ -33,6 +33,7 @@ type ND struct {
 	Advertisement bool
 	Solicited     bool // of an advertisement
 	Override      bool
+	Router        bool // of an advertisement: the target is a router
 	MAC           MAC  // of the option; 0: there is none
 	Src           Addr // of the packet; zero in a solicitation that detects duplicates
 	SrcMAC        MAC  // of the frame
@@ -53,7 +54,7 @@ func ReadND(f *packet.Frame) (n ND, ok bool) {
 	}
 	src, dst := addr6(h[8:]), addr6(h[24:])
 	n = ND{
-		Advertisement: f.ICMPType == ndAdvertisement, Solicited: m[4]&ndSolicited != 0, Override: m[4]&ndOverride != 0,
+		Advertisement: f.ICMPType == ndAdvertisement, Solicited: m[4]&ndSolicited != 0, Override: m[4]&ndOverride != 0, Router: f.ICMPType == ndAdvertisement && m[4]&ndRouter != 0,
 		Src: src, SrcMAC: MACOf(f.Bytes()[6:]), Target: addr6(m[8:]),
 	}
 	want := byte(ndSourceMAC)
@@ -108,6 +109,19 @@ func PutNDReply(b []byte, n *ND, mac MAC, router bool) int {
 		flags |= ndSolicited
 	}
 	return putND(b, to, mac, n.Target, dst, ndAdvertisement, flags, n.Target)
+}
+
+// PutNDProxy is PutNDReply in another station's stead. It claims less: without the override flag what the station says itself prevails
+// (RFC 4861 section 7.2.8).
+func PutNDProxy(b []byte, n *ND, mac MAC, router bool) int {
+	flags, to := byte(ndSolicited), n.MAC
+	if router {
+		flags |= ndRouter
+	}
+	if to == 0 {
+		to = n.SrcMAC
+	}
+	return putND(b, to, mac, n.Target, n.Src, ndAdvertisement, flags, n.Target)
 }
 
 // PutNDRequest writes a solicitation of the station (mac, addr) for target's MAC, to all if station is zero, else to that station.

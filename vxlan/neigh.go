@@ -65,7 +65,8 @@ type neighborSlot struct {
 	used      atomic.Uint32 // Second of the latest packet for it
 	asked     atomic.Uint32 // Second of the latest request
 	tries     atomic.Uint32 // requests since it was confirmed
-	_         [12]byte      // pads to a cache line
+	said      atomic.Uint32 // what the station said of itself with this MAC: saidHost or saidRouter; 0: nothing
+	_         [8]byte       // pads to a cache line
 }
 
 // neighborSegment is what one segment has of Neighbors.
@@ -86,6 +87,7 @@ const (
 	NeighborChanged                      // entries that got another MAC
 	NeighborAsked                        // requests
 	NeighborRefused                      // entries and changes, for want of room or because there were too many in this second
+	NeighborProxied                      // requests that were answered in a station's stead
 	numNeighborCounts
 )
 
@@ -182,6 +184,7 @@ func (t *Neighbors) add(home int, who uint64, a Addr, mac MAC, now Second) *neig
 		s.used.Store(uint32(now))
 		s.asked.Store(uint32(now - 1))
 		s.tries.Store(0)
+		s.said.Store(0)
 		s.key.Store(who | t.generation&generationMask)
 		t.used.Add(1)
 		segment.used.Add(1)

@@ -127,6 +127,7 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 			}
 			return
 		}
+		s.said.Store(0)
 		s.mac.Store(uint64(mac))
 		if old != 0 {
 			x.counts[NeighborChanged].Add(1)
@@ -140,19 +141,60 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 	}
 }
 
+// What a station's advertisement says of it.
+const (
+	saidHost   = 1
+	saidRouter = 2
+)
+
+// Advertised takes notice of an advertisement, after Learn: the station with the MAC that a has is a router, or none.
+func (t *Neighbors) Advertised(segment uint16, a Addr, mac MAC, router bool) {
+	id := who(segment, true)
+	s, _ := t.find(t.home(id, a), id, a)
+	if s == nil || s.mac.Load() != uint64(mac) {
+		return
+	}
+	said := uint32(saidHost)
+	if router {
+		said = saidRouter
+	}
+	if s.said.Load() != said {
+		s.said.Store(said)
+	}
+}
+
 // Known is the MAC of an address that was heard of within the segment's ageing time, zero if there is none: what suppression may
 // answer with, if the FDB still knows where that MAC is. It neither makes an entry nor asks.
 func (t *Neighbors) Known(segment uint16, a Addr, v6 bool, now Second) MAC {
+	mac, _ := t.known(segment, a, v6, now)
+	return mac
+}
+
+// Proxy is Known for an answer in the station's stead. Of an IPv6 station that must say whether it is a router, for hosts give up a router
+// that says no (RFC 4861 section 7.2.5); one that has not said so itself yet is not answered for.
+func (t *Neighbors) Proxy(segment uint16, a Addr, v6 bool, now Second) (mac MAC, router bool) {
+	mac, said := t.known(segment, a, v6, now)
+	if v6 && said == 0 {
+		return 0, false
+	}
+	return mac, said == saidRouter
+}
+
+// Proxied counts an answer in a station's stead.
+func (t *Neighbors) Proxied(segment uint16) { t.segments[segment].counts[NeighborProxied].Add(1) }
+
+func (t *Neighbors) known(segment uint16, a Addr, v6 bool, now Second) (mac MAC, said uint32) {
 	id := who(segment, v6)
 	s, k := t.find(t.home(id, a), id, a)
 	if s == nil {
-		return 0
+		return 0, 0
 	}
-	mac, heard := s.mac.Load(), Second(s.heard.Load())
+	mac, said = MAC(s.mac.Load()), s.said.Load()
+	heard := Second(s.heard.Load())
 	if s.key.Load() != k || now.since(heard) >= t.segments[segment].ageing.Load() {
-		return 0
+		return 0, 0
 	}
-	return MAC(mac)
+	return mac, said
 }
 
 // Expire forgets entries that nobody spoke of or used for their segment's ageing time, incomplete ones after 10 s. It looks at budget slots,

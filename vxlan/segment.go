@@ -39,14 +39,6 @@ type Access struct {
 	Used bool // otherwise this index is free
 }
 
-// Gateway is our own station in a segment.
-type Gateway struct {
-	MAC     MAC
-	Address Addr
-	V6      bool
-	Bits    uint8 // of the network's prefix
-}
-
 // Peer is one VTEP of other's.
 type Peer struct {
 	Addr   Addr

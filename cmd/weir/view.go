@@ -112,7 +112,7 @@ func printList(w io.Writer, services []control.ServiceView) {
 		for _, s := range services {
 			row(s.Protocol, endpoint(s), s.Name, scheduler(s), "", "", "", s.Conns)
 			for _, b := range s.Backends {
-				row("  ->", hostPort(b.Address, b.Port), b.Name, b.Forward, b.Weight, b.Active, b.Inactive, b.Conns)
+				row("  ->", within(hostPort(b.Address, b.Port), b.VNI), b.Name, b.Forward, b.Weight, b.Active, b.Inactive, b.Conns)
 			}
 		}
 	})
@@ -123,10 +123,19 @@ func scheduler(s control.ServiceView) string {
 }
 
 func endpoint(s control.ServiceView) string {
+	at := hostPort(s.VIP, s.Port)
 	if s.PortTo > s.Port {
-		return fmt.Sprintf("%s-%d", hostPort(s.VIP, s.Port), s.PortTo)
+		at = fmt.Sprintf("%s-%d", at, s.PortTo)
 	}
-	return hostPort(s.VIP, s.Port)
+	return within(at, s.VNI)
+}
+
+// within is what is in a segment, 0 for none: 172.16.1.100:80@5001.
+func within(at string, vni uint32) string {
+	if vni == 0 {
+		return at
+	}
+	return fmt.Sprintf("%s@%d", at, vni)
 }
 
 // hostPort is address:port, with brackets around an IPv6 address.
@@ -151,7 +160,7 @@ func printStats(w io.Writer, s control.Stats) {
 		for _, x := range s.Services {
 			row(x.Protocol, endpoint(x), x.Conns, x.InPackets, x.OutPackets, x.InBytes, x.OutBytes)
 			for _, b := range x.Backends {
-				row("  ->", hostPort(b.Address, b.Port), b.Conns, b.InPackets, b.OutPackets, b.InBytes, b.OutBytes)
+				row("  ->", within(hostPort(b.Address, b.Port), b.VNI), b.Conns, b.InPackets, b.OutPackets, b.InBytes, b.OutBytes)
 			}
 		}
 	})
@@ -168,9 +177,9 @@ func printRates(w io.Writer, r control.Rates) {
 			row(proto, at, number(x.Conns), number(x.InPackets), number(x.OutPackets), number(8*x.InBytes), number(8*x.OutBytes))
 		}
 		for _, s := range r.Services {
-			line(s.Protocol, endpoint(control.ServiceView{VIP: s.VIP, Port: s.Port, PortTo: s.PortTo}), s.Rate)
+			line(s.Protocol, endpoint(control.ServiceView{VIP: s.VIP, VNI: s.VNI, Port: s.Port, PortTo: s.PortTo}), s.Rate)
 			for _, b := range s.Backends {
-				line("  ->", hostPort(b.Address, b.Port), b.Rate)
+				line("  ->", within(hostPort(b.Address, b.Port), b.VNI), b.Rate)
 			}
 		}
 	})
@@ -191,7 +200,7 @@ func printConns(w io.Writer, conns []control.ConnView) {
 	table(w, func(row func(...any)) {
 		row("PROTO", "EXPIRE", "STATE", "SOURCE", "VIRTUAL", "DESTINATION", "IN PKTS", "OUT PKTS")
 		for _, c := range conns {
-			row(strings.ToUpper(c.Protocol), (time.Duration(c.ExpiresS) * time.Second).String(), c.State, c.Client, c.Virtual, c.Backend, c.InPackets, c.OutPackets)
+			row(strings.ToUpper(c.Protocol), (time.Duration(c.ExpiresS) * time.Second).String(), c.State, within(c.Client.String(), c.VNI), within(c.Virtual.String(), c.VNI), within(c.Backend.String(), c.BackendVNI), c.InPackets, c.OutPackets)
 		}
 	})
 }

@@ -73,7 +73,7 @@ func (d *decoder) checkAddress(s *Service, b *Backend) {
 	}
 	for _, vip := range s.VIPs {
 		switch {
-		case !vip.Contains(b.Address):
+		case !vip.Contains(b.Address) || s.VNI != 0 && s.VNI != b.VNI:
 		case vip.IsSingleIP():
 			d.errorf(b.Field("address"), b.Path+".address", "%s is the VIP of the service itself", b.Address)
 		default:
@@ -90,10 +90,10 @@ func (d *decoder) checkAddress(s *Service, b *Backend) {
 }
 
 // checkServers refuses backends that are VIPs of other services: the host has these addresses, so no port leads to them.
-func (d *decoder) checkServers(s *Service, vips map[netip.Addr]*Service) {
+func (d *decoder) checkServers(s *Service, vips map[place]*Service) {
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		if other := vips[b.Address]; other != nil && other != s && !overlay(b.Forward) {
+		if other := vips[place{b.Address, b.VNI}]; other != nil && other != s {
 			d.errorf(b.Field("address"), b.Path+".address", "%s is the VIP of %s: services cannot be chained", b.Address, other.Path)
 		}
 	}

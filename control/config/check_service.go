@@ -9,16 +9,18 @@ import (
 func (d *decoder) checkServices(segments map[uint32]*Segment) {
 	c := d.config
 	names := map[string]*Service{}
-	vips, servers := map[netip.Addr]*Service{}, map[netip.Addr]*Service{}
+	vips, servers := map[place]*Service{}, map[netip.Addr]*Service{}
 	for i := range c.Services {
 		s := &c.Services[i]
 		for _, a := range s.VIPs {
 			if a.IsSingleIP() {
-				vips[a.Addr()] = s
+				vips[place{a.Addr(), s.VNI}] = s
 			}
 		}
 		for n := range s.Backends {
-			servers[s.Backends[n].Address] = s
+			if s.Backends[n].VNI == 0 {
+				servers[s.Backends[n].Address] = s
+			}
 		}
 	}
 	for i := range c.Services {
@@ -34,6 +36,7 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 			continue // no mapping: said already
 		}
 		d.checkVIPs(s)
+		d.checkTenancy(s, segments)
 		d.checkScheduling(s)
 		d.checkFullNAT(s, vips, servers)
 		d.checkMasquerade(s)
@@ -103,7 +106,13 @@ func (d *decoder) checkScheduling(s *Service) {
 	}
 }
 
-func (d *decoder) checkFullNAT(s *Service, vips, backends map[netip.Addr]*Service) {
+// place is an address with the segment that it is in, 0 for none.
+type place struct {
+	addr netip.Addr
+	vni  uint32
+}
+
+func (d *decoder) checkFullNAT(s *Service, vips map[place]*Service, backends map[netip.Addr]*Service) {
 	any := s.Forward == "fullnat"
 	masquerades := s.Masquerade.Mode != "never"
 	var servers, all []netip.Addr // reached by fullnat; all whose connections have a source of ours
@@ -130,7 +139,7 @@ func (d *decoder) checkFullNAT(s *Service, vips, backends map[netip.Addr]*Servic
 	seen := map[netip.Addr]bool{}
 	for i, a := range f.Addresses {
 		pos, path := d.item(&f.Place, "addresses", i)
-		switch other := vips[a]; {
+		switch other := vips[place{a, 0}]; {
 		case other != nil:
 			d.errorf(pos, path, "%s is the VIP of %s: a fullnat address is used for nothing else", a, other.Path)
 		case slices.Contains(all, a):
@@ -160,12 +169,12 @@ func (d *decoder) checkMasquerade(s *Service) {
 	if s.Masquerade.Mode == "never" || s.Masquerade.Mode == "" || s.bad("forward") || anyBad(s.Backends, "forward") {
 		return
 	}
-	nat := len(s.Backends) == 0 && s.Forward == "nat"
+	nat := len(s.Backends) == 0 && masquerades(s.Forward)
 	for i := range s.Backends {
-		nat = nat || s.Backends[i].Forward == "nat"
+		nat = nat || masquerades(s.Backends[i].Forward)
 	}
 	if !nat {
-		d.errorf(s.Field("masquerade"), s.Path+".masquerade", "is for forward: nat only")
+		d.errorf(s.Field("masquerade"), s.Path+".masquerade", "is for forward: nat and vxlan only")
 	}
 }
 
@@ -186,6 +195,7 @@ func (d *decoder) checkIdentities() {
 	type key struct {
 		protocol string
 		vip      netip.Prefix
+		vni      uint32
 		any      bool
 	}
 	granted := map[key][]claim{} // in the order of ports; none overlaps with another
@@ -198,7 +208,7 @@ func (d *decoder) checkIdentities() {
 			if slices.Contains(s.VIPs[:n], vip) {
 				continue // stands twice in the service: said already
 			}
-			k, x := key{s.Protocol, vip, s.Port.Any()}, claim{s, vip, n}
+			k, x := key{s.Protocol, vip, s.VNI, s.Port.Any()}, claim{s, vip, n}
 			all := granted[k]
 			// The first of those that end at our beginning or later is the only one that may overlap and begin before us.
 			at, _ := slices.BinarySearchFunc(all, s.Port.From, func(c claim, from uint16) int { return int(c.service.Port.To) - int(from) })

@@ -68,6 +68,36 @@ func TestChecks(t *testing.T) {
 			"vxlan.segments[0].fdb[0].mac: this is the gateway's address"},
 		{"FDB points at us", ports(wan) + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, fdb: [{mac: 02:00:00:00:50:01, vtep: 192.0.2.1}]}]}",
 			"vxlan.segments[0].fdb[0].vtep: 192.0.2.1 is our own VTEP"},
+		{"gateway without address", gateway("{mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway: address is missing"},
+		{"gateway with both", gateway("{address: 172.16.1.1/24, addresses: [172.16.1.2/24], mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses: address is given, too: write one of them"},
+		{"gateway with no addresses", gateway("{addresses: [], mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses: is empty: at least one address is needed"},
+		{"gateway's address twice", gateway("{addresses: [172.16.1.1/24, 172.16.1.1/16], mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses[1]: duplicate address 172.16.1.1"},
+		{"gateway by its link-local address", gateway(`{address: "fe80::1/64", mac: 02:00:00:00:50:01}`), "vxlan.segments[0].gateway.address: a gateway's link-local address is made of its MAC: leave out fe80::1/64"},
+		{"reaches a word", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [underlai]}"), `vxlan.segments[0].gateway.reaches[0]: must be a segment's VNI or underlay, not "underlai" (did you mean "underlay"?)`},
+		{"reaches VNI 0", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [0]}"), "vxlan.segments[0].gateway.reaches[0]: must be 1 to 16777215, not 0"},
+		{"reaches nobody", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [5009]}"), "vxlan.segments[0].gateway.reaches[0]: segment 5009 is not among vxlan.segments"},
+		{"reaches twice", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [underlay, underlay]}"), "vxlan.segments[0].gateway.reaches[1]: stands twice"},
+		{"reaches a segment without gateway", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [5002]}", "{vni: 5002, vtep: 192.0.2.1}"),
+			"vxlan.segments[0].gateway.reaches[0]: segment 5002 has no gateway, from which stations in it are reached"},
+		{"reaches one that does not reach back", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [5002]}", "{vni: 5002, vtep: 192.0.2.1, gateway: {address: 172.16.2.1/24, mac: 02:00:00:00:50:02}}"),
+			"warning: vxlan.segments[0].gateway.reaches[0]: segment 5002 does not reach 5001: answers do not come back"},
+		{"reaches one network twice", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [5002, 5003]}", "{vni: 5002, vtep: 192.0.2.1, gateway: {address: 172.17.1.1/24, mac: 02:00:00:00:50:02, reaches: [5001]}}",
+			"{vni: 5003, vtep: 192.0.2.1, gateway: {address: 172.17.0.1/16, mac: 02:00:00:00:50:03, reaches: [5001]}}"),
+			"vxlan.segments[0].gateway.reaches[1]: 172.17.0.0/16 of segment 5003 and 172.17.1.0/24 of segment 5002 overlap: they cannot be told apart in one segment"},
+		{"two tenants' networks outside", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [underlay]}", "{vni: 5002, vtep: 192.0.2.1, gateway: {address: 172.16.0.1/16, mac: 02:00:00:00:50:02, reaches: [underlay]}}"),
+			"vxlan.segments[1].gateway.reaches[0]: 172.16.0.0/16 of segment 5002 and 172.16.1.0/24 of segment 5001 overlap: they cannot be told apart outside"},
+		{"VIP that is a routed network", gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [underlay]}") + "services: [{vip: 172.16.1.0/24, port: 80, backends: [{address: 198.18.1.10}]}]",
+			"services[0].vip: 172.16.1.0/24 is the network of segment 5001, which reaches the underlay"},
+		{"VIP in no segment", services("{vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 198.18.1.10}]}"), "services[0].vni: segment 5001 is not among vxlan.segments"},
+		{"VIP in a segment without gateway", tenancy("{vip: 172.16.2.100, vni: 5002, port: 80, backends: [{address: 198.18.1.10}]}"), "services[0].vni: segment 5002 has no gateway, which answers for the VIPs in it"},
+		{"VIP in a segment that is a prefix", tenancy("{vip: 172.16.1.128/25, vni: 5001, port: 80, backends: [{address: 198.18.1.10}]}"), "services[0].vip: a VIP in a segment is one address, not 172.16.1.128/25"},
+		{"VIP in a segment of the other family", tenancy(`{vips: ["2001:db8::100"], vni: 5001, port: 80, backends: [{address: "2001:db8::10"}]}`), "services[0].vips[0]: 2001:db8::100 is IPv6, but the gateway of segment 5001 has no such address"},
+		{"VIP in a segment, answered past it", tenancy("{vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 198.18.1.10, forward: ipip}]}"), "services[0].backends[0].forward: ipip leaves the answer to the server, which has no way into segment 5001: use nat, fullnat or vxlan"},
+		{"VIP in a segment, answered from another", tenancy("{vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 172.16.3.7, forward: vxlan-dr, vni: 5003}]}"), "services[0].backends[0].vni: must be the service's segment 5001: vxlan-dr leaves the answer to the server"},
+		{"VIP in a segment twice", tenancy("{vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 198.18.1.10}]}, {name: b, vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 198.18.1.10}]}"),
+			"services[1].vip: tcp 172.16.1.100 port 80 is services[0] already"},
+		{"chained in a segment", tenancy("{vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 198.18.1.10}]}, {name: b, vip: 198.18.9.9, port: 80, backends: [{address: 172.16.1.100, forward: vxlan, vni: 5001}]}"),
+			"services[1].backends[0].address: 172.16.1.100 is the VIP of services[0]: services cannot be chained"},
 		{"max_connections too many", ports(wan) + "conntrack: {max_connections: 67108865}", "conntrack.max_connections: must be 1024 to 67108864, not 67108865"},
 		{"too many answers", ports(wan) + "limits: {answers: 1000001/s}", `limits.answers: must be 0/s to 1000000/s, not "1000001/s"`},
 		{"answers a minute", ports(wan) + "limits: {answers: 60/m}", `limits.answers: must be a rate such as 1000/s, not "60/m"`},
@@ -114,6 +144,18 @@ func ports(list string) string { return "version: 1\nports: [" + list + "]\n" }
 
 func services(list string) string {
 	return ports("{name: wan, interface: eth1}") + "services: [" + list + "]\n"
+}
+
+// gateway is a configuration with segment 5001, which has that gateway, and with other segments.
+func gateway(text string, others ...string) string {
+	all := append([]string{"{vni: 5001, vtep: 192.0.2.1, gateway: " + text + "}"}, others...)
+	return ports("{name: wan, interface: eth1}") + "vxlan: {segments: [" + strings.Join(all, ", ") + "]}\n"
+}
+
+// tenancy is a configuration with services where segments 5001 and 5003 have a gateway and 5002 has none.
+func tenancy(list string) string {
+	return gateway("{address: 172.16.1.1/24, mac: 02:00:00:00:50:01}", "{vni: 5002, vtep: 192.0.2.1}",
+		"{vni: 5003, vtep: 192.0.2.1, gateway: {address: 172.16.3.1/24, mac: 02:00:00:00:50:03}}") + "services: [" + list + "]\n"
 }
 
 // TestOverlapAgreesWithTwin compares which services are refused with a twin that marks every port in a table.

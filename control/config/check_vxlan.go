@@ -22,6 +22,9 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 		}
 		d.checkPeers(s)
 		d.checkFDB(s)
+		if s.Gateway != nil && s.Gateway.keys != nil {
+			d.checkGateway(s.Gateway)
+		}
 		for j := range s.Access {
 			a := &s.Access[j]
 			if a.Port == "" || a.bad("vlan") {
@@ -39,6 +42,7 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 			}
 		}
 	}
+	d.checkReaches(segments)
 	return segments
 }
 

@@ -11,6 +11,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -85,11 +86,12 @@ type Neighbor struct {
 	Port    string
 }
 
-// Service is a virtual service on each of its VIPs. Its identities are (Protocol, VIP, Port).
+// Service is a virtual service on each of its VIPs. Its identities are (Protocol, VIP, Port, VNI).
 type Service struct {
 	Place
 	Name        string         // unique; by default made of the identity
 	VIPs        []netip.Prefix // one or more, both families; an address is a prefix of full length
+	VNI         uint32         // segment that the VIPs live in; 0: none
 	Port        PortRange      // 0-65535 for port 0, every port
 	Protocol    string         // one of Protocols
 	Scheduler   string         // one of Schedulers
@@ -215,7 +217,9 @@ type Segment struct {
 	Learning   bool
 	Ageing     time.Duration // 1 s to 31 days
 	MaxEntries int           // 1 to 1<<20
-	Gateway    *Gateway      // nil: none
+
+	Suppression bool     // answer ARP and ND in the stead of stations that are known
+	Gateway     *Gateway // nil: none
 }
 
 // Access is a local port of a segment.
@@ -235,8 +239,22 @@ type FDB struct {
 // Gateway is our own station in a segment.
 type Gateway struct {
 	Place
-	Address netip.Prefix // with host bits
-	MAC     [6]byte
+	Addresses []netip.Prefix // one or more, with host bits
+	MAC       [6]byte
+	Reaches   []Reach // where packets of the segment are routed; none: nowhere
+}
+
+// Reach is a segment, or the underlay.
+type Reach struct {
+	VNI uint32 // 0: the underlay
+}
+
+// Underlay reports whether packets of the segment are routed outside, and from there into it.
+func (g *Gateway) Underlay() bool { return slices.Contains(g.Reaches, Reach{}) }
+
+// Speaks reports whether the gateway has an address of the family.
+func (g *Gateway) Speaks(v4 bool) bool {
+	return slices.ContainsFunc(g.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == v4 })
 }
 
 // Admin is where the daemon answers.
@@ -273,6 +291,9 @@ func keepsPort(forward string) bool {
 
 // overlay reports whether forward goes through a VXLAN segment.
 func overlay(forward string) bool { return forward == "vxlan" || forward == "vxlan-dr" }
+
+// masquerades reports whether the source of what goes to a backend by forward can be rewritten, too.
+func masquerades(forward string) bool { return forward == "nat" || forward == "vxlan" }
 
 // kernelDevice reports whether a driver stands on an interface of the kernel's.
 func kernelDevice(driver string) bool { return driver == "af_xdp" || driver == "af_packet" }

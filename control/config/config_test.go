@@ -135,13 +135,22 @@ func TestEveryKeyArrives(t *testing.T) {
 				FullNAT:  &FullNAT{Addresses: []netip.Addr{addr("198.18.1.2")}, Ports: PortRange{40000, 50000}, ClientAddress: "toa"},
 				Backends: []Backend{{Name: "198.18.1.10:0", Address: addr("198.18.1.10"), Weight: 1, Forward: "fullnat"}},
 			},
+			{
+				Name: "tcp-172.16.1.100:80@5001", VIPs: []netip.Prefix{one("172.16.1.100")}, VNI: 5001, Port: PortRange{80, 80}, Protocol: "tcp",
+				Scheduler: "wlc", MHTable: 4093, Forward: "nat", Masquerade: Masquerade{Mode: "always"}, Conntrack: conntrack,
+				Backends: []Backend{{Name: "172.16.2.7:80@5002", Address: addr("172.16.2.7"), Port: 80, Weight: 1, Forward: "vxlan", VNI: 5002}},
+			},
 		},
 		Conntrack: conntrack,
 		Limits:    Limits{Answers: Rate{500}},
 		VXLAN: VXLAN{Port: 8472, SourcePorts: PortRange{50000, 60000}, UDPChecksum: true, Segments: []Segment{{
 			VNI: 5001, VTEP: addr("192.0.2.1"), Peers: []netip.Addr{addr("192.0.2.21"), addr("192.0.2.22")}, Access: []Access{{Port: "tenant"}},
 			FDB: []FDB{{MAC: [6]byte{2, 0, 0, 0, 1, 10}, VTEP: addr("192.0.2.21")}}, Ageing: 10 * time.Minute, MaxEntries: 1024,
-			Gateway: &Gateway{Address: prefix("172.16.1.1/24"), MAC: [6]byte{2, 0, 0, 0, 0x50, 1}},
+			Suppression: true,
+			Gateway:     &Gateway{Addresses: []netip.Prefix{prefix("172.16.1.1/24")}, MAC: [6]byte{2, 0, 0, 0, 0x50, 1}, Reaches: []Reach{{5002}, {}}},
+		}, {
+			VNI: 5002, VTEP: addr("192.0.2.1"), Learning: true, Ageing: 5 * time.Minute, MaxEntries: 16384,
+			Gateway: &Gateway{Addresses: []netip.Prefix{prefix("172.16.2.1/24"), prefix("2001:db8:5002::1/64")}, MAC: [6]byte{2, 0, 0, 0, 0x50, 2}, Reaches: []Reach{{5001}}},
 		}}},
 		Admin: Admin{Socket: "/run/weir-test.sock", HTTP: netip.MustParseAddrPort("127.0.0.1:9180"), TokenFile: "/etc/weir/token"},
 		Grace: time.Minute,

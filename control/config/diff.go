@@ -142,7 +142,7 @@ func identities(c *Config) identified {
 				}
 			}
 			s.Conntrack.MaxConnections = 0 // no service's own
-			id := s.Protocol + " " + hostPort(vip, s.Port)
+			id := s.Protocol + " " + s.endpoint(vip)
 			all.service[id] = s
 			all.order = append(all.order, id)
 		}

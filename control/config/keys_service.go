@@ -32,6 +32,7 @@ var serviceTable = table[Service]{"services[]", append([]field[Service]{
 	{"mh_table", func(d *decoder, v value, s *Service) { decodeMHTable(d, v, &s.MHTable) }},
 	{"allow", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Allow, decodeNetwork) }},
 	{"deny", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Deny, decodeNetwork) }},
+	{"vni", func(d *decoder, v value, s *Service) { integer(d, v, &s.VNI, 1, maxVNI) }},
 	{"conntrack", func(d *decoder, v value, s *Service) {
 		decodeMapping(d, v, &s.Conntrack, &s.Conntrack.Place, &serviceConntrackTable)
 	}},
@@ -72,9 +73,21 @@ func decodeService(d *decoder, v value, s *Service) bool {
 		}
 	}
 	if !s.Given("name") && len(s.VIPs) > 0 && s.Port != (PortRange{}) {
-		s.Name = s.Protocol + "-" + hostPort(s.VIPs[0], s.Port)
+		s.Name = s.Protocol + "-" + s.endpoint(s.VIPs[0])
+	}
+	if s.VNI != 0 && !s.Given("masquerade") && slices.ContainsFunc(s.Backends, func(b Backend) bool { return masquerades(b.Forward) }) {
+		s.Masquerade.Mode = "always" // a tenant's address is known in its segment alone, and there servers would answer past us
 	}
 	return true
+}
+
+// endpoint is where a VIP's service is: 198.18.9.9:80, in a segment with its VNI, 172.16.1.100:80@5001.
+func (s *Service) endpoint(vip netip.Prefix) string {
+	at := hostPort(vip, s.Port)
+	if s.VNI != 0 {
+		at += "@" + strconv.Itoa(int(s.VNI))
+	}
+	return at
 }
 
 // hostPort is an address with its port or ports, in the usual form: 198.18.9.9:80, [2001:db8::1]:8000-8010.

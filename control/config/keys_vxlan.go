@@ -26,6 +26,7 @@ var segmentTable = table[Segment]{"vxlan.segments[]", []field[Segment]{
 	{"learning", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Learning) }},
 	{"ageing", func(d *decoder, v value, s *Segment) { d.duration(v, &s.Ageing, time.Second, longest) }},
 	{"max_entries", func(d *decoder, v value, s *Segment) { integer(d, v, &s.MaxEntries, 1, 1<<20) }},
+	{"suppression", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Suppression) }},
 	{"gateway", func(d *decoder, v value, s *Segment) { s.Gateway = decodeGateway(d, v) }},
 }}
 
@@ -62,9 +63,41 @@ func decodeFDB(d *decoder, v value, f *FDB) bool {
 }
 
 var gatewayTable = table[Gateway]{"vxlan.segments[].gateway", []field[Gateway]{
-	{"address", func(d *decoder, v value, g *Gateway) { d.stationPrefix(v, &g.Address) }},
+	{"address", func(d *decoder, v value, g *Gateway) {
+		var p netip.Prefix
+		if decodeGatewayAddress(d, v, &p) {
+			g.Addresses = append(g.Addresses, p)
+		}
+	}},
+	{"addresses", func(d *decoder, v value, g *Gateway) { decodeList(d, v, &g.Addresses, decodeGatewayAddress) }},
 	{"mac", func(d *decoder, v value, g *Gateway) { d.mac(v, &g.MAC) }},
+	{"reaches", func(d *decoder, v value, g *Gateway) { decodeList(d, v, &g.Reaches, decodeReach) }},
 }}
+
+func decodeGatewayAddress(d *decoder, v value, p *netip.Prefix) bool {
+	if !d.stationPrefix(v, p) {
+		return false
+	}
+	if p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() {
+		d.errorf(v.pos(), v.path, "a gateway's link-local address is made of its MAC: leave out %s", p)
+		return false
+	}
+	return true
+}
+
+func decodeReach(d *decoder, v value, r *Reach) bool {
+	switch s, ok := d.scalar(v, "a segment's VNI or underlay"); {
+	case !ok:
+		return false
+	case s == "underlay":
+		return true
+	case v.node.ShortTag() != "!!int":
+		d.suggestf(v.pos(), v.path, nearest(s, []string{"underlay"}), "must be a segment's VNI or underlay, not %s", quoted(s))
+		return false
+	}
+	integer(d, v, &r.VNI, 1, maxVNI)
+	return r.VNI != 0
+}
 
 func decodeGateway(d *decoder, v value) *Gateway {
 	if isNull(v.node) {
@@ -72,7 +105,7 @@ func decodeGateway(d *decoder, v value) *Gateway {
 	}
 	g := &Gateway{}
 	if decodeMapping(d, v, g, &g.Place, &gatewayTable) {
-		d.require(&g.Place, "address", "mac")
+		d.require(&g.Place, "mac")
 	}
 	return g
 }
