@@ -242,7 +242,7 @@ func (b *overlayBed) kernelEnd(t testing.TB) {
 }
 
 // config is a configuration with the bed's ports and segments, then what the test says. more may add lines to a segment, such as "ageing: 1s",
-// also in place of the bed's peers and fdb.
+// also in place of the bed's gateway, peers and fdb.
 func (b *overlayBed) config(more func(*overlay) string, parts ...string) string {
 	var text strings.Builder
 	text.WriteString("ports:\n")
@@ -264,7 +264,11 @@ func (b *overlayBed) config(more func(*overlay) string, parts ...string) string 
 		if more != nil {
 			extra = more(seg)
 		}
-		fmt.Fprintf(&text, "    - vni: %d\n      vtep: %q\n      gateway: {address: %q, mac: %q}\n      access: [", seg.vni, seg.ours(), gate, gateMAC)
+		fmt.Fprintf(&text, "    - vni: %d\n      vtep: %q\n", seg.vni, seg.ours())
+		if !strings.Contains(extra, "gateway:") {
+			fmt.Fprintf(&text, "      gateway: {address: %q, mac: %q}\n", gate, gateMAC)
+		}
+		text.WriteString("      access: [")
 		for i := range seg.access {
 			fmt.Fprintf(&text, "{port: %s}, ", seg.port(i))
 		}
