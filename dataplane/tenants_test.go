@@ -208,3 +208,58 @@ func (b *tenants) empty() {
 		}
 	}
 }
+
+// What a gateway does for a packet allocates nothing: routing, answers to ARP, ND and pings, answers in a station's stead, VIPs.
+func TestGatewayAllocatesNothing(t *testing.T) {
+	list := []tenantOf{
+		{vni: 5001, networks: []string{"198.19.1.1/24", "2001:db8:5001::1/64"}, reaches: []int{1}, suppress: true},
+		{vni: 5002, networks: []string{"198.19.2.1/24", "2001:db8:5002::1/64"}, reaches: []int{0}},
+	}
+	b := newTenants(t, list, serving{vip: tenantVIP, servers: []Backend{inSegment(inside, 5001, "198.19.1.1")}}.within(5001).option(t))
+	a4, b4 := netip.MustParseAddr("198.19.1.7"), netip.MustParseAddr("198.19.2.7")
+	a6, b6 := netip.MustParseAddr("2001:db8:5001::7"), netip.MustParseAddr("2001:db8:5002::7")
+	b.known(0, a4.String(), hostMAC, false)
+	b.known(0, a6.String(), hostMAC, false)
+	b.known(1, b4.String(), hostMAC, false)
+	b.known(1, b6.String(), hostMAC, false)
+	b.known(0, insider.Addr().String(), localMAC, true)
+	ns := make([]byte, 128)
+	from, _ := vxlan.AddrOf(netip.MustParseAddr("2001:db8:5001::9"))
+	to, _ := vxlan.AddrOf(a6)
+	gate, _ := vxlan.AddrOf(netip.MustParseAddr("2001:db8:5001::1"))
+	toGate := append([]byte(nil), ns[:vxlan.PutNDRequest(ns, 0, localMAC, from, gate)]...)
+	ns = ns[:vxlan.PutNDRequest(ns, 0, localMAC, from, to)]
+	var local [][]byte
+	for _, ip := range [][]byte{
+		pkttest.UDP(insider, netip.AddrPortFrom(b4, 9)).Bytes(), pkttest.UDP(netip.AddrPortFrom(a6, 9), netip.AddrPortFrom(b6, 9)).Bytes(), pkttest.TCP(insider, tenantVIP).SYN().Bytes(),
+		pkttest.Echo(insider.Addr(), netip.MustParseAddr("198.19.1.1"), 1, 1).Bytes(), pkttest.UDP(insider, netip.AddrPortFrom(b4, 9)).TTL(1).Bytes(), pkttest.UDP(insider, client).Bytes(),
+	} {
+		local = append(local, tagged(31, inFrame(gateOf(0), localMAC, etherTypeOf(ip), ip)))
+	}
+	for _, f := range [][]byte{inFrame(vxlan.Broadcast, localMAC, 0x0806, arp(1, localMAC, insider.Addr(), 0, a4)), inFrame(vxlan.Broadcast, localMAC, 0x0806, arp(1, localMAC, insider.Addr(), 0, netip.MustParseAddr("198.19.1.1"))), ns, toGate} {
+		local = append(local, tagged(31, f))
+	}
+	out := make([]byte, 2048)
+	before, _ := b.engine.Verdicts()
+	const rounds = 50
+	if n := testing.AllocsPerRun(rounds, func() {
+		for _, f := range local {
+			b.ports[lan].Inject(f)
+		}
+		b.now += 1e8
+		b.worker.Round(b.now)
+		for _, p := range b.ports {
+			for {
+				if _, ok := p.Take(out); !ok {
+					break
+				}
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a round, want none", n)
+	}
+	v, _ := b.engine.Verdicts()
+	if forwarded, answered := v.Forwarded-before.Forwarded, v.Answered-before.Answered; forwarded != 3*(rounds+1) || answered != 7*(rounds+1) {
+		t.Errorf("%d forwarded, %d answered: the test does not measure what it says (%v)", forwarded, answered, b.dropped())
+	}
+}
