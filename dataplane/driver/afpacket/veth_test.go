@@ -160,6 +160,27 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestEveryFrameWakesTheWorker(t *testing.T) {
+	drivertest.Wakeups(t, func(t *testing.T) (drivertest.Link, func(bool)) {
+		namespace(t)
+		addVeth(t, 1500)
+		pool := newPool(t, 1024)
+		q, err := Open(near, pool, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return drivertest.Link{Queue: q, Pool: pool, Inject: newPeer(t).inject}, func(up bool) {
+			set := netlink.LinkSetDown
+			if up {
+				set = netlink.LinkSetUp
+			}
+			if err := set(link(t, near)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // round receives what is there within a moment and returns copies of the frames that keep says yes to.
 func gather(q *Queue, want int, keep func([]byte) bool) (frames [][]byte) {
 	var d [packet.VectorSize]packet.Desc

@@ -4,13 +4,22 @@ import (
 	"testing"
 	"time"
 
+	"weir/dataplane/driver/drivertest"
 	"weir/dataplane/driver/wait"
 	"weir/dataplane/packet"
 )
 
-// A worker that sleeps in any mode is woken by every frame that an AF_XDP socket receives: one frame is under way at a time, so a
-// wakeup that is lost shows. When the device vanishes, the sleeper does not spin, and it wakes for the socket that comes after.
-func TestWaitingForFrames(t *testing.T) {
+func TestEveryFrameWakesTheWorker(t *testing.T) {
+	drivertest.Wakeups(t, func(t *testing.T) (drivertest.Link, func(bool)) {
+		inNamespace(t)
+		u := testUmem(t, UmemOptions{})
+		p := openPort(t, u, "va", Options{})
+		return drivertest.Link{Queue: p.Queue, Pool: u.pool, Inject: p.far.inject}, func(up bool) { setLink(t, "va", up) }
+	})
+}
+
+// When the device vanishes, a worker that sleeps in any mode does not spin, and it wakes for the socket that comes after.
+func TestWaitingForALostDevice(t *testing.T) {
 	for _, m := range []wait.Mode{wait.Adaptive, wait.Poll, wait.EpollLevel, wait.EpollEdge, wait.Signal} {
 		t.Run(m.String(), func(t *testing.T) {
 			inNamespace(t)
@@ -66,7 +75,7 @@ func TestWaitingForFrames(t *testing.T) {
 					}
 				}
 			}
-			oneByOne(2000)
+			oneByOne(200)
 
 			p.program.close()
 			deleteLink(t, "va")

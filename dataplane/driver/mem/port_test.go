@@ -32,6 +32,17 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestEveryFrameWakesTheWorker(t *testing.T) {
+	drivertest.Wakeups(t, func(t *testing.T) (drivertest.Link, func(bool)) {
+		pool := newPool(t, 512)
+		p, err := NewPort(pool, Options{Ring: 64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return drivertest.Link{Queue: p, Pool: pool, Inject: p.Inject}, nil
+	})
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	for _, ring := range []int{-1, 3, 100, 1 << 17} {
 		if _, err := NewPort(newPool(t, 16), Options{Ring: ring}); err == nil || !strings.Contains(err.Error(), fmt.Sprint(ring)) {
