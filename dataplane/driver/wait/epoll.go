@@ -33,7 +33,9 @@ func (w *Waiter) applyEpoll() error {
 }
 
 func (w *Waiter) watch(fd int) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	// Exclusive: of several workers that wait for one descriptor, one is woken (Linux 4.5). A queue has one worker, so this costs
+	// nothing; where a driver lets workers share a socket, it keeps all but one asleep. The eventfd is ours alone.
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(fd)}
 	if w.mode == EpollEdge {
 		ev.Events |= unix.EPOLLET
 	}

@@ -1,6 +1,7 @@
 package wait
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -34,8 +35,12 @@ func (s *signal) raise() {
 	_ = unix.Tgkill(unix.Getpid(), int(s.thread.Load()), unix.Signal(ioSignal)) // EAGAIN: the queue is full, so something else wakes it
 }
 
+// errSilent is of a descriptor that takes O_ASYNC for nothing: eventfds, regular files.
+var errSilent = errors.New("raises no signals")
+
 // Bind prepares the calling thread, which must be the worker's own and locked, in mode Signal; in others it does nothing. The first Arm
-// does it if nobody has; but Arm cannot return the error.
+// does it if nobody has; but Arm cannot return the error. While a descriptor is of a kind that raises no signals, Bind fails and the worker is
+// busy, rather than deaf.
 func (w *Waiter) Bind() error {
 	if w.mode != Signal {
 		return nil
@@ -60,7 +65,11 @@ func (w *Waiter) bindSignal() error {
 		flags := -1
 		if !w.leftOut(fd) {
 			var err error
-			if flags, err = own(fd, int(s.thread.Load())); err != nil {
+			switch flags, err = own(fd, int(s.thread.Load())); {
+			case errors.Is(err, errSilent):
+				s.err = fmt.Errorf("descriptor %d %w: mode signal is not for it", fd, err)
+				flags = -1
+			case err != nil:
 				w.fail(fd)
 				flags = -1
 			}
@@ -70,7 +79,8 @@ func (w *Waiter) bindSignal() error {
 	return s.err
 }
 
-// own makes fd raise ioSignal for the thread once O_ASYNC is set, and returns its flags.
+// own makes fd raise ioSignal for the thread once O_ASYNC is set, and returns its flags. The kernel lets O_ASYNC be set on any descriptor, but the
+// flag stays only on one that can raise signals.
 func own(fd, thread int) (flags int, err error) {
 	if flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil {
 		return 0, err
@@ -81,7 +91,18 @@ func own(fd, thread int) (flags int, err error) {
 	if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETSIG, ioSignal); err != nil {
 		return 0, err
 	}
-	return flags &^ unix.O_ASYNC, nil
+	flags &^= unix.O_ASYNC
+	if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_ASYNC); err != nil {
+		return 0, err
+	}
+	now, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
+	}
+	if err == nil && now&unix.O_ASYNC == 0 {
+		err = errSilent
+	}
+	return flags, err
 }
 
 // armSignal switches the signals on.
@@ -91,6 +112,9 @@ func (w *Waiter) armSignal() error {
 		if err := w.bindSignal(); err != nil {
 			return err
 		}
+	}
+	if s.err != nil {
+		return s.err
 	}
 	if !s.on {
 		s.on = true

@@ -62,7 +62,7 @@ func sleep(w *Waiter, timeout time.Duration) Event {
 // One event is under way at a time, so a wakeup that is lost is not made good by the next: the worker sleeps until its timeout, and
 // the test fails. The gap before each event is random, about as long as the way from an empty round into the system call.
 func TestNoWakeupIsLost(t *testing.T) {
-	events := 200_000
+	events := 60_000
 	if testing.Short() {
 		events = 20_000
 	}
