@@ -12,13 +12,14 @@ import (
 
 // Runner is one worker on one thread: it turns rounds until it is told to stop, and waits as its mode says when there is nothing to do.
 type Runner struct {
-	Worker *Worker
-	Waiter *wait.Waiter
-	CPU    int             // the core its thread is pinned to, -1: any
-	Beat   func(now int64) // called about every beatEvery with the monotonic clock's nanoseconds: the sign of life
-	fds    []int           // that the waiter has
-	stop   atomic.Bool
-	done   chan struct{}
+	Worker  *Worker
+	Waiter  *wait.Waiter
+	CPU     int             // the core its thread is pinned to, -1: any
+	Beat    func(now int64) // called about every beatEvery with the monotonic clock's nanoseconds: the sign of life
+	fds     []int           // that the waiter has
+	longest time.Duration   // of a sleep; 0: longestSleep
+	stop    atomic.Bool
+	done    chan struct{}
 }
 
 const (
@@ -55,6 +56,9 @@ func (r *Runner) run() {
 		_ = unix.SchedSetaffinity(0, &set) // the core went offline: run anywhere
 	}
 	_ = r.Waiter.Bind() // only the signal mode can fail, and it is then busy instead
+	if r.longest == 0 {
+		r.longest = longestSleep
+	}
 	w := r.Worker
 	w.table.Wake(w.id)
 	clock := newClock()
@@ -78,7 +82,7 @@ func (r *Runner) run() {
 		if w.Round(clock.now()) > 0 { // look once more: what came before Arm makes no descriptor ready after it
 			r.Waiter.Worked()
 		} else {
-			timeout := longestSleep
+			timeout := r.longest
 			if w.Pending() {
 				timeout = shortestSleep
 			} else if w.Holding() > 0 {
