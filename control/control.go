@@ -46,6 +46,7 @@ type Control struct {
 	wake    chan struct{}     // a worker wants a next hop
 	last    Outcome           // of the last reload; guarded by mu
 	lastAt  time.Time
+	reader  config.Reader // of the configuration file; Control's goroutine alone uses it
 }
 
 // Outcome is what a reload came to.
@@ -61,7 +62,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	cfg, err := load(config.Load, o.Config, o.Stderr)
+	c := &Control{options: o, log: o.Logger, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1)}
+	cfg, err := load(c.reader.Load, o.Config, o.Stderr)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	c := &Control{options: o, log: o.Logger, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1)}
+	c.options.Socket = o.Socket
 	defer func() { err = errors.Join(err, c.stop()) }()
 	defer listener.Close()
 	if err := c.start(cfg); err != nil {
@@ -280,7 +282,7 @@ func (c *Control) reload() (o Outcome) {
 		c.log.Error("reload refused, the old configuration stays", "generation", c.generation, "why", o.Message)
 	}()
 	var lines lineWriter
-	cfg, err := load(config.Load, c.options.Config, &lines)
+	cfg, err := load(c.reader.Load, c.options.Config, &lines)
 	if err != nil {
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}

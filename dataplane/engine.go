@@ -39,7 +39,7 @@ type Engine struct {
 // Options of an engine.
 type Options struct {
 	Table       *conntrack.Table
-	MaxBackends int // backend IDs are below it; 0: 65536
+	MaxBackends int // backend IDs are below it; 0: 262144
 	MaxWorkers  int
 	Secret      uint64 // of the fragment map's hash; a random one where somebody may attack
 }
@@ -50,7 +50,7 @@ const puntsPerSecond = 20_000
 // NewEngine makes an engine around an empty snapshot.
 func NewEngine(o Options) *Engine {
 	if o.MaxBackends == 0 {
-		o.MaxBackends = 1 << 16
+		o.MaxBackends = 1 << 18
 	}
 	e := &Engine{Table: o.Table, backends: o.MaxBackends, wants: make([]wants, max(o.MaxWorkers, 1))}
 	e.punts.interval = limiterBurst / puntsPerSecond

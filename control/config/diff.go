@@ -126,24 +126,23 @@ func reloadable(ports []Port) []Port {
 
 // identified are services by identity.
 type identified struct {
-	service map[string]Service // each as it is for its one VIP
-	order   []string           // of the file
+	service map[string]*Service // each as it is for its one VIP
+	order   []string            // of the file
 }
 
 func identities(c *Config) identified {
-	all := identified{service: map[string]Service{}}
-	for _, s := range c.Services {
-		vips, backends := s.VIPs, s.Backends
+	all := identified{service: make(map[string]*Service, len(c.Services)), order: make([]string, 0, len(c.Services))}
+	for i := range c.Services {
+		vips, backends := c.Services[i].VIPs, c.Services[i].Backends
 		for _, vip := range vips {
-			s.VIPs, s.Backends = []netip.Prefix{vip}, nil
-			for _, b := range backends {
-				if b.Serves(vip) {
-					s.Backends = append(s.Backends, b)
-				}
+			s := c.Services[i]
+			s.VIPs, s.Backends = []netip.Prefix{vip}, backends
+			if other := func(b Backend) bool { return !b.Serves(vip) }; slices.ContainsFunc(backends, other) {
+				s.Backends = slices.DeleteFunc(slices.Clone(backends), other)
 			}
 			s.Conntrack.MaxConnections = 0 // no service's own
 			id := s.Protocol + " " + s.endpoint(vip)
-			all.service[id] = s
+			all.service[id] = &s
 			all.order = append(all.order, id)
 		}
 	}
@@ -172,6 +171,9 @@ func equal(a, b reflect.Value) bool {
 		if a.Len() != b.Len() {
 			return false
 		}
+		if a.Pointer() == b.Pointer() {
+			return true // what a Reader took over
+		}
 		for i := range a.Len() {
 			if !equal(a.Index(i), b.Index(i)) {
 				return false
@@ -181,6 +183,9 @@ func equal(a, b reflect.Value) bool {
 	case reflect.Pointer:
 		if a.IsNil() || b.IsNil() {
 			return a.IsNil() == b.IsNil()
+		}
+		if a.Pointer() == b.Pointer() {
+			return true
 		}
 		return equal(a.Elem(), b.Elem())
 	}
