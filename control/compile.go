@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -39,10 +40,24 @@ type surroundings struct {
 
 // compile makes the next generation of cfg. It changes the registry, also where it fails then: see checkpoint.
 func (r *registry) compile(cfg *config.Config, generation uint64, s *surroundings) (x *compiled, err error) {
+	s.gateways = gatewaysOf(cfg)
+	// What backends are compiled from besides their service.
+	sameAround := slices.EqualFunc(r.ports, s.ports, func(a, b dataplane.Port) bool { return slices.Equal(a.Addresses, b.Addresses) }) &&
+		reflect.DeepEqual(r.gateways, s.gateways)
+	r.ports, r.gateways = s.ports, s.gateways
 	fresh := 0
 	for i := range cfg.Services {
-		for _, key := range keysOf(&cfg.Services[i]) {
-			for _, b := range backendsOf(&cfg.Services[i], key) {
+		c := &cfg.Services[i]
+		for _, key := range keysOf(c) {
+			svc := r.services[key]
+			if svc != nil && !(sameAround && r.stands(svc, c)) {
+				r.touchService(svc)
+				svc.from = nil
+			}
+			if svc != nil && svc.from != nil {
+				continue
+			}
+			for _, b := range backendsOf(c, key) {
 				if r.backends[b.key] == nil {
 					fresh++
 				}
@@ -53,19 +68,14 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		return nil, fmt.Errorf("%d new backends, but there is room for %d more; the limit of %d counts removed ones that still have connections", fresh, room, r.limit)
 	}
 
-	s.gateways = gatewaysOf(cfg)
-	was := make([]bool, len(r.ids))
-	for id, b := range r.ids {
-		if b != nil {
-			was[id], b.live = b.live, false
-		}
-	}
-	known := map[serviceKey]*config.Service{}
+	known := make(map[serviceKey]*config.Service, len(cfg.Services))
+	before := len(r.ids) // IDs from here on are new
+	r.live = make([]bool, len(r.ids), len(r.ids)+fresh)
 	rules := &steer.Rules{Ports: slices.Clone(s.devices), Local: s.local, Grace: cfg.Grace}
 	var services []dataplane.Service
 	var vips []netip.Prefix
 	seen := map[netip.Prefix]bool{}
-	servers := map[steer.Server]bool{}
+	services = make([]dataplane.Service, 0, len(cfg.Services))
 	for i := range cfg.Services {
 		c := &cfg.Services[i]
 		timeouts := timeoutsOf(&c.Conntrack, c.Persistence)
@@ -91,17 +101,20 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	}
 	for key := range r.services {
 		if known[key] == nil {
-			delete(r.services, key)
+			r.drop(key)
 		}
 	}
 
 	gone := map[uint32]bool{}
-	for id := range was {
+	for id := range before {
 		b := r.ids[id]
-		if b == nil || b.live {
+		if b == nil || r.live[id] {
 			continue
 		}
-		if was[id] {
+		was := b.live
+		r.touch(b)
+		b.live = false
+		if was {
 			b.removed = time.Now()
 			b.lastWeight = 0 // a server that comes back is a new one in this
 		}
@@ -112,7 +125,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		}
 		b.snapshot.ExpireNow, b.snapshot.ReuseMode = how.Conntrack.ExpireNodestConn, uint32(how.Conntrack.ConnReuseMode)
 		b.snapshot.Timeouts = timeoutsOf(&how.Conntrack, how.Persistence)
-		if was[id] && b.snapshot.ExpireNow {
+		if was && b.snapshot.ExpireNow {
 			gone[uint32(id)] = true
 		}
 	}
@@ -137,6 +150,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		snap.Local[a] = struct{}{}
 	}
 	nats, tunnels := map[steer.NAT]bool{}, map[steer.Tunnel]bool{}
+	servers := make(map[steer.Server]bool, len(r.ids))
 	for id, b := range r.ids {
 		if b == nil {
 			continue
@@ -144,13 +158,13 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		snap.Backends[id] = b.snapshot
 		snap.Backends[id].Live = b.live
 		// What a removed server answers, or one that was reached in another way, is still ours until its last connection is gone.
-		for x := range b.ways.servers {
+		for _, x := range b.ways.servers {
 			servers[x] = true
 		}
-		for x, configured := range b.ways.nats {
-			nats[x] = nats[x] || configured
+		for _, x := range b.ways.nats {
+			nats[x.NAT] = nats[x.NAT] || x.configured
 		}
-		for x := range b.ways.tunnels {
+		for _, x := range b.ways.tunnels {
 			tunnels[x] = true
 			snap.Paths[x.Server] = r.path(x.Server)
 			snap.Backends[id].Path = snap.Paths[x.Server] // also if no new connection goes through a tunnel

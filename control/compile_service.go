@@ -14,9 +14,35 @@ import (
 	"weir/vxlan"
 )
 
+// stands reports whether what svc came to, when it was compiled last, stands if c is what the configuration says of it now: nothing is new,
+// no backend was given up meanwhile, none has a former way to forget.
+func (r *registry) stands(svc *service, c *config.Service) bool {
+	if svc.from == nil || !svc.from.Same(c) {
+		return false
+	}
+	for _, ids := range [][]uint32{svc.made.Dests, svc.made.BackupDests} {
+		for _, id := range ids {
+			if b := r.ids[id]; b == nil || !b.live || b.ways.former || b.key.service != svc.key {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // compileService brings the registry's service and its backends in line with the configuration.
 func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *conntrack.Timeouts, s *surroundings) (dataplane.Service, error) {
 	svc := r.service(key)
+	if svc.from != nil {
+		svc.from = c // the same, but it does not keep the former configuration
+		for _, ids := range [][]uint32{svc.made.Dests, svc.made.BackupDests} {
+			for _, id := range ids {
+				r.live[id] = true
+			}
+		}
+		return svc.made, nil
+	}
+	r.touchService(svc)
 	svc.name = c.Name
 	var real, backup roll
 	for _, x := range backendsOf(c, key) {
@@ -24,6 +50,11 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		if err != nil {
 			return dataplane.Service{}, err
 		}
+		r.touch(b)
+		for len(r.live) <= int(b.id) {
+			r.live = append(r.live, false)
+		}
+		r.live[b.id] = true
 		w := int32(x.config.Weight)
 		b.live, b.name, b.weight = true, x.config.Name, w
 		if w != 0 {
@@ -52,6 +83,7 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		}
 		out.Backup, out.BackupState, out.BackupDests = svc.backup.plan, svc.backup.state, backup.ids
 	}
+	svc.from, svc.made = c, out
 	return out, nil
 }
 

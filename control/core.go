@@ -49,6 +49,7 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 			}
 		}
 	}
+	c.reg.settle()
 	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
 	if o := c.reg.overlay; o != nil {
 		if err := o.settle(cfg, now.UnixNano()); err != nil {

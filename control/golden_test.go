@@ -66,7 +66,7 @@ func newGoldenBed(t *testing.T) *goldenBed {
 func (b *goldenBed) Configure(yaml string, touched *judge.Service, now int64) error {
 	for key, s := range b.core.reg.services {
 		if touched != nil && config.VIPText(key.vip) == touched.VIP && int(key.port) == touched.Port && protocolName(key.protocol) == touched.Protocol {
-			s.real.inputs.dests = ""
+			s.from, s.real.inputs.dests = nil, ""
 		}
 	}
 	cfg, diags := config.ParseReplay("golden.yaml", []byte(yaml))

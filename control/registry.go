@@ -7,8 +7,10 @@ import (
 	"slices"
 	"time"
 
+	"weir/control/config"
 	"weir/dataplane"
 	"weir/dataplane/sched"
+	"weir/vxlan"
 )
 
 // registry remembers services and backends by their identity from one configuration to the next: the ID that connections bear, the
@@ -23,6 +25,11 @@ type registry struct {
 	limit    int
 	plans    uint64 // generation of the last plan made
 	seed     uint64 // of the schedulers' random numbers
+
+	ports    []dataplane.Port          // that backends were compiled for
+	gateways map[uint32]*vxlan.Gateway // likewise, by VNI
+	live     []bool                    // by ID, while a configuration is compiled: it names the backend
+	journal  *journal                  // of the compile under way, or nil: nobody will take it back
 }
 
 // serviceKey is a service's identity, as in IPVS, with its segment.
@@ -49,6 +56,9 @@ type service struct {
 	real    planned
 	backup  planned           // of the backends that serve when no other does
 	retired dataplane.Traffic // counts of backends whose IDs were given back
+
+	from *config.Service   // what it was compiled from; nil: not yet, or it must be compiled anew
+	made dataplane.Service // what that came to
 }
 
 // planned is a plan and what its scheduler remembers.
@@ -93,30 +103,48 @@ func (r *registry) state() *sched.State {
 	return s
 }
 
+// journal is what a compile has changed in services and backends, to be taken back in reverse order. With a hundred thousand backends
+// a copy of all of them would take longer than the compile.
+type journal struct{ undo []func() }
+
+func (r *registry) note(undo func()) {
+	if r.journal != nil {
+		r.journal.undo = append(r.journal.undo, undo)
+	}
+}
+
 // checkpoint returns a function that makes the registry what it is now: a configuration that is refused after it was compiled has then never
 // been there. Connection counts and schedulers' positions are not taken back: packets have moved them meanwhile.
 func (r *registry) checkpoint() (restore func()) {
 	was := *r
-	was.services, was.backends, was.paths = maps.Clone(r.services), maps.Clone(r.backends), maps.Clone(r.paths)
-	was.overlay = r.overlay.clone()
+	was.journal = nil
+	was.paths, was.overlay = maps.Clone(r.paths), r.overlay.clone()
 	was.ids, was.free = slices.Clone(r.ids), slices.Clone(r.free)
-	services, backends := map[*service]service{}, map[*backend]backend{}
-	for _, s := range r.services {
-		services[s] = *s
-	}
-	for _, b := range r.backends {
-		copied := *b
-		copied.ways = b.ways.clone()
-		backends[b] = copied
-	}
+	j := new(journal)
+	r.journal = j
 	return func() {
+		for _, undo := range slices.Backward(j.undo) {
+			undo()
+		}
 		*r = was
-		for s, copied := range services {
-			*s = copied
-		}
-		for b, copied := range backends {
-			*b = copied
-		}
+	}
+}
+
+// settle forgets how to take back what was done since the checkpoint.
+func (r *registry) settle() { r.journal = nil }
+
+// touch is called before a backend is changed, and touchService before a service is.
+func (r *registry) touch(b *backend) {
+	if r.journal != nil {
+		was := *b
+		r.note(func() { *b = was })
+	}
+}
+
+func (r *registry) touchService(s *service) {
+	if r.journal != nil {
+		was := *s
+		r.note(func() { *s = was })
 	}
 }
 
@@ -126,8 +154,16 @@ func (r *registry) service(key serviceKey) *service {
 	if s == nil {
 		s = &service{key: key}
 		r.services[key] = s
+		r.note(func() { delete(r.services, key) })
 	}
 	return s
+}
+
+// drop forgets the service with key.
+func (r *registry) drop(key serviceKey) {
+	s := r.services[key]
+	delete(r.services, key)
+	r.note(func() { r.services[key] = s })
 }
 
 // path is what is known of the way to a server behind a tunnel.
@@ -160,6 +196,7 @@ func (r *registry) backend(key backendKey, counts func(id uint32) dataplane.Traf
 	}
 	r.ids[b.id] = b
 	r.backends[key] = b
+	r.note(func() { delete(r.backends, key) })
 	return b, nil
 }
 

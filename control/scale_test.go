@@ -12,8 +12,6 @@ import (
 
 	"weir/conntrack"
 	"weir/control/config"
-	"weir/dataplane"
-	"weir/dataplane/steer"
 )
 
 // many is a configuration of n services with ten backends each, every one another server's port. Where edit is not 0 each tenth service has
@@ -68,12 +66,7 @@ func newScaleCore(tb testing.TB) *core {
 
 func (c *core) install(tb testing.TB, cfg *config.Config) {
 	tb.Helper()
-	var ports []dataplane.Port
-	for i := range cfg.Ports {
-		p := &cfg.Ports[i]
-		ports = append(ports, portOf(cfg, i, p.MAC, p.MTU, p.Addresses))
-	}
-	x, err := c.prepare(cfg, &surroundings{ports: ports, devices: []steer.Port{{Name: "wan"}, {Name: "lan"}}})
+	x, err := c.prepare(cfg, scaleSurroundings(cfg))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -16,6 +16,7 @@ type Place struct {
 	Pos  Pos
 	Path string // such as services[0].backends[2]; empty for the whole
 	keys []keyPos
+	once *byte // of a service that a Reader decoded: two with the same one were decoded once, so they say the same
 }
 
 type keyPos struct {

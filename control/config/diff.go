@@ -32,7 +32,7 @@ func Compare(old, next *Config) (d Diff) {
 	for _, id := range after.order {
 		if was, ok := before.service[id]; !ok {
 			d.Added = append(d.Added, id)
-		} else if !same(was, after.service[id]) {
+		} else if !was.Same(after.service[id]) {
 			d.Changed = append(d.Changed, id)
 		}
 	}
@@ -147,6 +147,11 @@ func identities(c *Config) identified {
 		}
 	}
 	return all
+}
+
+// Same reports whether both say the same, wherever they stand in the file.
+func (s *Service) Same(o *Service) bool {
+	return s.once != nil && s.once == o.once || same(*s, *o)
 }
 
 // same compares configuration by value, wherever it stands in the file. An empty list is the same as none.

@@ -113,6 +113,7 @@ func (r *Reader) services(d *decoder, cut cutting) bool {
 		if decodeService(d, value{follow(list.Content[0]), path}, &all[i]); len(d.diags) > 0 {
 			return false
 		}
+		all[i].once = new(byte)
 	}
 	d.config.Services = all
 	return true
