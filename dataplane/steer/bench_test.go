@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -90,4 +91,50 @@ func benchClassify(b *testing.B, c *Compiled) {
 			}
 		})
 	}
+}
+
+// manyRules are 10,000 services with ten servers each, every one another address and port.
+func manyRules(shift int) *Rules {
+	r := testRules()
+	for i := range 10_000 {
+		r.Services = append(r.Services, Service{VIP: One(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})), Protocol: packet.ProtoTCP, From: 80, To: 80})
+		for j := range 10 {
+			n := i*10 + j
+			if i%10 == 0 && j == 0 {
+				n += shift // a tenth of the services has another server
+			}
+			r.Servers = append(r.Servers, Server{Addr: netip.AddrFrom4([4]byte{10, byte(n >> 14), byte(n >> 8 & 63), byte(n)}), Protocol: packet.ProtoTCP, Port: 8000})
+		}
+	}
+	return r
+}
+
+// BenchmarkReload10k is what a reload costs the steering: the twin's tables, and the kernel's before and after the publication.
+func BenchmarkReload10k(b *testing.B) {
+	rules := []*Rules{manyRules(0), manyRules(100_000)}
+	b.Run("compile", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := Compile(rules[i&1]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("load", func(b *testing.B) {
+		for b.Loop() {
+			loaded(b, rules[0], Options{}).Close()
+		}
+	})
+	b.Run("add+remove", func(b *testing.B) {
+		p := loaded(b, rules[0], Options{})
+		b.ReportAllocs()
+		for i := 1; b.Loop(); i++ {
+			if err := p.Add(rules[i&1]); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := p.Remove(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -20,7 +20,7 @@ type Options struct {
 	// Rules are those about to be added; maps are made twice as large as these need, 1024 entries at least.
 	Rules *Rules
 
-	MaxEntries int // upper limit of each map's entries, 65536
+	MaxEntries int // upper limit of each map's entries, 524288
 	Devices    int // network devices, 64
 	Queues     int // receive queues of a device, 64
 }
@@ -32,7 +32,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		field *int
 		value int
-	}{{&o.MaxEntries, 65536}, {&o.Devices, 64}, {&o.Queues, 64}} {
+	}{{&o.MaxEntries, 1 << 19}, {&o.Devices, 64}, {&o.Queues, 64}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
