@@ -137,6 +137,7 @@ func (w *Waiter) disarmSignal() {
 func (w *Waiter) setAsync(async int) {
 	for i, flags := range w.signal.flags {
 		if flags >= 0 {
+			w.called(1)
 			if _, err := unix.FcntlInt(uintptr(w.fds[i]), unix.F_SETFL, flags|async); err != nil {
 				w.signal.flags[i] = -1
 				w.fail(w.fds[i])
@@ -149,6 +150,7 @@ func (w *Waiter) setAsync(async int) {
 func (w *Waiter) takeSignals() {
 	var now unix.Timespec
 	for {
+		w.called(1)
 		if _, errno := takeSignal(ioSignal, &now); errno != 0 && errno != unix.EINTR {
 			return
 		}
@@ -185,6 +187,7 @@ func (w *Waiter) sleepSignal(limit *unix.Timespec) (e Event) {
 			e |= Ready
 		}
 		var now unix.Timespec
+		w.called(1)
 		if band, errno = takeSignal(ioSignal, &now); errno != 0 {
 			return e
 		}

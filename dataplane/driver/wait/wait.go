@@ -121,6 +121,7 @@ type Waiter struct {
 	scratch  [8]byte
 	sleeps   atomic.Uint64
 	spurious atomic.Uint64
+	calls    atomic.Uint64
 }
 
 // New makes a waiter. It needs no rights.
@@ -273,6 +274,7 @@ func (w *Waiter) Sleep(timeout time.Duration) Event {
 		limit = nil
 	}
 	w.sleeps.Add(1)
+	w.called(1)
 	var e Event
 	switch w.mode {
 	case Poll, Adaptive:
@@ -310,7 +312,14 @@ func (w *Waiter) Disarm() {
 // drain empties the eventfd.
 func (w *Waiter) drain() {
 	_, _ = unix.Read(w.event, w.scratch[:]) // EAGAIN: it is empty
+	w.called(1)
 }
+
+// called counts system calls of the worker's, which alone writes.
+func (w *Waiter) called(n int) { w.calls.Store(w.calls.Load() + uint64(n)) }
+
+// Calls is how many system calls the worker has made to wait, those that changed the wait set aside. It may be called from any goroutine.
+func (w *Waiter) Calls() uint64 { return w.calls.Load() }
 
 // Sleeps is how often the worker slept, and how often for nothing. It may be called from any goroutine.
 func (w *Waiter) Sleeps() (all, spurious uint64) { return w.sleeps.Load(), w.spurious.Load() }
