@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -17,13 +18,19 @@ func (p *Program) Add(r *Rules) error {
 	if err != nil {
 		return err
 	}
+	var puts image
 	for id := range tables {
-		n := len(want[id])
-		for k := range p.held[id] {
-			if _, both := want[id][k]; !both {
+		n := len(p.held[id])
+		pairs(p.held[id], want[id], func(held, want *entry) {
+			switch {
+			case held == nil:
 				n++
+				puts[id] = append(puts[id], *want)
+			case want != nil && held.value|want.value != held.value:
+				// Bits of both; the number of a device or prefix above them is the same as long as an entry names it.
+				puts[id] = append(puts[id], entry{held.key, held.value | want.value})
 			}
-		}
+		})
 		if size := int(p.maps.tables[id].MaxEntries()); n > size {
 			return fmt.Errorf("steer: %s: %d entries are needed while old and new rules hold together, the map has room for %d (restart to enlarge it, max_entries is %d)",
 				tables[id].name, n, size, p.opts.MaxEntries)
@@ -31,13 +38,10 @@ func (p *Program) Add(r *Rules) error {
 	}
 	before := p.wanted
 	for id := range tables {
-		for k, v := range want[id] {
-			// Bits of both; the number of a device or prefix above them is the same as long as an entry names it.
-			if err := p.put(tableID(id), k, p.held[id][k]|v); err != nil {
-				p.wanted = before
-				p.trim() // best effort: what is too much is taken in vain at worst
-				return err
-			}
+		if err := p.put(tableID(id), puts[id]); err != nil {
+			p.wanted = before
+			p.trim() // best effort: what is too much is taken in vain at worst
+			return err
 		}
 	}
 	p.wanted = want
@@ -59,31 +63,86 @@ func (p *Program) Remove() ([]string, error) {
 // trim makes the tables hold exactly what is wanted, from the last table to the first.
 func (p *Program) trim() error {
 	for id := numTables - 1; id >= 0; id-- {
-		for k := range p.held[id] {
-			v, ok := p.wanted[id][k]
-			if ok {
-				if err := p.put(id, k, v); err != nil {
-					return err
-				}
-				continue
+		var puts, gone listing
+		pairs(p.held[id], p.wanted[id], func(held, want *entry) {
+			switch {
+			case held == nil: // it was never added
+			case want == nil:
+				gone = append(gone, *held)
+			case want.value != held.value:
+				puts = append(puts, *want)
 			}
-			if err := p.maps.tables[id].Delete([]byte(k)); err != nil {
-				return fmt.Errorf("remove from map %s: %w", tables[id].name, err)
-			}
-			delete(p.held[id], k)
+		})
+		if err := p.put(id, puts); err != nil {
+			return err
+		}
+		if err := p.remove(id, gone); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// put writes an entry unless it is there.
-func (p *Program) put(id tableID, k string, v uint32) error {
-	if old, ok := p.held[id][k]; ok && old == v {
-		return nil
+// put writes entries. Those that it wrote before an error are held.
+func (p *Program) put(id tableID, puts listing) (err error) {
+	m, done := p.maps.tables[id], 0
+	if done = batched(id, puts, func(keys [][20]byte, values []uint32) (int, error) { return m.BatchUpdate(keys, values, nil) }); done < len(puts) {
+		for _, e := range puts[done:] {
+			if err = m.Update(e.key[:tables[id].keySize], e.value, ebpf.UpdateAny); err != nil {
+				err = fmt.Errorf("add to map %s: %w", tables[id].name, err)
+				break
+			}
+			done++
+		}
 	}
-	if err := p.maps.tables[id].Update([]byte(k), v, ebpf.UpdateAny); err != nil {
-		return fmt.Errorf("add to map %s: %w", tables[id].name, err)
+	if done > 0 {
+		p.held[id] = p.held[id].with(puts[:done])
 	}
-	p.held[id][k] = v
-	return nil
+	return err
+}
+
+// remove deletes entries. Those that it deleted before an error are not held any more.
+func (p *Program) remove(id tableID, gone listing) (err error) {
+	m, done := p.maps.tables[id], 0
+	if done = batched(id, gone, func(keys [][20]byte, _ []uint32) (int, error) { return m.BatchDelete(keys, nil) }); done < len(gone) {
+		for _, e := range gone[done:] {
+			if err = m.Delete(e.key[:tables[id].keySize]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				err = fmt.Errorf("remove from map %s: %w", tables[id].name, err)
+				break
+			}
+			err = nil
+			done++
+		}
+	}
+	if done > 0 {
+		p.held[id] = p.held[id].without(gone[:done])
+	}
+	return err
+}
+
+const (
+	// fewEntries are written one by one.
+	fewEntries = 16
+	// batchEntries is how many are given to the kernel at once.
+	batchEntries = 8192
+)
+
+// batched gives many entries of a table that knows it to the kernel by few system calls (Linux 5.6), and returns how many it took. On any
+// doubt that is fewer than there are; the rest is for single calls, which are right also for entries that the kernel took already.
+func batched(id tableID, all listing, call func(keys [][20]byte, values []uint32) (int, error)) (done int) {
+	if len(all) <= fewEntries || tables[id].kind != ebpf.Hash || tables[id].keySize != 20 {
+		return 0
+	}
+	keys, values := make([][20]byte, 0, batchEntries), make([]uint32, 0, batchEntries)
+	for done < len(all) {
+		keys, values = keys[:0], values[:0]
+		for _, e := range all[done:min(done+batchEntries, len(all))] {
+			keys, values = append(keys, [20]byte(e.key[:20])), append(values, e.value)
+		}
+		if n, err := call(keys, values); err != nil || n != len(keys) {
+			break
+		}
+		done += len(keys)
+	}
+	return done
 }

@@ -79,8 +79,8 @@ func (p *Program) settle() ([]string, error) {
 
 // names reports whether a table or a link still speaks of the device.
 func (p *Program) names(ifindex int) bool {
-	for key := range p.held[tableMACs] {
-		if ifindexOf(key) == ifindex {
+	for _, e := range p.held[tableMACs] {
+		if e.ifindex() == ifindex {
 			return true
 		}
 	}

@@ -60,25 +60,21 @@ const (
 	netBits    = 8 * 4            // of a prefix's key that stand before its address
 )
 
-// image is what the tables hold or shall hold: per table its keys, as strings of bytes, and values.
-type image [numTables]map[string]uint32
-
-func newImage() image {
-	var m image
-	for i := range m {
-		m[i] = map[string]uint32{}
-	}
-	return m
-}
+// image is what the tables hold or shall hold.
+type image [numTables]listing
 
 // imageOf lays out the rules. Devices and prefixes that are new get a number.
 func imageOf(r *Rules, n *numbers) (image, error) {
-	m := newImage()
+	var m image
 	if err := r.Check(); err != nil {
 		return m, err
 	}
+	many := len(r.Local) + len(r.NAT) + len(r.Services) + len(r.Servers)
+	m[tableHosts], m[tablePorts] = make(listing, 0, many+len(r.VTEPs)), make(listing, 0, many+len(r.Tunnels))
 	host := func(a addr, family uint8, is uint32) {
-		m[tableHosts][string(binary.NativeEndian.AppendUint32(wire(a, family), uint32(family)))] |= is
+		e := entry{value: is}
+		binary.NativeEndian.PutUint32(e.key[putAddr(e.key[:], a, family):], uint32(family))
+		m[tableHosts] = append(m[tableHosts], e)
 	}
 	set := func(k setKey, from, to uint16, is, ranged uint32) error {
 		single := from == to && k.kind != kindNAT
@@ -91,17 +87,17 @@ func imageOf(r *Rules, n *numbers) (image, error) {
 			if err != nil {
 				return err
 			}
-			m[tableNets][key] |= is | number<<slotShift
+			m[tableNets] = append(m[tableNets], entryOf(is|number<<slotShift, []byte(key)))
 			k.addr = addr{lo: uint64(number)}
 		} else {
 			host(k.addr, k.family, is)
 		}
 		if single {
-			m[tablePorts][k.portKey(from)] = 1
+			m[tablePorts] = append(m[tablePorts], k.portEntry(from))
 			return nil
 		}
 		for _, p := range prefixes(from, to) {
-			m[tableRanges][string(k.rangeKey(p))] = 1
+			m[tableRanges] = append(m[tableRanges], entryOf(1, k.rangeKey(p)))
 		}
 		return nil
 	}
@@ -132,10 +128,10 @@ func imageOf(r *Rules, n *numbers) (image, error) {
 		if err != nil {
 			return m, fmt.Errorf("%s: %w", p, err)
 		}
-		m[tableNets][key] |= hostRouted | number<<slotShift
+		m[tableNets] = append(m[tableNets], entryOf(hostRouted|number<<slotShift, []byte(key)))
 	}
 	for _, t := range r.Tunnels {
-		m[tablePorts][t.key().portKey(t.Port)] = 1
+		m[tablePorts] = append(m[tablePorts], t.key().portEntry(t.Port))
 	}
 	for _, v := range r.VTEPs {
 		a, family := addrOf(v.Addr)
@@ -143,10 +139,20 @@ func imageOf(r *Rules, n *numbers) (image, error) {
 		for _, vni := range v.VNIs {
 			key := binary.NativeEndian.AppendUint32(wire(a, family), vni)
 			key = binary.NativeEndian.AppendUint16(binary.BigEndian.AppendUint16(key, v.Port), uint16(family))
-			m[tableVNIs][string(key)] = 1
+			m[tableVNIs] = append(m[tableVNIs], entryOf(1, key))
 		}
 	}
-	return m, portsImage(m[tableMACs], r, n, len(m[tableNets]) > 0)
+	devices := map[string]uint32{}
+	if err := portsImage(devices, r, n, len(m[tableNets]) > 0); err != nil {
+		return m, err
+	}
+	for k, v := range devices {
+		m[tableMACs] = append(m[tableMACs], entryOf(v, []byte(k)))
+	}
+	for id := range m {
+		m[id] = listed(m[id])
+	}
+	return m, nil
 }
 
 // portsImage lays out devices, VLANs and MAC addresses. Ports without a device are not the program's.
@@ -186,23 +192,33 @@ func portsImage(m map[string]uint32, r *Rules, n *numbers, nets bool) error {
 	return nil
 }
 
-// wire is an address as keys bear it.
-func wire(a addr, family uint8) []byte {
-	b := make([]byte, 16, 24)
+// putAddr writes an address as keys bear it, and returns its length.
+func putAddr(b []byte, a addr, family uint8) int {
 	if family == 6 {
 		binary.BigEndian.PutUint64(b, a.hi)
 		binary.BigEndian.PutUint64(b[8:], a.lo)
 	} else {
 		binary.BigEndian.PutUint32(b[12:], uint32(a.lo))
 	}
+	return 16
+}
+
+// wire is an address as keys bear it.
+func wire(a addr, family uint8) []byte {
+	b := make([]byte, 16, 24)
+	putAddr(b, a, family)
 	return b
 }
 
 // tag is kind and family in one byte.
 func (k setKey) tag() byte { return byte(k.kind)<<4 | k.family }
 
-func (k setKey) portKey(port uint16) string {
-	return string(append(binary.BigEndian.AppendUint16(wire(k.addr, k.family), port), k.proto, k.tag()))
+func (k setKey) portEntry(port uint16) entry {
+	e := entry{value: 1}
+	at := putAddr(e.key[:], k.addr, k.family)
+	binary.BigEndian.PutUint16(e.key[at:], port)
+	e.key[at+2], e.key[at+3] = k.proto, k.tag()
+	return e
 }
 
 // wire is the network's key in nets.

@@ -175,9 +175,9 @@ func TestAdoptionRemovesWhatIsNoLongerMeant(t *testing.T) {
 	if a.xdpProgram(t) == 0 || b.xdpProgram(t) != 0 {
 		t.Errorf("programs %d and %d, want the first alone", a.xdpProgram(t), b.xdpProgram(t))
 	}
-	for key := range p.held[tableMACs] {
-		if ifindexOf(key) != a.near {
-			t.Errorf("an entry of device %d is left", ifindexOf(key))
+	for _, e := range p.held[tableMACs] {
+		if e.ifindex() != a.near {
+			t.Errorf("an entry of device %d is left", e.ifindex())
 		}
 	}
 	if len(p.numbers.slots) != 1 {

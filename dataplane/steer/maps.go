@@ -94,5 +94,5 @@ func (m *mapSet) fds(queues int) fds {
 	return f
 }
 
-// ifindexOf is the device that an entry of the macs table is about.
-func ifindexOf(key string) int { return int(binary.NativeEndian.Uint32([]byte(key))) }
+// ifindex is the device that an entry of the macs table is about.
+func (e *entry) ifindex() int { return int(binary.NativeEndian.Uint32(e.key[:])) }

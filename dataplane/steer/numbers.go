@@ -55,13 +55,13 @@ func (n *numbers) net(key string) (uint32, error) {
 }
 
 // keep forgets the prefixes that the table of nets does not hold, and learns those that it does.
-func (n *numbers) keep(held map[string]uint32) {
+func (n *numbers) keep(held listing) {
 	clear(n.nets)
 	used := map[uint32]bool{}
 	n.next = 0
-	for key, value := range held {
-		s := value >> slotShift
-		n.nets[key], used[s] = s, true
+	for _, e := range held {
+		s := e.value >> slotShift
+		n.nets[string(e.key[:tables[tableNets].keySize])], used[s] = s, true
 		n.next = max(n.next, s+1)
 	}
 	n.free = n.free[:0]

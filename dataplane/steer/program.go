@@ -3,7 +3,6 @@ package steer
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -68,7 +67,7 @@ type Program struct {
 // It needs CAP_BPF and CAP_NET_ADMIN and Linux 5.15.
 func Load(o Options) (*Program, error) {
 	o = o.withDefaults()
-	p := &Program{opts: o, links: map[linkKey]link.Link{}, held: newImage(), wanted: newImage()}
+	p := &Program{opts: o, links: map[linkKey]link.Link{}}
 	p.numbers = newNumbers(o)
 	fresh := newNumbers(o)
 	need, err := imageOf(o.Rules, &fresh)
@@ -105,9 +104,7 @@ func (p *Program) open(need image) (err error) {
 	} else if err = p.readHeld(); err != nil {
 		return err
 	}
-	for id, t := range p.held {
-		p.wanted[id] = maps.Clone(t) // until Add says otherwise
-	}
+	p.wanted = p.held // until Add says otherwise
 	if p.heart, err = mapHeartbeat(p.maps.heartbeat); err != nil {
 		return err
 	}
@@ -143,11 +140,13 @@ func (p *Program) readHeld() error {
 		key := make([]byte, tables[id].keySize)
 		it := m.Iterate()
 		for it.Next(&key, &value) {
-			p.held[id][string(key)] = value
+			e := entryOf(value, key)
+			p.held[id] = append(p.held[id], e)
 			if tableID(id) == tableMACs {
-				p.numbers.slots[ifindexOf(string(key))] = value >> slotShift
+				p.numbers.slots[e.ifindex()] = value >> slotShift
 			}
 		}
+		p.held[id] = listed(p.held[id])
 		if err := it.Err(); err != nil {
 			return fmt.Errorf("read pinned map %s: %w", tables[id].name, err)
 		}
