@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"weir/conntrack"
 	"weir/control/config"
 	"weir/dataplane"
 	"weir/dataplane/route"
@@ -74,13 +75,17 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	rules := &steer.Rules{Ports: slices.Clone(s.devices), Local: s.local, Grace: cfg.Grace}
 	var services []dataplane.Service
 	var vips []netip.Prefix
-	seen := map[netip.Prefix]bool{}
+	seen := make(map[netip.Prefix]bool, len(cfg.Services))
+	rules.Services = make([]steer.Service, 0, len(cfg.Services))
 	services = make([]dataplane.Service, 0, len(cfg.Services))
 	for i := range cfg.Services {
 		c := &cfg.Services[i]
-		timeouts := timeoutsOf(&c.Conntrack, c.Persistence)
+		var timeouts *conntrack.Timeouts // of all its VIPs
 		for _, key := range keysOf(c) {
 			known[key] = c
+			if x := r.services[key]; timeouts == nil && (x == nil || x.from == nil) {
+				timeouts = timeoutsOf(&c.Conntrack, c.Persistence)
+			}
 			svc, err := r.compileService(c, key, timeouts, s)
 			if err != nil {
 				return nil, err
@@ -151,6 +156,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	}
 	nats, tunnels := map[steer.NAT]bool{}, map[steer.Tunnel]bool{}
 	servers := make(map[steer.Server]bool, len(r.ids))
+	rules.Servers = make([]steer.Server, 0, len(r.ids))
 	for id, b := range r.ids {
 		if b == nil {
 			continue
@@ -159,7 +165,10 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		snap.Backends[id].Live = b.live
 		// What a removed server answers, or one that was reached in another way, is still ours until its last connection is gone.
 		for _, x := range b.ways.servers {
-			servers[x] = true
+			if !servers[x] {
+				servers[x] = true
+				rules.Servers = append(rules.Servers, x) // in the order of IDs, which is nearly that of addresses
+			}
 		}
 		for _, x := range b.ways.nats {
 			nats[x.NAT] = nats[x.NAT] || x.configured
@@ -185,9 +194,6 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	slices.SortFunc(sources, netip.Addr.Compare) // for whoever compares
 	for x := range tunnels {
 		rules.Tunnels = append(rules.Tunnels, x)
-	}
-	for x := range servers {
-		rules.Servers = append(rules.Servers, x)
 	}
 	if snap.Steer, err = steer.Compile(rules); err != nil {
 		return nil, err

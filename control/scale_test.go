@@ -18,7 +18,7 @@ import (
 // a backend of another weight and each hundredth one backend less.
 func many(n, edit int) string {
 	var b strings.Builder
-	b.WriteString(strings.Replace(coreHead, "1024", "65536", 1))
+	b.WriteString(strings.Replace(strings.Replace(coreHead, "1024", "65536", 1), "services:\n", "routes: [{to: 198.18.0.0/16, via: 198.18.1.10}]\nservices:\n", 1))
 	for i := range n {
 		fmt.Fprintf(&b, "  - name: s%d\n    vip: 198.19.%d.%d\n    port: 80\n    scheduler: wrr\n    backends:\n", i, i>>8, i&255)
 		for j := range 10 {

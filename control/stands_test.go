@@ -135,10 +135,11 @@ func equalCompiled(t *testing.T, when string, a, b *compiled) {
 }
 
 func scaleSurroundings(cfg *config.Config) *surroundings {
-	s := &surroundings{devices: []steer.Port{{Name: "wan"}, {Name: "lan"}}}
+	s := &surroundings{}
 	for i := range cfg.Ports {
 		p := &cfg.Ports[i]
 		s.ports = append(s.ports, portOf(cfg, i, p.MAC, p.MTU, p.Addresses))
+		s.devices = append(s.devices, steer.Port{Name: p.Name, MACs: [][6]byte{p.MAC}})
 	}
 	return s
 }

@@ -8,8 +8,8 @@ import (
 
 func (d *decoder) checkServices(segments map[uint32]*Segment) {
 	c := d.config
-	names := map[string]*Service{}
-	vips, servers := map[place]*Service{}, map[netip.Addr]*Service{}
+	names := make(map[string]*Service, len(c.Services))
+	vips, servers := make(map[place]*Service, len(c.Services)), make(map[netip.Addr]*Service, len(c.Services))
 	for i := range c.Services {
 		s := &c.Services[i]
 		for _, a := range s.VIPs {

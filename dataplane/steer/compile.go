@@ -122,7 +122,9 @@ func Compile(r *Rules) (*Compiled, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	macs, vlans, hosts, exact, ranges, vnis := map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}
+	many := len(r.Services) + len(r.Servers)
+	macs, vlans, ranges, vnis := map[key]uint32{}, map[key]uint32{}, map[key]uint32{}, map[key]uint32{}
+	hosts, exact := make(map[key]uint32, many), make(map[key]uint32, many)
 	known := map[network]uint32{}
 	c := &Compiled{}
 	for i, p := range r.Ports {

@@ -138,6 +138,9 @@ func (r *Rules) Check() error {
 		bad(s.From > s.To, "services[%d] %s: ports %d-%d run backwards", i, s.VIP, s.From, s.To)
 	}
 	for i, s := range r.Servers {
+		if s.Addr.IsValid() && hasPorts(s.Protocol) {
+			continue // nearly all, and there may be a hundred thousand
+		}
 		bad(!s.Addr.IsValid(), "servers[%d]: no address", i)
 		bad(!balanced(s.Protocol), "servers[%d] %s: protocol %d is not balanced", i, s.Addr, s.Protocol)
 		bad(isIPsec(s.Protocol) && s.Port != 0, "servers[%d] %s: protocol %d has no ports", i, s.Addr, s.Protocol)
