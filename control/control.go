@@ -42,6 +42,7 @@ type Control struct {
 	started time.Time
 	ports   *ports // devices, sockets, steering, host
 	runners []*dataplane.Runner
+	release func()            // lets control's threads run on the workers' cores again
 	asks    chan chan Outcome // reloads asked for by the API
 	wake    chan struct{}     // a worker wants a next hop
 	last    Outcome           // of the last reload; guarded by mu
@@ -135,6 +136,9 @@ func (c *Control) start(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	if c.release, err = confine(workers); err != nil {
+		c.log.Warn("control may run on the workers' cores", "err", err)
+	}
 	if c.runners, err = c.ports.begin(cfg, x, workers); err != nil {
 		return err
 	}
@@ -149,6 +153,9 @@ func (c *Control) stop() error {
 	}
 	for _, r := range c.runners {
 		r.Stop()
+	}
+	if c.release != nil {
+		c.release()
 	}
 	if c.ports != nil {
 		errs = append(errs, c.ports.close())

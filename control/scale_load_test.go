@@ -81,6 +81,12 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	defer waiter.Close()
 	r := &dataplane.Runner{Worker: c.engine.AddWorker(pool, []driver.Queue{g, ports[1]}), Waiter: waiter, CPU: runtime.NumCPU() - 1}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2)) // as a daemon does, and that
+	undo, err := confine([]int{r.CPU})
+	if err != nil {
+		t.Skip(err)
+	}
+	defer undo()
 	r.Start()
 	defer r.Stop()
 

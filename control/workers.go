@@ -2,7 +2,10 @@ package control
 
 import (
 	"fmt"
-	"runtime"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"weir/control/config"
 	"weir/control/host"
@@ -23,13 +26,76 @@ func workerCPUs(cfg *config.Config) ([]int, error) {
 		}
 	}
 	cpus := make([]int, n)
+	all := allowedCPUs()
 	for i := range cpus {
 		cpus[i] = -1
-		if all := runtime.NumCPU(); n < all {
-			cpus[i] = all - n + i // the last cores: the first ones have the most interrupts, and control needs one for itself
+		if n < len(all) {
+			cpus[i] = all[len(all)-n+i] // the last cores: the first ones have the most interrupts, and control needs one for itself
 		}
 	}
 	return cpus, nil
+}
+
+// allowedCPUs are those that the process may run on, in ascending order; none if that cannot be known.
+func allowedCPUs() (all []int) {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return nil
+	}
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	return all
+}
+
+// confine keeps all threads of the process that are there, and so those that Go makes of them, off the workers' cores: a reload, or the
+// collector, would otherwise take a worker's core from it for milliseconds. Workers go to their own cores themselves, and Go makes no thread out
+// of one that is locked. It does nothing where that would leave control no core. undo lets the threads go again.
+func confine(workers []int) (undo func(), err error) {
+	var was, rest unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &was); err != nil {
+		return func() {}, fmt.Errorf("sched_getaffinity: %w", err)
+	}
+	rest = was
+	for _, cpu := range workers {
+		if cpu >= 0 {
+			rest.Clear(cpu)
+		}
+	}
+	if rest.Count() == 0 || rest == was {
+		return func() {}, nil
+	}
+	if err := setAffinity(&was, &rest); err != nil {
+		return func() {}, err
+	}
+	return func() { _ = setAffinity(&rest, &was) }, nil
+}
+
+// setAffinity moves the process's threads that may run on one set of cores to another. One that is made meanwhile may escape the first
+// look, not the second.
+func setAffinity(from, to *unix.CPUSet) error {
+	for range 2 {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			id, err := strconv.Atoi(t.Name())
+			if err != nil {
+				continue
+			}
+			var now unix.CPUSet
+			if unix.SchedGetaffinity(id, &now) != nil || now != *from {
+				continue // it has ended, or somebody put it where it is
+			}
+			if err := unix.SchedSetaffinity(id, to); err != nil && err != unix.ESRCH {
+				return fmt.Errorf("sched_setaffinity: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // receiveQueues is the number of receive queues that the first AF_XDP port has in use, 1 if there is no such port.

@@ -1,0 +1,78 @@
+package control
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Threads of the process leave the workers' cores, those that Go makes later too, and come back in the end.
+func TestControlKeepsOffTheWorkersCores(t *testing.T) {
+	all := allowedCPUs()
+	if len(all) < 2 {
+		t.Skip("needs two cores")
+	}
+	worker := all[len(all)-1]
+	on := func() (n int) {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Skip(err)
+		}
+		for _, thread := range threads {
+			id, _ := strconv.Atoi(thread.Name())
+			var set unix.CPUSet
+			if unix.SchedGetaffinity(id, &set) == nil && set.IsSet(worker) {
+				n++
+			}
+		}
+		return n
+	}
+	undo, err := confine([]int{-1, worker})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := on(); n != 0 {
+		t.Errorf("%d threads may run on the worker's core", n)
+	}
+	// New threads: goroutines that are locked to theirs, one of them made by a worker's.
+	ready, end := make(chan bool), make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		var set unix.CPUSet
+		set.Set(worker)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			t.Errorf("the worker: %v", err)
+		}
+		for range 8 {
+			go func() {
+				runtime.LockOSThread()
+				ready <- true
+				<-end
+			}()
+		}
+		ready <- true
+		<-end
+	}()
+	for range 9 {
+		<-ready
+	}
+	if n := on(); n != 1 {
+		t.Errorf("%d threads may run on the worker's core, want the worker's alone", n)
+	}
+	close(end)
+	undo()
+	if n := on(); n < 2 {
+		t.Errorf("%d threads may run on the core afterwards", n)
+	}
+	if none, err := confine(all); err != nil {
+		t.Errorf("workers on all cores: %v", err)
+	} else {
+		none()
+	}
+	if n := on(); n < 2 {
+		t.Errorf("workers on all cores: control was left no core: %d threads", n)
+	}
+}
