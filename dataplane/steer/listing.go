@@ -1,7 +1,7 @@
 package steer
 
 import (
-	"bytes"
+	"encoding/binary"
 	"slices"
 )
 
@@ -18,7 +18,18 @@ const maxKey = 24
 // with a hundred thousand entries in maps most of a reload was spent on finding them.
 type listing []entry
 
-func (e *entry) compare(o *entry) int { return bytes.Compare(e.key[:], o.key[:]) }
+// compare orders entries by their keys' bytes. Three words: bytes.Compare takes three times as long, and sorting is most of laying out rules.
+func (e *entry) compare(o *entry) int {
+	for at := 0; at < maxKey; at += 8 {
+		if a, b := binary.BigEndian.Uint64(e.key[at:]), binary.BigEndian.Uint64(o.key[at:]); a != b {
+			if a < b {
+				return -1
+			}
+			return 1
+		}
+	}
+	return 0
+}
 
 // entryOf is an entry of these bytes, in order.
 func entryOf(value uint32, parts ...[]byte) (e entry) {
