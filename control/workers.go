@@ -73,10 +73,10 @@ func confine(workers []int) (undo func(), err error) {
 	return func() { _ = setAffinity(&rest, &was) }, nil
 }
 
-// setAffinity moves the process's threads that may run on one set of cores to another. One that is made meanwhile may escape the first
-// look, not the second.
+// setAffinity moves the process's threads that may run on one set of cores to another. One that is made meanwhile has its maker's set, which may
+// still be the old one, so it looks until two looks in a row have found nothing to do.
 func setAffinity(from, to *unix.CPUSet) error {
-	for range 2 {
+	for quiet := 0; quiet < 2; quiet++ {
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return err
@@ -90,6 +90,7 @@ func setAffinity(from, to *unix.CPUSet) error {
 			if unix.SchedGetaffinity(id, &now) != nil || now != *from {
 				continue // it has ended, or somebody put it where it is
 			}
+			quiet = -1
 			if err := unix.SchedSetaffinity(id, to); err != nil && err != unix.ESRCH {
 				return fmt.Errorf("sched_setaffinity: %w", err)
 			}

@@ -16,7 +16,7 @@ func TestControlKeepsOffTheWorkersCores(t *testing.T) {
 		t.Skip("needs two cores")
 	}
 	worker := all[len(all)-1]
-	on := func() (n int) {
+	on := func() (n int) { // of those that are not a worker's, now or in a test before
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			t.Skip(err)
@@ -24,7 +24,7 @@ func TestControlKeepsOffTheWorkersCores(t *testing.T) {
 		for _, thread := range threads {
 			id, _ := strconv.Atoi(thread.Name())
 			var set unix.CPUSet
-			if unix.SchedGetaffinity(id, &set) == nil && set.IsSet(worker) {
+			if unix.SchedGetaffinity(id, &set) == nil && set.IsSet(worker) && set.Count() > 1 {
 				n++
 			}
 		}
@@ -59,8 +59,8 @@ func TestControlKeepsOffTheWorkersCores(t *testing.T) {
 	for range 9 {
 		<-ready
 	}
-	if n := on(); n != 1 {
-		t.Errorf("%d threads may run on the worker's core, want the worker's alone", n)
+	if n := on(); n != 0 {
+		t.Errorf("%d threads may run on the worker's core beside the worker's", n)
 	}
 	close(end)
 	undo()
