@@ -45,14 +45,15 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 		sum, carry := bits.Add64(a, b, 0)
 		sum, carry = bits.Add64(sum, uint64(c), carry)
 		sum += carry
-		sum = sum&0xffffffff + sum>>32
-		sum = sum&0xffff + sum>>16&0xffff + sum>>32
-		sum = sum&0xffff + sum>>16
+		sum += bits.RotateLeft64(sum, 32)
+		half := uint32(sum >> 32)
+		half += bits.RotateLeft32(half, 16) // the sum of the header's words is above (see packet.Sum), 0xffff if the checksum is right
 		size := uint64(bits.ReverseBytes16(uint16(a >> 16)))
-		if sum != 0xffff || a>>48&^0x40 != 0 || size > n-etherLen || uint8(b) <= 1 { // a fragment; cut off; TTL
+		if half>>16 != 0xffff || a>>48&^0x40 != 0 || size > n-etherLen || uint8(b) <= 1 { // a fragment; cut off; TTL
 			continue
 		}
-		switch p.proto = uint8(b >> 8); p.proto {
+		proto := uint8(b >> 8)
+		switch proto {
 		case packet.ProtoTCP:
 			p.event = h[47]
 			if offset := uint64(h[46]>>4) * 4; size < ipv4Len+tcpLen || offset < tcpLen || offset > size-ipv4Len {
@@ -65,11 +66,11 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 		default:
 			continue
 		}
-		p.at, p.size, p.known = addr+etherLen, uint16(size), false
+		p.at, p.size, p.proto, p.known = addr+etherLen, uint16(size), proto, false
 		q := &queries[i]
 		q.Src.Hi, q.Src.Lo = 0, uint64(bits.ReverseBytes32(uint32(b>>32)))
 		q.Dst.Hi, q.Dst.Lo = 0, uint64(bits.ReverseBytes32(c))
-		q.Ports, q.Space, q.V6 = be32(h[34:]), uint32(p.proto), false
+		q.Ports, q.Space, q.V6 = be32(h[34:]), uint32(proto), false
 	}
 }
 
