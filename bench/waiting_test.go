@@ -159,7 +159,8 @@ func (x *waiting) offer(rate int, duration time.Duration, latencies *[]float64) 
 	const burst = 32
 	frames := make([][]byte, burst)
 	for i := range frames {
-		frames[i] = slices.Clone(requestOf(i))
+		frames[i] = slices.Clone(requestFrame)
+		aim(frames[i], 26, 34, i)
 		frames[i][40], frames[i][41] = 0, 0 // no checksum: the stamp changes
 	}
 	began := time.Now()
