@@ -27,7 +27,9 @@ type core struct {
 // numbers follow from it.
 func newCore(table *conntrack.Table, workers int, secret uint64) *core {
 	e := dataplane.NewEngine(dataplane.Options{Table: table, MaxWorkers: workers, Secret: secret})
-	return &core{engine: e, reg: newRegistry(e.MaxBackends(), secret)}
+	r := newRegistry(e.MaxBackends(), secret)
+	r.workers = workers
+	return &core{engine: e, reg: r}
 }
 
 // prepare compiles cfg as the next generation; publish puts it in force, or undo forgets it. Between them stands what must happen before

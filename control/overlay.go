@@ -43,6 +43,20 @@ type numbered struct {
 	index  uint16
 	peers  []netip.Addr   // by peer index; invalid: free
 	access []vxlan.Access // by access index
+	counts dataplane.SegmentCounts
+}
+
+func (n *numbered) clone() *numbered {
+	c := *n
+	c.peers, c.access, c.counts = slices.Clone(n.peers), slices.Clone(n.access), countsOf(n)
+	return &c
+}
+
+// countsOf are n's counters as a snapshot holds them: the lists are its own, for n's may change, the counters the same.
+func countsOf(n *numbered) dataplane.SegmentCounts {
+	c := n.counts
+	c.Peers, c.Access = slices.Clone(c.Peers), slices.Clone(c.Access)
+	return c
 }
 
 type station struct {
@@ -72,7 +86,7 @@ func (o *overlay) clone() *overlay {
 	c := *o
 	c.segments, c.statics = map[uint32]*numbered{}, maps.Clone(o.statics)
 	for vni, n := range o.segments {
-		c.segments[vni] = &numbered{n.index, slices.Clone(n.peers), slices.Clone(n.access)}
+		c.segments[vni] = n.clone()
 	}
 	return &c
 }
@@ -99,7 +113,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 	maps.DeleteFunc(o.segments, func(vni uint32, n *numbered) bool { return !known[vni] })
 	for i := range cfg.VXLAN.Segments {
 		c := &cfg.VXLAN.Segments[i]
-		n, err := o.number(cfg, c)
+		n, err := o.number(cfg, c, max(r.workers, 1))
 		if err != nil {
 			return nil, err
 		}
@@ -109,9 +123,9 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 		}
 		list = append(list, s)
 		for len(out.ByIndex) <= int(n.index) {
-			out.ByIndex = append(out.ByIndex, nil)
+			out.ByIndex, out.Counts = append(out.ByIndex, nil), append(out.Counts, dataplane.SegmentCounts{})
 		}
-		out.ByIndex[n.index] = s
+		out.ByIndex[n.index], out.Counts[n.index] = s, countsOf(n)
 		for _, a := range n.access {
 			if a.Used {
 				out.Access[a.Port] = true
@@ -134,15 +148,16 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 	return out, err
 }
 
-// number gives a segment, its peers and its access ports their numbers. What stays keeps its own.
-func (o *overlay) number(cfg *config.Config, c *config.Segment) (*numbered, error) {
+// number gives a segment, its peers and its access ports their numbers, and counters for that many workers. What stays keeps its own, what
+// gets the number of another begins at zero: counters that a worker with an older snapshot still writes are nobody's then.
+func (o *overlay) number(cfg *config.Config, c *config.Segment, workers int) (*numbered, error) {
 	n := o.segments[c.VNI]
 	if n == nil {
 		taken := map[uint16]bool{}
 		for _, x := range o.segments {
 			taken[x.index] = true
 		}
-		n = &numbered{}
+		n = &numbered{counts: dataplane.SegmentCounts{Segment: make([]dataplane.SegmentCounters, workers), Group: make([]dataplane.PlaceCounters, workers)}}
 		for taken[n.index] {
 			n.index++
 		}
@@ -167,9 +182,9 @@ func (o *overlay) number(cfg *config.Config, c *config.Segment) (*numbered, erro
 			continue
 		}
 		if free := slices.Index(n.peers, netip.Addr{}); free >= 0 {
-			n.peers[free] = p
+			n.peers[free], n.counts.Peers[free] = p, make([]dataplane.PlaceCounters, workers)
 		} else {
-			n.peers = append(n.peers, p)
+			n.peers, n.counts.Peers = append(n.peers, p), append(n.counts.Peers, make([]dataplane.PlaceCounters, workers))
 		}
 	}
 	var access []vxlan.Access
@@ -186,9 +201,9 @@ func (o *overlay) number(cfg *config.Config, c *config.Segment) (*numbered, erro
 			continue
 		}
 		if free := slices.Index(n.access, vxlan.Access{}); free >= 0 {
-			n.access[free] = a
+			n.access[free], n.counts.Access[free] = a, make([]dataplane.PlaceCounters, workers)
 		} else {
-			n.access = append(n.access, a)
+			n.access, n.counts.Access = append(n.access, a), append(n.counts.Access, make([]dataplane.PlaceCounters, workers))
 		}
 	}
 	return n, nil
@@ -238,7 +253,7 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 	before := o.settled
 	o.settled = map[uint16]meaning{}
 	for vni, n := range o.segments {
-		o.settled[n.index] = meaning{vni, numbered{n.index, slices.Clone(n.peers), slices.Clone(n.access)}}
+		o.settled[n.index] = meaning{vni, *n.clone()}
 	}
 	o.stations.Flush(func(s vxlan.Station) bool { return !s.Static && !o.same(before[s.Segment], s) })
 	o.hosts.Flush(func(h vxlan.Neighbor) bool { return before[h.Segment].vni != o.settled[h.Segment].vni })

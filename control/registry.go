@@ -23,6 +23,7 @@ type registry struct {
 	overlay  *overlay                       // nil until there is a segment
 	paths    map[netip.Addr]*dataplane.Path // to servers behind tunnels, by their address
 	limit    int
+	workers  int    // that count what passes through segments; 0 is one
 	plans    uint64 // generation of the last plan made
 	seed     uint64 // of the schedulers' random numbers
 

@@ -117,7 +117,7 @@ func (w *Worker) enter(f *packet.Frame, l *lane, own bool) {
 	}
 	s := w.at(l.into)
 	if s == nil || s.Gateway == nil {
-		w.lose(f, DropNoRoute, own)
+		w.lose(f, s, DropNoRoute, own)
 		return
 	}
 	if int(f.L3End-f.L3) > int(l.routeMTU) && f.Kind&packet.KindIPv4 != 0 {
@@ -169,7 +169,7 @@ func (w *Worker) cut(f *packet.Frame, l *lane, own bool) {
 		w.pool.Put(f.Desc().Addr)
 		return
 	}
-	w.lose(f, DropTooBig, own)
+	w.lose(f, w.at(l.into), DropTooBig, own)
 }
 
 // tellStation answers a bridged IP packet that does not fit into its tunnel in the gateway's name, with the MTU that does (RFC 7348 4.3). It

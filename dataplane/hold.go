@@ -43,7 +43,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 		}
 		if h.lane.out == l.out && h.lane.hop == l.hop && h.lane.v6 == l.v6 && h.lane.into == l.into {
 			if h.n == holdDepth {
-				w.forsake(f, own)
+				w.forsake(f, l.into, own)
 				return
 			}
 			w.keep(h, f, l, own)
@@ -51,7 +51,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 		}
 	}
 	if free == nil {
-		w.forsake(f, own)
+		w.forsake(f, l.into, own)
 		return
 	}
 	free.lane, free.deadline = *l, w.now+holdTime
@@ -71,13 +71,14 @@ func (w *Worker) keep(h *heldHop, f *packet.Frame, l *lane, own bool) {
 	}
 }
 
-// forsake drops a frame that no neighbour was found for.
-func (w *Worker) forsake(f *packet.Frame, own bool) {
+// forsake drops a frame that no neighbour was found for, in the segment that into names if it names one.
+func (w *Worker) forsake(f *packet.Frame, into segmentRef, own bool) {
 	w.pool.Put(f.Desc().Addr)
 	if own {
 		w.Counters.AnswerLost.add(1)
 	} else {
 		w.Counters.Drops[DropNoNeighbor].add(1)
+		w.countDrop(into, DropNoNeighbor)
 	}
 }
 
@@ -123,7 +124,7 @@ func (w *Worker) letGo(h *heldHop, j int, known bool) {
 		w.Counters.Answered.add(1)
 		w.pool.Put(f.Desc().Addr)
 	default:
-		w.forsake(f, own)
+		w.forsake(f, h.lane.into, own)
 	}
 }
 

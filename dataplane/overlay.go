@@ -18,6 +18,7 @@ type Overlay struct {
 	Strangers *vxlan.Strangers
 	Twins     *vxlan.Twins
 	Entropy   vxlan.Entropy
+	Counts    []SegmentCounts // by segment index
 
 	Reach  []Reach      // by segment Index: where what comes to the gateway may go; shorter: nowhere
 	Inward *route.Table // networks of segments that are reached from outside, see Reach; nil: none
@@ -98,11 +99,17 @@ func (w *Worker) decap(v *vector) {
 		default:
 			continue
 		}
+		if a.Segment != nil {
+			l.home = refOf(a.Segment)
+		}
 		if fault == vxlan.FaultPeer {
 			o.Strangers.Note(a.Segment.Index, a.Src, a.V6, vxlan.SecondOf(w.now))
 		}
 		if fault != vxlan.FaultNone {
 			l.discard(vxlanDrops[fault])
+			if a.At != 0 {
+				w.placeCounters(a.Segment, a.At).InDropped.add(1)
+			}
 			continue
 		}
 		w.arrive(v, i, &a)
@@ -117,6 +124,7 @@ func (w *Worker) decap(v *vector) {
 func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 	f, l, o, s := &v.frames[i], &v.lanes[i], w.snap.Overlay, a.Segment
 	b := f.Bytes()
+	w.countIn(a, len(b))
 	dst, src := vxlan.MACOf(b), vxlan.MACOf(b[6:])
 	forGateway := s.Gateway != nil && dst == s.Gateway.MAC
 	twin := s.Gateway != nil && src == s.Gateway.MAC
@@ -130,6 +138,9 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 	case s.Learning && a.At != 0 && o.Stations.Learn(s.Index, src, a.At, vxlan.SecondOf(w.now)) == vxlan.Static:
 		l.discard(DropStaticMAC)
 		return
+	}
+	if forGateway {
+		w.segmentCounters(s.Index).Gateway.add(1)
 	}
 	if f.EtherType == packet.EtherTypeARP && w.hearARP(v, i, a, forGateway, twin) || f.Proto == packet.ProtoICMPv6 && w.hearND(v, i, a, forGateway, twin) {
 		return
@@ -160,46 +171,53 @@ func (w *Worker) bridge(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, dst
 	case to == 0:
 		w.flood(f, s, from, false)
 	case to == from:
-		w.lose(f, DropSameSide, false)
+		w.lose(f, s, DropSameSide, false)
 	case (fromPeer || from == 0) && toPeer:
-		w.lose(f, DropSplitHorizon, false)
+		w.lose(f, s, DropSplitHorizon, false)
 	default:
 		w.deliver(f, s, to, false)
 	}
 }
 
-// lose drops a frame that no lane speaks for any more.
-func (w *Worker) lose(f *packet.Frame, d Drop, own bool) {
+// lose drops a frame of a segment that no lane speaks for any more; s is nil if the segment has gone meanwhile.
+func (w *Worker) lose(f *packet.Frame, s *vxlan.Segment, d Drop, own bool) {
 	w.pool.Put(f.Desc().Addr)
 	if own {
 		w.Counters.AnswerLost.add(1)
-	} else {
-		w.Counters.Drops[d].add(1)
+		return
+	}
+	w.Counters.Drops[d].add(1)
+	if s != nil {
+		w.countDrop(refOf(s), d)
 	}
 }
 
 // deliver sends an inner frame to a place of its segment.
 func (w *Worker) deliver(f *packet.Frame, s *vxlan.Segment, to vxlan.Place, own bool) {
 	if i, ok := to.Access(); ok && int(i) < len(s.Access) && s.Access[i].Used {
-		w.hand(f, s.Access[i], own)
+		w.hand(f, s, int(i), own)
 		return
 	}
 	if t := s.Tunnel(to); t != nil {
 		w.tunnel(f, s, t, own)
 		return
 	}
-	w.lose(f, DropNoStation, own)
+	w.lose(f, s, DropNoStation, own)
 }
 
-// hand gives an inner frame to an access port, with its tag.
-func (w *Worker) hand(f *packet.Frame, a vxlan.Access, own bool) {
-	p := &w.snap.Ports[a.Port]
+// hand gives an inner frame to the segment's access port with index i, with its tag.
+func (w *Worker) hand(f *packet.Frame, s *vxlan.Segment, i int, own bool) {
+	a := s.Access[i]
+	p, c, size := &w.snap.Ports[a.Port], w.placeCounters(s, vxlan.AtAccess(uint16(i))), f.Len()
 	switch {
-	case f.Len()-etherLen > p.MTU:
-		w.lose(f, DropTooBig, own)
+	case size-etherLen > p.MTU:
+		c.OutDropped.add(1)
+		w.lose(f, s, DropTooBig, own)
 	case a.VLAN != 0 && !vxlan.Tag(f, a.VLAN):
-		w.lose(f, DropNoMemory, own)
+		c.OutDropped.add(1)
+		w.lose(f, s, DropNoMemory, own)
 	default:
+		w.countOut(s, c, size)
 		w.transmit(p.Device, f.Desc(), own)
 	}
 }
@@ -215,9 +233,11 @@ func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own 
 			return
 		}
 	}
+	c, size := w.placeCounters(s, vxlan.AtPeer(t.Peer())), f.Len()
 	entropy := w.snap.Overlay.Entropy.Of(f)
 	if !t.Encap(f, entropy) {
-		w.lose(f, DropNoMemory, own)
+		c.OutDropped.add(1)
+		w.lose(f, s, DropNoMemory, own)
 		return
 	}
 	_, peer := addresses(f, f.L3)
@@ -225,10 +245,13 @@ func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own 
 	mtu, ok := w.nextHop(&l, peer, t.V6(), entropy)
 	switch {
 	case !ok:
-		w.lose(f, DropNoRoute, own)
+		c.OutDropped.add(1)
+		w.lose(f, s, DropNoRoute, own)
 	case int(f.L3End-f.L3) > mtu:
-		w.lose(f, DropTooBig, own)
+		c.OutDropped.add(1)
+		w.lose(f, s, DropTooBig, own)
 	default:
+		w.countOut(s, c, size)
 		w.leave(f, &l, own)
 	}
 }
@@ -237,9 +260,10 @@ func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own 
 // tunnel, to each peer (head-end replication). All but the last get a copy, which counts as sent.
 func (w *Worker) flood(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, own bool) {
 	if s.BUM != nil && !s.BUM.Allow(w.now) {
-		w.lose(f, DropFloodLimit, own)
+		w.lose(f, s, DropFloodLimit, own)
 		return
 	}
+	c := w.segmentCounters(s.Index)
 	tunnels := s.Flood
 	if _, peer := from.Peer(); peer || from == 0 {
 		tunnels = nil
@@ -252,25 +276,32 @@ func (w *Worker) flood(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, own 
 			}
 		}
 		if last < 0 {
-			w.lose(f, DropNoStation, own)
+			w.lose(f, s, DropNoStation, own)
 			return
 		}
 	}
+	c.Floods.add(1)
 	for i := range s.Access {
 		if !s.Access[i].Used || vxlan.AtAccess(uint16(i)) == from || i == last {
 			continue
 		}
-		if c, ok := w.copyOf(f); ok {
-			w.hand(&c, s.Access[i], true)
+		if x, ok := w.copyOf(f); ok {
+			c.Copies.add(1)
+			w.hand(&x, s, i, true)
+		} else {
+			w.placeCounters(s, vxlan.AtAccess(uint16(i))).OutDropped.add(1)
 		}
 	}
 	if last >= 0 {
-		w.hand(f, s.Access[last], own)
+		w.hand(f, s, last, own)
 		return
 	}
 	for _, t := range tunnels[1:] {
-		if c, ok := w.copyOf(f); ok {
-			w.tunnel(&c, s, t, true)
+		if x, ok := w.copyOf(f); ok {
+			c.Copies.add(1)
+			w.tunnel(&x, s, t, true)
+		} else {
+			w.placeCounters(s, vxlan.AtPeer(t.Peer())).OutDropped.add(1)
 		}
 	}
 	w.tunnel(f, s, tunnels[0], own)

@@ -60,7 +60,8 @@ func overlaid(t testing.TB) []bedOption {
 	web := serving{vip: netip.MustParseAddrPort("198.18.9.9:90"), servers: []Backend{b}}
 	return []bedOption{web.option(t), func(x *Snapshot, _ *Engine) {
 		x.Overlay = &Overlay{Segments: segments, ByIndex: []*vxlan.Segment{s}, VTEPs: []VTEP{{Addr: addr, Port: vxlan.Port}}, Access: []bool{false, true}, Stations: stations, Hosts: hosts,
-			Strangers: vxlan.NewStrangers([2]uint64{}), Entropy: vxlan.NewEntropy([2]uint64{1, 2})}
+			Strangers: vxlan.NewStrangers([2]uint64{}), Entropy: vxlan.NewEntropy([2]uint64{1, 2}),
+			Counts: []SegmentCounts{{Segment: make([]SegmentCounters, 1), Peers: [][]PlaceCounters{make([]PlaceCounters, 1)}, Access: [][]PlaceCounters{make([]PlaceCounters, 1)}}}}
 	}}
 }
 

@@ -32,6 +32,11 @@ func (w *Worker) finish(v *vector) {
 			continue
 		case Dropped:
 			c.Drops[l.drop].add(1)
+			if l.home != 0 {
+				w.countDrop(l.home, l.drop)
+			} else {
+				w.countDrop(l.into, l.drop)
+			}
 			if l.drop == DropInvalidDescriptor {
 				continue // never opened, so there is no chunk
 			}

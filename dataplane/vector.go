@@ -31,6 +31,7 @@ type lane struct {
 	backend  uint32        // it and flags are valid with ref
 	flags    connFlags     // of the connection; those of a reply say ForwardNAT
 	segment  segmentRef    // that the packet came from, through its gateway
+	home     segmentRef    // that the frame came into: whose loss it is if it is dropped; valid from decap on
 	into     segmentRef    // that it goes into; none: out is valid
 	routeMTU uint16        // of the route, in bytes, 0: the port's
 	v6       bool          // family of hop

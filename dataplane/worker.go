@@ -36,18 +36,19 @@ type Worker struct {
 	Backends []BackendCounters // by backend ID
 
 	// used for few
-	descs   [packet.VectorSize]packet.Desc
-	conn    conntrack.Conn // scratch of schedule
-	own     packet.Frame   // scratch of answers and fragments
-	ended   [64]conntrack.Ended
-	parted  conntrack.Ended // to make room for the connection that is scheduled now, if parting
-	parting bool
-	hold    hold
-	early   early  // fragments that came before their first
-	ipID    uint16 // of the latest IPv4 packet of our own that may be cut
-	pending bool   // a queue has something unfinished, or debt is left
-	scanned int64  // when scan last looked
-	debt    int64  // connections that are overdue to be looked at
+	descs     [packet.VectorSize]packet.Desc
+	conn      conntrack.Conn // scratch of schedule
+	own       packet.Frame   // scratch of answers and fragments
+	ended     [64]conntrack.Ended
+	parted    conntrack.Ended // to make room for the connection that is scheduled now, if parting
+	parting   bool
+	hold      hold
+	uncounted uncounted
+	early     early  // fragments that came before their first
+	ipID      uint16 // of the latest IPv4 packet of our own that may be cut
+	pending   bool   // a queue has something unfinished, or debt is left
+	scanned   int64  // when scan last looked
+	debt      int64  // connections that are overdue to be looked at
 }
 
 // Round takes what has arrived on all queues through the stages once. now is the time in nanoseconds of the clock that drives
