@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/vxlan"
 )
 
 // DefaultSocket is where the daemon answers unless the configuration or --socket says otherwise.
@@ -81,11 +84,20 @@ func (c *Control) serve(l net.Listener) *api {
 	get := func(path string, view func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			v, err := view(r)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
+			answer(w, v, err)
+		})
+	}
+	post := func(path string, change func(StationRequest) (any, error)) {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+			var x StationRequest
+			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&x); err != nil {
+				answer(w, nil, fmt.Errorf("the request's body: %w", err))
 				return
 			}
-			writeJSON(w, http.StatusOK, v)
+			v, err := change(x)
+			answer(w, v, err)
 		})
 	}
 	get("/stats", func(*http.Request) (any, error) { return c.Stats(), nil })
@@ -116,6 +128,39 @@ func (c *Control) serve(l net.Listener) *api {
 		}
 		return c.Rates(r.Context(), interval)
 	})
+	get("/vxlan", func(r *http.Request) (any, error) {
+		vni, err := vniOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return c.Segments(vni)
+	})
+	get("/fdb", func(r *http.Request) (any, error) {
+		vni, err := vniOf(r)
+		if err != nil {
+			return nil, err
+		}
+		var mac vxlan.MAC
+		if s := r.FormValue("mac"); s != "" {
+			if mac, err = ParseMAC(s); err != nil {
+				return nil, err
+			}
+		}
+		return c.Stations(vni, mac)
+	})
+	get("/fdb/neighbors", func(r *http.Request) (any, error) {
+		vni, err := vniOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return c.HostNeighbors(vni)
+	})
+	post("/fdb/add", func(x StationRequest) (any, error) { return Changed{1}, c.AddStation(x) })
+	post("/fdb/del", func(x StationRequest) (any, error) { return Changed{1}, c.RemoveStation(x) })
+	post("/fdb/flush", func(x StationRequest) (any, error) {
+		n, err := c.FlushStations(x)
+		return Changed{n}, err
+	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
 		outcome := c.Reload()
 		status := http.StatusOK
@@ -137,6 +182,43 @@ func (a *api) close() {
 	defer cancel()
 	if a.server.Shutdown(ctx) != nil {
 		_ = a.server.Close()
+	}
+}
+
+// vniOf is the segment that a request asks for, zero if it asks for all.
+func vniOf(r *http.Request) (uint32, error) {
+	s := r.FormValue("vni")
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 24)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("vni %q: must be 1 to 16777215", s)
+	}
+	return uint32(n), nil
+}
+
+// Changed is how many entries a request changed.
+type Changed struct {
+	Entries int `json:"entries"`
+}
+
+// Failure is what a request is answered with that was wrong or could not be done.
+type Failure struct {
+	Error string `json:"error"`
+}
+
+// answer writes v, or what went wrong: 404 for what is not there, 409 for what the configuration says otherwise, else 400.
+func answer(w http.ResponseWriter, v any, err error) {
+	switch {
+	case err == nil:
+		writeJSON(w, http.StatusOK, v)
+	case errors.Is(err, ErrNoSegment), errors.Is(err, ErrNoStation), errors.Is(err, ErrNoPlace):
+		writeJSON(w, http.StatusNotFound, Failure{err.Error()})
+	case errors.Is(err, ErrConfigured):
+		writeJSON(w, http.StatusConflict, Failure{err.Error()})
+	default:
+		writeJSON(w, http.StatusBadRequest, Failure{err.Error()})
 	}
 }
 
@@ -183,6 +265,16 @@ func (c *Client) Reload() (o Outcome, err error) {
 	return o, decode(resp, err, &o)
 }
 
+// Stations sends a request about stations, such as "/fdb/add", and tells how many entries it changed.
+func (c *Client) Stations(path string, r StationRequest) (x Changed, err error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return x, err
+	}
+	resp, err := c.http.Post("http://weir"+path, "application/json", bytes.NewReader(body))
+	return x, decode(resp, err, &x)
+}
+
 func decode(resp *http.Response, err error, v any) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -192,7 +284,12 @@ func decode(resp *http.Response, err error, v any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusNotFound {
+	switch resp.StatusCode {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusConflict:
+		var f Failure
+		if json.NewDecoder(resp.Body).Decode(&f) == nil && f.Error != "" {
+			return errors.New(f.Error)
+		}
 		return fmt.Errorf("the daemon answers %s to %s", resp.Status, resp.Request.URL.Path)
 	}
 	return json.NewDecoder(resp.Body).Decode(v)

@@ -14,6 +14,7 @@ import (
 // all but the engine, which looks after itself: control changes, the API reads.
 type core struct {
 	engine *dataplane.Engine
+	clock  func() int64 // nanoseconds, as workers get it; nil: dataplane.Monotonic
 
 	mu         sync.Mutex
 	reg        *registry
@@ -125,6 +126,7 @@ func (c *core) stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Generation, s.Services = c.generation, c.services()
+	s.VXLAN, _ = c.segments(0)
 	return s
 }
 

@@ -29,7 +29,8 @@ type overlay struct {
 	entropy   vxlan.Entropy
 	segments  map[uint32]*numbered // by VNI
 	statics   map[station]vxlan.Place
-	settled   map[uint16]meaning // by segment index: what the entries in the tables are about
+	runtime   map[runtimeStation]StationPlace // those of statics that a request added
+	settled   map[uint16]meaning              // by segment index: what the entries in the tables are about
 }
 
 // meaning is what a segment's index, and the indices of its peers and access ports, stood for when entries were learned.
@@ -75,7 +76,7 @@ func newOverlay(seed uint64) (*overlay, error) {
 		return nil, err
 	}
 	return &overlay{stations: stations, hosts: hosts, strangers: vxlan.NewStrangers(secret), twins: vxlan.NewTwins(maxSegments), entropy: vxlan.NewEntropy(secret),
-		segments: map[uint32]*numbered{}, statics: map[station]vxlan.Place{}, settled: map[uint16]meaning{}}, nil
+		segments: map[uint32]*numbered{}, statics: map[station]vxlan.Place{}, runtime: map[runtimeStation]StationPlace{}, settled: map[uint16]meaning{}}, nil
 }
 
 // clone is a copy whose numbers may change; the tables are the same.
@@ -84,7 +85,7 @@ func (o *overlay) clone() *overlay {
 		return nil
 	}
 	c := *o
-	c.segments, c.statics = map[uint32]*numbered{}, maps.Clone(o.statics)
+	c.segments, c.statics, c.runtime = map[uint32]*numbered{}, maps.Clone(o.statics), maps.Clone(o.runtime)
 	for vni, n := range o.segments {
 		c.segments[vni] = n.clone()
 	}
@@ -238,6 +239,16 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 		for _, f := range c.FDB {
 			statics[station{n.index, vxlan.MACOf(f.MAC[:])}] = vxlan.AtPeer(uint16(slices.Index(n.peers, f.VTEP)))
 		}
+	}
+	for x, place := range o.runtime { // see AddStation
+		if n := o.segments[x.vni]; n != nil {
+			s := station{n.index, x.mac}
+			if at, stays := n.at(cfg, place); stays && statics[s] == 0 {
+				statics[s] = at
+				continue
+			}
+		}
+		delete(o.runtime, x)
 	}
 	for s := range o.statics {
 		if _, stays := statics[s]; !stays {

@@ -57,6 +57,7 @@ func Replay(o ReplayOptions) (err error) {
 	defer table.Close()
 	r := &replay{core: newCore(table, 1, o.Seed), clock: pcapfile.NewClock(), options: &o}
 	r.engine.HostAnswers = true
+	r.core.clock = r.clock.Now
 	if err := r.apply(cfg); err != nil {
 		return err
 	}

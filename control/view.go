@@ -23,6 +23,7 @@ type Stats struct {
 	Steering   map[string]uint64  `json:"steering,omitempty"` // frames by the rule of the XDP program that decided
 	Ports      []PortView         `json:"ports"`
 	Services   []ServiceView      `json:"services"`
+	VXLAN      []SegmentView      `json:"vxlan,omitempty"`
 }
 
 // PortView is one port.
