@@ -36,7 +36,7 @@ type balancer struct {
 	now    int64
 }
 
-func newBalancer(b *testing.B, conns int) *balancer {
+func newBalancer(b *testing.B, conns int, options ...func(*dataplane.Snapshot)) *balancer {
 	b.Helper()
 	table, err := conntrack.New(conntrack.Options{Capacity: conns, Workers: 1, Secret: [2]uint64{1, 2}})
 	if err != nil {
@@ -51,7 +51,7 @@ func newBalancer(b *testing.B, conns int) *balancer {
 	timeouts := conntrack.DefaultTimeouts()
 	addr, _ := dataplane.AddrOf(server)
 	x := &balancer{engine: dataplane.NewEngine(dataplane.Options{Table: table, MaxBackends: 16}), now: 1e9}
-	err = x.engine.Publish(&dataplane.Snapshot{
+	snap := &dataplane.Snapshot{
 		Ports: []dataplane.Port{
 			{Name: "wan", MAC: wanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24")}},
 			{Name: "lan", Device: 1, MAC: lanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.1.1/24")}},
@@ -68,8 +68,11 @@ func newBalancer(b *testing.B, conns int) *balancer {
 			{Port: 0, Addr: netip.MustParseAddr("198.18.0.2"), MAC: routerMAC, Valid: true},
 			{Port: 1, Addr: server, MAC: serverMAC, Valid: true},
 		}),
-	})
-	if err != nil {
+	}
+	for _, change := range options {
+		change(snap)
+	}
+	if err := x.engine.Publish(snap); err != nil {
 		b.Fatal(err)
 	}
 	pool, err := packet.NewPool(make([]byte, 4096*2048), 2048)
