@@ -224,36 +224,33 @@ func (w *Worker) hand(f *packet.Frame, s *vxlan.Segment, i int, own bool) {
 
 const etherLen = 14
 
-// tunnel puts an inner frame into a tunnel, whose outer packet is never cut (RFC 7348 4.3).
+// tunnel puts an inner frame into a tunnel, whose outer packet is never cut (RFC 7348 4.3). The next hop is found first: it is the same for
+// the outer packet, and what does not fit is told so as it came.
 func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own bool) {
+	c, size, to := w.placeCounters(s, vxlan.AtPeer(t.Peer())), f.Len(), conntrack.Addr(s.Group)
 	if i := t.Peer(); i != vxlan.NoPeer {
-		var l lane
-		mtu, ok := w.nextHop(&l, conntrack.Addr(s.Peers[i].Addr), t.V6(), 0)
-		if ok && f.Len()+t.Overhead()-etherLen > mtu && !own && w.tellStation(f, s, mtu-t.Overhead()) {
+		to = conntrack.Addr(s.Peers[i].Addr)
+	}
+	var l lane
+	entropy := w.snap.Overlay.Entropy.Of(f)
+	mtu, ok := w.nextHop(&l, to, t.V6(), entropy)
+	reason := DropNoRoute
+	if ok {
+		switch room := mtu - t.Overhead() + etherLen; {
+		case size > room && !own && w.tellStation(f, s, room-etherLen):
+			return
+		case size > room:
+			reason = DropTooBig
+		case !t.Encap(f, entropy):
+			reason = DropNoMemory
+		default:
+			w.countOut(s, c, size)
+			w.leave(f, &l, own)
 			return
 		}
 	}
-	c, size := w.placeCounters(s, vxlan.AtPeer(t.Peer())), f.Len()
-	entropy := w.snap.Overlay.Entropy.Of(f)
-	if !t.Encap(f, entropy) {
-		c.OutDropped.add(1)
-		w.lose(f, s, DropNoMemory, own)
-		return
-	}
-	_, peer := addresses(f, f.L3)
-	var l lane
-	mtu, ok := w.nextHop(&l, peer, t.V6(), entropy)
-	switch {
-	case !ok:
-		c.OutDropped.add(1)
-		w.lose(f, s, DropNoRoute, own)
-	case int(f.L3End-f.L3) > mtu:
-		c.OutDropped.add(1)
-		w.lose(f, s, DropTooBig, own)
-	default:
-		w.countOut(s, c, size)
-		w.leave(f, &l, own)
-	}
+	c.OutDropped.add(1)
+	w.lose(f, s, reason, own)
 }
 
 // flood sends an inner frame to every place of its segment but the one it came from: to each access port, and, unless it came from a
