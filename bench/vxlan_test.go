@@ -19,7 +19,7 @@ const (
 	gateway    = vxlan.MAC(0x020000005001)
 	hostMAC    = vxlan.MAC(0x0200aa000000) // of the first station behind a peer
 	localMAC   = vxlan.MAC(0x0200bb000000) // of the first one on the access port
-	stations   = 1 << 10                   // of either kind
+	stations   = 1 << 10                   // of either kind, unless a benchmark has others
 	afterOuter = 50                        // bytes, where the inner frame begins
 )
 
@@ -27,8 +27,8 @@ var ourVTEP = netip.MustParseAddr("198.18.0.1")
 
 func peerVTEP(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)}) }
 
-// overlaid puts the segment into a balancer's snapshot, with the service's server behind the first peer if it is to be there.
-func overlaid(b *testing.B, peers int, service bool) func(*dataplane.Snapshot) {
+// overlaid puts the segment into a balancer's snapshot, with so many stations of either kind, and the service's server behind the first peer if it is to be there.
+func overlaid(b *testing.B, peers, stations int, service bool) func(*dataplane.Snapshot) {
 	b.Helper()
 	must := func(err error) {
 		b.Helper()
@@ -49,11 +49,11 @@ func overlaid(b *testing.B, peers int, service bool) func(*dataplane.Snapshot) {
 	must(err)
 	segments, err := vxlan.NewSegments([]*vxlan.Segment{segment})
 	must(err)
-	fdb, err := vxlan.NewFDB(vxlan.FDBOptions{Capacity: 4 * stations, Segments: 1, Secret: [2]uint64{1, 2}})
+	fdb, err := vxlan.NewFDB(vxlan.FDBOptions{Capacity: 4*stations + 8, Segments: 1, Secret: [2]uint64{1, 2}})
 	must(err)
 	hosts, err := vxlan.NewNeighbors(vxlan.NeighborsOptions{Capacity: 64, Segments: 1, Secret: [2]uint64{1, 2}})
 	must(err)
-	fdb.Configure(0, stations, 300)
+	fdb.Configure(0, uint32(stations), 300)
 	hosts.Configure(0, 64, 300)
 	must(fdb.Add(0, gateway, vxlan.AtGateway, 1))
 	for i := range stations {
@@ -133,7 +133,7 @@ func (x *balancer) run(b *testing.B, frames int, prepare func()) {
 
 // BenchmarkVXLANEncap is the whole pipeline for frames from an access port to stations behind 8 peers, each a random one of 1024.
 func BenchmarkVXLANEncap(b *testing.B) {
-	x := newBalancer(b, 1000, overlaid(b, 8, false))
+	x := newBalancer(b, 1000, overlaid(b, 8, stations, false))
 	f, next := between(localMAC, hostMAC), random(stations)
 	x.run(b, vector, func() {
 		for range vector {
@@ -147,7 +147,7 @@ func BenchmarkVXLANEncap(b *testing.B) {
 
 // BenchmarkVXLANDecap is the other direction: frames from a peer to stations on an access port.
 func BenchmarkVXLANDecap(b *testing.B) {
-	x := newBalancer(b, 1000, overlaid(b, 1, false))
+	x := newBalancer(b, 1000, overlaid(b, 1, stations, false))
 	f, next := inTunnel(between(hostMAC, localMAC)), random(stations)
 	x.run(b, vector, func() {
 		for range vector {
@@ -164,7 +164,7 @@ func BenchmarkVXLANDecap(b *testing.B) {
 func BenchmarkNATVXLAN(b *testing.B) {
 	for _, conns := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
-			x := newBalancer(b, conns, overlaid(b, 1, true))
+			x := newBalancer(b, conns, overlaid(b, 1, 1, true))
 			for i := range conns {
 				x.prepare(b, 0, requestOf(i))
 				x.round()
@@ -190,7 +190,7 @@ func BenchmarkNATVXLAN(b *testing.B) {
 func BenchmarkFlood(b *testing.B) {
 	for _, peers := range []int{8, 64} {
 		b.Run(fmt.Sprintf("peers=%d", peers), func(b *testing.B) {
-			x := newBalancer(b, 1000, overlaid(b, peers, false))
+			x := newBalancer(b, 1000, overlaid(b, peers, 1, false))
 			f := between(localMAC, vxlan.Broadcast)
 			sent := x.worker.Counters.Sum().Sent
 			x.run(b, vector, func() {
@@ -202,6 +202,23 @@ func BenchmarkFlood(b *testing.B) {
 				b.Fatalf("%d copies of %d frames to %d peers", x.worker.Counters.Sum().Sent-sent, v.Forwarded, peers)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64((b.N+vector-1)/vector*vector)/float64(peers), "ns/copy")
+		})
+	}
+}
+
+// BenchmarkBridge is BenchmarkVXLANDecap with more stations than caches hold: each frame asks the table for its source and its destination.
+func BenchmarkBridge(b *testing.B) {
+	for _, n := range []int{1 << 10, 1 << 16} {
+		b.Run(fmt.Sprintf("stations=%d", n), func(b *testing.B) {
+			x := newBalancer(b, 1000, overlaid(b, 1, n, false))
+			f, next := inTunnel(between(hostMAC, localMAC)), random(n)
+			x.run(b, vector, func() {
+				for range vector {
+					number(f[afterOuter:], next())
+					number(f[afterOuter+6:], next())
+					x.prepare(b, 0, f)
+				}
+			})
 		})
 	}
 }
