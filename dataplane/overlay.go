@@ -77,6 +77,7 @@ func (w *Worker) decap(v *vector) {
 	if o == nil {
 		return
 	}
+	v.bridged = 0
 	for i := range v.n {
 		f, l := &v.frames[i], &v.lanes[i]
 		access := o.Access[f.Port] && l.verdict != passVerdict && l.drop != DropInvalidDescriptor
@@ -114,6 +115,7 @@ func (w *Worker) decap(v *vector) {
 		}
 		w.arrive(v, i, &a)
 	}
+	w.bridge(v)
 }
 
 // arrive takes a frame that has come into a segment. What was wrong with its IP packet concerns nobody but the gateway.
@@ -147,7 +149,8 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 	}
 	if !forGateway {
 		l.verdict = goneVerdict
-		w.bridge(f, s, a.At, dst)
+		v.bridges[v.bridged], v.stations[v.bridged] = bridged{s, a.At, uint16(i)}, vxlan.Query{Segment: s.Index, MAC: dst}
+		v.bridged++
 		return
 	}
 	if f.Kind&(packet.KindIPv4|packet.KindIPv6) == 0 && l.verdict == Pending {
@@ -157,25 +160,29 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 	l.segment = refOf(s)
 }
 
-// bridge sends a frame to where its station is, or to all. It has its count and is gone afterwards.
-func (w *Worker) bridge(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, dst vxlan.MAC) {
-	if dst.Group() {
-		w.flood(f, s, from, false)
+// bridge sends each frame that is not for a gateway to where its station is, or to all: a group is no station, so nobody knows where it is. All of
+// the vector's are looked up at once, by what all of its sources have taught. Each has its count and is gone afterwards.
+func (w *Worker) bridge(v *vector) {
+	if v.bridged == 0 {
 		return
 	}
-	q := [1]vxlan.Query{{Segment: s.Index, MAC: dst}}
-	w.snap.Overlay.Stations.Lookup(q[:])
-	_, fromPeer := from.Peer()
-	_, toPeer := q[0].Place.Peer()
-	switch to := q[0].Place; {
-	case to == 0:
-		w.flood(f, s, from, false)
-	case to == from:
-		w.lose(f, s, DropSameSide, false)
-	case (fromPeer || from == 0) && toPeer:
-		w.lose(f, s, DropSplitHorizon, false)
-	default:
-		w.deliver(f, s, to, false)
+	q := v.stations[:v.bridged]
+	w.snap.Overlay.Stations.Lookup(q)
+	for i := range q {
+		b, to := &v.bridges[i], q[i].Place
+		f, s := &v.frames[b.frame], b.segment
+		_, fromPeer := b.from.Peer()
+		_, toPeer := to.Peer()
+		switch {
+		case to == 0:
+			w.flood(f, s, b.from, false)
+		case to == b.from:
+			w.lose(f, s, DropSameSide, false)
+		case (fromPeer || b.from == 0) && toPeer:
+			w.lose(f, s, DropSplitHorizon, false)
+		default:
+			w.deliver(f, s, to, false)
+		}
 	}
 }
 

@@ -20,6 +20,18 @@ type vector struct {
 	queries [packet.VectorSize]conntrack.Query
 	lanes   [packet.VectorSize]lane
 	tails   [packet.VectorSize]tail // of later fragments, which have no entry in their lane
+
+	// of the frames that are bridged, in their order
+	bridged  int
+	bridges  [packet.VectorSize]bridged
+	stations [packet.VectorSize]vxlan.Query
+}
+
+// bridged is a frame that goes on to another place of its segment.
+type bridged struct {
+	segment *vxlan.Segment
+	from    vxlan.Place
+	frame   uint16 // its number in the vector
 }
 
 // lane is what the stages decide on one frame: a cache line.
