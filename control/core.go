@@ -123,10 +123,11 @@ func (c *core) stats() Stats {
 		s.Sent += sum.Sent
 		s.Passed += sum.Passed
 	}
+	who := c.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Generation, s.Services = c.generation, c.services()
-	s.VXLAN, _ = c.segments(0)
+	s.VXLAN, _ = c.segments(0, who)
 	return s
 }
 

@@ -80,18 +80,18 @@ type StrangerView struct {
 
 // Segments are the segments in force, in the order of the configuration; vni of zero is all of them.
 func (c *core) Segments(vni uint32) ([]SegmentView, error) {
+	who := c.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.segments(vni)
+	return c.segments(vni, who)
 }
 
 // segments is Segments while c.mu is held.
-func (c *core) segments(vni uint32) ([]SegmentView, error) {
+func (c *core) segments(vni uint32, who []census) ([]SegmentView, error) {
 	views, snap, o := []SegmentView{}, c.engine.Snapshot(), c.reg.overlay
 	if c.cfg == nil || o == nil || snap.Overlay == nil {
 		return views, c.known(vni)
 	}
-	census := o.census(vxlan.SecondOf(c.now()))
 	strangers, _ := o.strangers.List()
 	for i := range c.cfg.VXLAN.Segments {
 		x := &c.cfg.VXLAN.Segments[i]
@@ -99,7 +99,11 @@ func (c *core) segments(vni uint32) ([]SegmentView, error) {
 		if vni != 0 && x.VNI != vni || n == nil || int(n.index) >= len(snap.Overlay.ByIndex) || snap.Overlay.ByIndex[n.index] == nil {
 			continue
 		}
-		v := c.segmentView(x, n, snap, census[n.index])
+		var there census
+		if int(n.index) < len(who) {
+			there = who[n.index]
+		}
+		v := c.segmentView(x, n, snap, &there)
 		for _, s := range strangers {
 			if s.Segment == n.index {
 				v.Strangers = append(v.Strangers, StrangerView{s.Addr, s.Count})
@@ -122,38 +126,63 @@ func (c *core) known(vni uint32) error {
 	return fmt.Errorf("%w: VNI %d", ErrNoSegment, vni)
 }
 
-// census counts the stations of each segment by where they are.
+// census is how many stations a segment has, by where they are.
 type census struct {
 	static, frozen int
-	places         map[vxlan.Place]int
+	peers, access  []int // by index
 }
 
-func (o *overlay) census(now vxlan.Second) map[uint16]*census {
-	all := map[uint16]*census{}
+// census counts the stations of all segments, by index. It takes some milliseconds where there are hundreds of thousands, so c.mu is not held
+// meanwhile: a peer that is made anew at this moment may be shown with the stations of the one that had its index before.
+func (c *core) census() (all []census) {
+	c.mu.Lock()
+	o := c.reg.overlay
+	c.mu.Unlock()
+	if o == nil {
+		return nil
+	}
+	now := vxlan.SecondOf(c.now())
 	o.stations.Range(func(s vxlan.Station) bool {
-		x := all[s.Segment]
-		if x == nil {
-			x = &census{places: map[vxlan.Place]int{}}
-			all[s.Segment] = x
+		for int(s.Segment) >= len(all) {
+			all = append(all, census{})
 		}
+		x := &all[s.Segment]
 		if s.Static {
 			x.static++
 		}
 		if s.Frozen != 0 && int32(s.Frozen-now) > 0 {
 			x.frozen++
 		}
-		x.places[s.Place]++
+		if i, ok := s.Place.Peer(); ok {
+			x.peers = count(x.peers, i)
+		} else if i, ok := s.Place.Access(); ok {
+			x.access = count(x.access, i)
+		}
 		return true
 	})
 	return all
 }
 
+// count adds one to n[i].
+func count(n []int, i uint16) []int {
+	for int(i) >= len(n) {
+		n = append(n, 0)
+	}
+	n[i]++
+	return n
+}
+
+// at is n[i], zero beyond its end.
+func at(n []int, i int) int {
+	if i < len(n) {
+		return n[i]
+	}
+	return 0
+}
+
 // segmentView is what is to be seen of the segment x. c.mu is held.
 func (c *core) segmentView(x *config.Segment, n *numbered, snap *dataplane.Snapshot, who *census) SegmentView {
 	o, s := c.reg.overlay, snap.Overlay.ByIndex[n.index]
-	if who == nil {
-		who = &census{}
-	}
 	traffic, drops := n.counts.Sum()
 	v := SegmentView{
 		VNI: x.VNI, State: "up", VTEP: x.VTEP, Port: s.Port, BUMMode: "head-end", Learning: s.Learning, AgeingS: int(x.Ageing / time.Second),
@@ -188,7 +217,7 @@ func (c *core) segmentView(x *config.Segment, n *numbered, snap *dataplane.Snaps
 			continue
 		}
 		w := PeerView{Address: p, Flooded: s.Peers[i].Tunnel != nil && slices.Contains(s.Flood, s.Peers[i].Tunnel),
-			Stations: who.places[vxlan.AtPeer(uint16(i))], PlaceTraffic: dataplane.SumPlace(n.counts.Peers[i])}
+			Stations: at(who.peers, i), PlaceTraffic: dataplane.SumPlace(n.counts.Peers[i])}
 		w.State, w.Port, w.NextHop = wayTo(snap, p)
 		if w.State != noRoute {
 			ways++
@@ -197,7 +226,7 @@ func (c *core) segmentView(x *config.Segment, n *numbered, snap *dataplane.Snaps
 	}
 	for i, a := range n.access {
 		if a.Used {
-			v.Access = append(v.Access, AccessView{Port: snap.Ports[a.Port].Name, VLAN: a.VLAN, Stations: who.places[vxlan.AtAccess(uint16(i))],
+			v.Access = append(v.Access, AccessView{Port: snap.Ports[a.Port].Name, VLAN: a.VLAN, Stations: at(who.access, i),
 				PlaceTraffic: dataplane.SumPlace(n.counts.Access[i])})
 		}
 	}
