@@ -164,7 +164,7 @@ func BenchmarkVXLANDecap(b *testing.B) {
 func BenchmarkNATVXLAN(b *testing.B) {
 	for _, conns := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
-			x := newBalancer(b, conns, overlaid(b, 1, 1, true))
+			x := newBalancer(b, conns, overlaid(b, 8, 8, true))
 			for i := range conns {
 				x.prepare(b, 0, requestOf(i))
 				x.round()

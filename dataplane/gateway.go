@@ -96,9 +96,13 @@ func (w *Worker) room(l *lane) int {
 	if i, ok := l.place.Access(); ok && int(i) < len(s.Access) {
 		return w.snap.Ports[s.Access[i].Port].MTU
 	}
+	peers := s.Peers // all: the station is behind one of them
+	if i, ok := l.place.Peer(); ok && s.Tunnel(l.place) != nil {
+		peers = peers[i : i+1]
+	}
 	least := 0xffff
-	for _, p := range s.Peers {
-		if p.Tunnel == nil || s.Tunnel(l.place) != nil && s.Tunnel(l.place) != p.Tunnel {
+	for _, p := range peers {
+		if p.Tunnel == nil {
 			continue
 		}
 		var under lane

@@ -83,7 +83,7 @@ func (w *Worker) resolveInto(v *vector, i int, vni uint32, dst conntrack.Addr, v
 	if !w.locate(l) {
 		return // it waits
 	}
-	if mtu, size := w.room(l), int(f.L3End-f.L3); size > mtu && whole(f, size, 0) {
+	if mtu, size := int(l.routeMTU), int(f.L3End-f.L3); size > mtu && whole(f, size, 0) {
 		w.tooBig(v, i, mtu)
 	}
 }
