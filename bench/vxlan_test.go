@@ -37,7 +37,7 @@ func overlaid(b *testing.B, peers, stations int, service bool) func(*dataplane.S
 		}
 	}
 	o := vxlan.SegmentOptions{TunnelOptions: vxlan.TunnelOptions{VNI: vni, Local: ourVTEP}, Access: []vxlan.Access{{Port: 1, Used: true}},
-		Learning: true, Gateway: &vxlan.Gateway{MAC: gateway, Address: vxlan.Addr{Lo: 0xc6120101}, Bits: 24}}
+		Learning: true, Gateway: &vxlan.Gateway{MAC: gateway, Addresses: []vxlan.Interface{{Addr: vxlan.Addr{Lo: 0xc6120101}, Bits: 24}}}}
 	neighbors := []route.Neighbor{{Port: 0, Addr: netip.MustParseAddr("198.18.0.2"), MAC: routerMAC, Valid: true}, {Port: 1, Addr: server, MAC: serverMAC, Valid: true}}
 	counts := dataplane.SegmentCounts{Segment: make([]dataplane.SegmentCounters, 1), Access: [][]dataplane.PlaceCounters{make([]dataplane.PlaceCounters, 1)}}
 	for i := range peers {
@@ -136,11 +136,11 @@ func BenchmarkVXLANEncap(b *testing.B) {
 	x := newBalancer(b, 1000, overlaid(b, 8, stations, false))
 	f, next := between(localMAC, hostMAC), random(stations)
 	x.run(b, vector, func() {
-		for range vector {
-			i := next()
+		x.fill(b, 1, f, vector)
+		for n := range vector {
+			i, f := next(), x.ports[1].Frame(n)
 			number(f, i)
 			number(f[6:], stations-1-i)
-			x.prepare(b, 1, f)
 		}
 	})
 }
@@ -150,11 +150,11 @@ func BenchmarkVXLANDecap(b *testing.B) {
 	x := newBalancer(b, 1000, overlaid(b, 1, stations, false))
 	f, next := inTunnel(between(hostMAC, localMAC)), random(stations)
 	x.run(b, vector, func() {
-		for range vector {
-			i := next()
+		x.fill(b, 0, f, vector)
+		for n := range vector {
+			i, f := next(), x.ports[0].Frame(n)
 			number(f[afterOuter:], i)
 			number(f[afterOuter+6:], stations-1-i)
-			x.prepare(b, 0, f)
 		}
 	})
 }
@@ -166,20 +166,21 @@ func BenchmarkNATVXLAN(b *testing.B) {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			x := newBalancer(b, conns, overlaid(b, 8, 8, true))
 			for i := range conns {
-				x.prepare(b, 0, requestOf(i))
+				x.requests(b, 1, func() int { return i })
 				x.round()
 			}
 			if got := x.engine.Table.Len(); got != conns {
 				b.Fatalf("%d connections made of %d", got, conns)
 			}
-			inner := append([]byte(nil), answer...)
+			inner := append([]byte(nil), answerFrame...)
 			gateway.Put(inner)
 			hostMAC.Put(inner[6:])
 			f, next := inTunnel(inner), random(conns)
 			x.run(b, 2*vector, func() {
-				for range vector {
-					x.prepare(b, 0, requestOf(next()))
-					x.prepare(b, 0, aim(f, afterOuter+30, afterOuter+36, next()))
+				x.requests(b, vector, next)
+				x.fill(b, 0, f, vector)
+				for n := range vector {
+					aim(x.ports[0].Frame(vector+n), afterOuter+30, afterOuter+36, next())
 				}
 			})
 		})
@@ -194,9 +195,7 @@ func BenchmarkFlood(b *testing.B) {
 			f := between(localMAC, vxlan.Broadcast)
 			sent := x.worker.Counters.Sum().Sent
 			x.run(b, vector, func() {
-				for range vector {
-					x.prepare(b, 1, f)
-				}
+				x.fill(b, 1, f, vector)
 			})
 			if v, _ := x.engine.Verdicts(); x.worker.Counters.Sum().Sent-sent != v.Forwarded*uint64(peers-1) {
 				b.Fatalf("%d copies of %d frames to %d peers", x.worker.Counters.Sum().Sent-sent, v.Forwarded, peers)
@@ -213,10 +212,11 @@ func BenchmarkBridge(b *testing.B) {
 			x := newBalancer(b, 1000, overlaid(b, 1, n, false))
 			f, next := inTunnel(between(hostMAC, localMAC)), random(n)
 			x.run(b, vector, func() {
-				for range vector {
+				x.fill(b, 0, f, vector)
+				for n := range vector {
+					f := x.ports[0].Frame(n)
 					number(f[afterOuter:], next())
 					number(f[afterOuter+6:], next())
-					x.prepare(b, 0, f)
 				}
 			})
 		})
