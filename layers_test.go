@@ -29,6 +29,8 @@ var layers = map[string][]string{
 	"configs":                  {},
 	"cmd/weir":                 {"bench", "control", "control/importer", "cmd/weir/*"},
 	"cmd/weir/*":               {"control", "control/host/*", "configs"},
+
+	"dataplane/driver/drivertest": {"dataplane/driver", "dataplane/driver/wait", "dataplane/packet"}, // of drivers' tests alone
 }
 
 // TestImportsGoDownwardsOnly walks what go list says every package depends on.
