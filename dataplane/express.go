@@ -18,21 +18,32 @@ func (w *Worker) express(v *vector) {
 		}
 		e := t.Entry4(ref)
 		id := e.Backend
-		if e.NewSpace>>8 != 0 || uint64(id) >= uint64(len(counters)) {
+		if uint64(id) >= uint64(len(counters)) {
 			return
 		}
 		b, c := &backends[id], &counters[id]
 		packets, bytes := &c.InPackets, &c.InBytes
 		var x *way
-		if ref.Reply() {
+		var segment *inward
+		switch {
+		case ref.Reply():
+			if e.NewSpace>>8 != 0 {
+				return
+			}
 			x = &ways[e.NewDst%clientWays]
 			if r := &w.clients[e.NewDst%clientWays]; (x.epoch != epoch || e.NewDst < r.first || e.NewDst > r.last) && !w.settleClient(e.NewDst) {
 				return
 			}
 			packets, bytes = &c.OutPackets, &c.OutBytes
-		} else {
-			x = &ways[clientWays+id]
-			if !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0 || x.epoch != epoch && !w.settleWay(x, b.Addr, b.V6) {
+		case !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0:
+			return
+		case e.NewSpace>>8 != 0:
+			if segment = w.inwardWay(e); segment == nil {
+				return
+			}
+			x = &segment.way
+		default:
+			if x = &ways[clientWays+id]; x.epoch != epoch && !w.settleWay(x, b.Addr, b.V6) {
 				return
 			}
 		}
@@ -43,6 +54,10 @@ func (w *Worker) express(v *vector) {
 		}
 		packets.add(1)
 		bytes.add(uint64(p.size))
+		if segment != nil {
+			w.into(segment, p, &v.queries[v.to], e, &v.frames[v.to])
+			continue
+		}
 
 		at := p.at - windowFront
 		h := mem[at : at+window][:window]

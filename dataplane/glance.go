@@ -28,6 +28,10 @@ const (
 // them that it has KindIPv4 and KindTransport, no fault, and nothing else but perhaps KindBroadcast, which matters to answers only.
 func (w *Worker) glance(v *vector, d []packet.Desc) {
 	mem, chunk := w.pool.Memory(), uint64(w.pool.ChunkSize())
+	var vteps []VTEP
+	if w.snap.Overlay != nil {
+		vteps = w.snap.Overlay.VTEPs
+	}
 	records := v.plain[:len(d)]
 	queries := v.queries[:len(records)]
 	for i := range records {
@@ -60,7 +64,7 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 				continue
 			}
 		case packet.ProtoUDP:
-			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {
+			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || tunnelled(vteps, h) || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {
 				continue
 			}
 		default:
@@ -74,9 +78,19 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 	}
 }
 
+// tunnelled reports whether a frame goes to a UDP port of a VTEP of ours, so that decap must look at it.
+func tunnelled(vteps []VTEP, frame []byte) bool {
+	for i := range vteps {
+		if vteps[i].Port == be16(frame[36:]) {
+			return true
+		}
+	}
+	return false
+}
+
 // note makes the record of a frame that packet.Parse has seen, after steering and decap, if it is plain.
-func (w *Worker) note(p *plain, f *packet.Frame, l *lane) {
-	if f.Kind != packet.KindIPv4|packet.KindTransport || f.Proto != packet.ProtoTCP && f.Proto != packet.ProtoUDP || f.TTL <= 1 || l.segment != 0 ||
+func (w *Worker) note(p *plain, f *packet.Frame) {
+	if f.Kind != packet.KindIPv4|packet.KindTransport || f.Proto != packet.ProtoTCP && f.Proto != packet.ProtoUDP || f.TTL <= 1 ||
 		f.L3 < windowFront || int(f.L3)+windowBack > len(f.Chunk()) || f.Proto == packet.ProtoUDP && be16(f.Chunk()[f.L4+6:]) == 0 {
 		return
 	}

@@ -18,7 +18,7 @@ func (w *Worker) lookup(v *vector) {
 			continue
 		}
 		ask(f, &q.Tuple)
-		w.note(&v.plain[i], f, &v.lanes[i])
+		w.note(&v.plain[i], f)
 		if r := v.lanes[i].segment; r != 0 && q.Space != 0 {
 			q.Space |= w.at(r).VNI << 8
 		}

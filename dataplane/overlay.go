@@ -79,6 +79,9 @@ func (w *Worker) decap(v *vector) {
 	}
 	v.bridged = 0
 	for i := range v.n {
+		if v.plain[i].size != 0 {
+			continue
+		}
 		f, l := &v.frames[i], &v.lanes[i]
 		access := o.Access[f.Port] && l.verdict != passVerdict && l.drop != DropInvalidDescriptor
 		if l.verdict != Pending && !access {

@@ -26,7 +26,8 @@ func (w *Worker) parse(v *vector) {
 // glances reports whether all that arrives on a port's queues is for that port and no VXLAN packet: what needs no other stage before lookup.
 func (w *Worker) glances(port int) bool {
 	p := &w.snap.Ports[port]
-	return p.Filtered && !p.Shared && w.snap.Overlay == nil
+	o := w.snap.Overlay
+	return p.Filtered && !p.Shared && (o == nil || !o.Access[port])
 }
 
 // inspect opens a frame and finds its headers. What contradicts itself is dropped under the name of its fault, but only after steering:

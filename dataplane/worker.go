@@ -28,6 +28,7 @@ type Worker struct {
 	epoch   uint32               // counts the snapshots that this worker has seen: see way
 	ways    []way                // of clients, by the last bits of the address, then by backend ID
 	clients [clientWays]interval // whom the first ways lead to
+	inward  [inwardWays]inward   // to servers in segments, by the last bits of the backend's ID
 	v       vector
 	out     []outbox // by port
 
