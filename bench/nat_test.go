@@ -30,10 +30,11 @@ var (
 
 // balancer is an engine of one worker with one UDP service over two ports whose frames never leave memory.
 type balancer struct {
-	engine *dataplane.Engine
-	worker *dataplane.Worker
-	ports  [2]*mem.Recycler
-	now    int64
+	engine   *dataplane.Engine
+	worker   *dataplane.Worker
+	ports    [2]*mem.Recycler
+	timeouts conntrack.Timeouts // of the service's connections
+	now      int64
 }
 
 func newBalancer(b *testing.B, conns int, options ...func(*dataplane.Snapshot)) *balancer {
@@ -48,15 +49,14 @@ func newBalancer(b *testing.B, conns int, options ...func(*dataplane.Snapshot)) 
 	if err != nil {
 		b.Fatal(err)
 	}
-	timeouts := conntrack.DefaultTimeouts()
 	addr, _ := dataplane.AddrOf(server)
-	x := &balancer{engine: dataplane.NewEngine(dataplane.Options{Table: table, MaxBackends: 16}), now: 1e9}
+	x := &balancer{engine: dataplane.NewEngine(dataplane.Options{Table: table, MaxBackends: 16}), timeouts: conntrack.DefaultTimeouts(), now: 1e9}
 	snap := &dataplane.Snapshot{
 		Ports: []dataplane.Port{
 			{Name: "wan", MAC: wanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/24")}},
 			{Name: "lan", Device: 1, MAC: lanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.1.1/24")}},
 		},
-		Backends: []dataplane.Backend{{Timeouts: &timeouts, Load: load, Live: true, Port: 5353, Addr: addr, Weight: 1}},
+		Backends: []dataplane.Backend{{Timeouts: &x.timeouts, Load: load, Live: true, Port: 5353, Addr: addr, Weight: 1}},
 		Services: dataplane.NewServices([]dataplane.Service{{Protocol: packet.ProtoUDP, VIP: steer.One(vip), Port: 53, PortTo: 53, Plan: plan,
 			State: new(sched.State), Dests: []uint32{0}}}),
 		Routes: route.NewTable([]route.Route{
@@ -126,8 +126,11 @@ func (x *balancer) fill(b *testing.B, port int, f []byte, n int) {
 }
 
 // round takes what was prepared through the worker.
-func (x *balancer) round() {
-	x.now += 1000
+func (x *balancer) round() { x.after(1000) }
+
+// after is round when so many nanoseconds have passed since the last one.
+func (x *balancer) after(ns int64) {
+	x.now += ns
 	x.worker.Round(x.now)
 }
 
