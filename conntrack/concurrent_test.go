@@ -15,7 +15,7 @@ import (
 // reads an entry of another connection, or accounts for one twice.
 func TestConcurrentWorkers(t *testing.T) {
 	const workers, changing, staying = 4, 96, 32
-	tab := newTable(t, changing*3/4+staying, workers) // so that Full happens, too
+	tab := newTable(t, changing/4+staying, workers) // so that Full happens, too
 	conns := make([]Conn, changing+staying)
 	for i := range conns {
 		conns[i] = nat(i, i%2 == 0, udp)
@@ -26,7 +26,8 @@ func TestConcurrentWorkers(t *testing.T) {
 	for i := changing; i < len(conns); i++ {
 		mustInsert(t, tab, conns[i], 0, 0)
 	}
-	var inserted, ended, outcomes [4]atomic.Int64
+	var inserted, ended [workers]atomic.Int64
+	var outcomes [Clash + 1]atomic.Int64
 	var clock atomic.Uint32
 	stop := time.Now().Add(time.Second)
 	var wg sync.WaitGroup
@@ -131,8 +132,8 @@ func TestConcurrentWorkers(t *testing.T) {
 	if in-gone != 0 || tab.Len() != staying {
 		t.Errorf("%d inserted and %d ended; Len is %d, want %d", in, gone, tab.Len(), staying)
 	}
-	for o := Inserted; o <= Clash; o++ {
-		t.Logf("%v: %d times", o, outcomes[o].Load())
+	for o := range outcomes {
+		t.Logf("%v: %d times", Outcome(o), outcomes[o].Load())
 	}
 	if outcomes[Inserted].Load() == 0 || outcomes[Clash].Load() == 0 || outcomes[Full].Load() == 0 {
 		t.Error("an outcome never occurred: the test shows less than it should")

@@ -51,23 +51,48 @@ func (t *Table) Unlink(w int, r Ref) (e Ended, ok bool) {
 
 // vanish takes a connection whose word is no longer live out of the index and out of the scan. r is its forward entry.
 func (t *Table) vanish(r Ref) {
-	forward := t.hash(r)
-	var reply uint64
-	var s stretches
-	s.add(t.home(forward))
-	oneWay := word(atomic.LoadUint64(t.life(r)))&wordOneWay != 0
-	if !oneWay {
-		reply = t.hash(r | refReply)
-		s.add(t.home(reply))
+	p := t.placesOf(r)
+	t.vanishFrom(r, &p)
+}
+
+// places are where a connection stands in the index.
+type places struct {
+	forward, reply uint64 // hashes
+	stretches
+	oneWay bool
+}
+
+// placesOf computes r's places and loads the slots there, so that the misses of several connections, and those of one's two directions, overlap.
+func (t *Table) placesOf(r Ref) (p places) {
+	p.forward = t.hash(r)
+	home := t.home(p.forward)
+	t.warm(home)
+	p.add(home)
+	if p.oneWay = word(atomic.LoadUint64(t.life(r)))&wordOneWay != 0; !p.oneWay {
+		p.reply = t.hash(r | refReply)
+		home = t.home(p.reply)
+		t.warm(home)
+		p.add(home)
 	}
-	t.lock(&s)
-	t.remove(forward, r)
-	if !oneWay {
-		t.remove(reply, r|refReply)
+	return p
+}
+
+// warm loads what taking out an entry of a home most often reads: the slots around it, which lie in one cache line or two.
+func (t *Table) warm(home uint32) {
+	atomic.LoadUint64(&t.index[max(home, 1)-1])
+	atomic.LoadUint64(&t.index[home+2])
+}
+
+// vanishFrom is vanish for one whose places are known.
+func (t *Table) vanishFrom(r Ref, p *places) {
+	t.lock(&p.stretches)
+	t.remove(p.forward, r)
+	if !p.oneWay {
+		t.remove(p.reply, r|refReply)
 	}
 	atomic.StoreUint32(&t.families[r.family()].deadlines[r.number()], 0)
-	t.unlock(&s)
-	t.live.Add(-1)
+	t.unlock(&p.stretches)
+	t.counts.leave(t.State(r))
 }
 
 // bury hands the memory of a connection that has vanished on and says what it was.
@@ -81,10 +106,10 @@ func (t *Table) bury(w int, r Ref) Ended {
 
 // Expire ends connections that have expired by now, as worker w, and reports each in out. It looks at budget connections, or at all, going on
 // where the last call of any worker stopped, so that every connection is looked at once in (used + budget) / budget calls, where used is the
-// most that were there at once. It costs about a nanosecond for each that has not expired.
+// most that were there at once. It costs about a nanosecond for each that has not expired, and some hundred for each that has.
 //
-// more says that out was full before the budget was used up: call it again.
-func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n int, more bool) {
+// left is how much of the budget could not be used because out was full: call it again.
+func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n, left int) {
 	for ; n < len(out); n++ {
 		r := t.orphans.pop(t)
 		if r == 0 {
@@ -93,25 +118,52 @@ func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n int, more bo
 		out[n] = t.bury(w, r)
 	}
 	budget = min(budget, t.Used())
-	for budget > 0 {
-		if n == len(out) {
-			return n, true
-		}
+	for budget > 0 && n < len(out) {
 		f, from, to := t.claim(min(budget, len(out)-n)) // no more than out can take
 		budget -= int(to - from)
+		var refs [together]Ref
+		k := 0
 		deadlines := t.families[f].deadlines[from:to]
 		for i := range deadlines {
-			d := atomic.LoadUint32(&deadlines[i])
-			if d == 0 || now.since(Tick(d)) < 0 {
+			if d := atomic.LoadUint32(&deadlines[i]); d == 0 || now.since(Tick(d)) < 0 {
 				continue
 			}
-			if r := f.ref(from + uint32(i)); t.expire(r, now) {
-				out[n] = t.bury(w, r)
-				n++
+			refs[k] = f.ref(from + uint32(i))
+			if k++; k == together {
+				n += t.endAll(w, refs[:], now, out[n:])
+				k = 0
 			}
 		}
+		n += t.endAll(w, refs[:k], now, out[n:])
 	}
-	return n, false
+	return n, budget
+}
+
+// together is how many connections Expire ends at once: as many misses as a core has under way at a time, and some.
+const together = 16
+
+// endAll ends those of refs that are over. It goes over them in passes, as Lookup does: load the entries, decide, load the slots of the
+// index, take out.
+func (t *Table) endAll(w int, refs []Ref, now Tick, out []Ended) (n int) {
+	for _, r := range refs {
+		atomic.LoadUint64(t.life(r))
+		atomic.LoadUint32(&t.common(r | refReply).seen)
+	}
+	for _, r := range refs {
+		if t.expire(r, now) {
+			refs[n] = r // n is not beyond r's own place
+			n++
+		}
+	}
+	var gone [together]places // in a loop without locked instructions, which would wait for the loads before them
+	for i, r := range refs[:n] {
+		gone[i&(together-1)] = t.placesOf(r)
+	}
+	for i, r := range refs[:n] {
+		t.vanishFrom(r, &gone[i&(together-1)])
+		out[i] = t.bury(w, r)
+	}
+	return n
 }
 
 // Used is the most connections that were there at once: what one pass of Expire over all looks at.
@@ -139,7 +191,7 @@ func (t *Table) claim(n int) (f family, from, to uint32) {
 	}
 }
 
-// expire ends the connection of r if it is over. If not it writes its deadline down, and looks again if the word changed meanwhile: a
+// expire makes the word of r's connection dead if it is over; the caller takes it out. If not it writes its deadline down, and looks again if the word changed meanwhile: a
 // packet may have shortened the timeout.
 func (t *Table) expire(r Ref, now Tick) bool {
 	p, d := t.life(r), &t.families[r.family()].deadlines[r.number()]
@@ -151,7 +203,6 @@ func (t *Table) expire(r Ref, now Tick) bool {
 		last := t.last(r)
 		if t.over(r, x, now) {
 			if atomic.CompareAndSwapUint64(p, uint64(x), uint64(x&^wordLive)) {
-				t.vanish(r)
 				return true
 			}
 			continue
@@ -169,12 +220,15 @@ func (t *Table) expire(r Ref, now Tick) bool {
 	}
 }
 
-// orphans are connections that Insert had to end, whose end nobody was told yet.
+// orphans are connections that Insert had to end, because they were over or had to give way, whose end nobody was told yet.
 type orphans struct {
 	waiting atomic.Uint32
 	lock    spin
 	lists   [families]list
 }
+
+// Orphans reports whether Insert has ended connections that Expire has yet to report, which takes no budget.
+func (t *Table) Orphans() bool { return t.orphans.waiting.Load() != 0 }
 
 func (o *orphans) push(t *Table, r Ref) {
 	o.lock.lock()

@@ -134,9 +134,9 @@ func TestExpireIsBounded(t *testing.T) {
 			used := int(tab.families[ip4].fresh.Load() + tab.families[ip6].fresh.Load())
 			out, ended := make([]Ended, room), 0
 			for range (used+budget-1)/budget + 2 {
-				for more := true; more; {
+				for left := budget; left > 0; {
 					var n int
-					n, more = tab.Expire(0, ticks(300*time.Second), budget, out)
+					n, left = tab.Expire(0, ticks(300*time.Second), left, out)
 					ended += n
 				}
 			}

@@ -47,7 +47,7 @@ func nat(i int, v6 bool, proto uint8) Conn {
 
 func newTable(tb testing.TB, capacity, workers int) *Table {
 	tb.Helper()
-	t, err := New(Options{Capacity: capacity, Workers: workers, Secret: [2]uint64{1, 2}})
+	t, err := New(Options{Capacity: capacity, Workers: workers, HalfOpen: capacity, Secret: [2]uint64{1, 2}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -75,9 +75,9 @@ func mustInsert(tb testing.TB, t *Table, c Conn, flags uint8, now Tick) Ref {
 func (t *Table) expireAll(w int, now Tick) (all []Ended) {
 	var out [16]Ended
 	for {
-		n, more := t.Expire(w, now, 1<<30, out[:])
+		n, left := t.Expire(w, now, 1<<30, out[:])
 		all = append(all, out[:n]...)
-		if !more {
+		if left == 0 {
 			return all
 		}
 	}

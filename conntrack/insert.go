@@ -19,6 +19,7 @@ const (
 	Inserted Outcome = iota
 	Exists           // there is a connection of the forward tuple: Insert's Ref and State are its
 	Full             // no room: capacity is reached, or so much has just ended that its memory still waits for the workers
+	Crowded          // half-open connections fill their part, and none was found that could give way
 	Clash            // another connection has the reply tuple, or Reply equals Forward: Insert's Ref is the other one's entry, or zero
 )
 
@@ -31,6 +32,8 @@ func (o Outcome) String() string {
 		return "exists"
 	case Full:
 		return "full"
+	case Crowded:
+		return "crowded"
 	case Clash:
 		return "clash"
 	}
@@ -53,27 +56,38 @@ func (t *Table) Insert(w int, c *Conn, event uint8, to *Timeouts, now Tick) (Ref
 		f = ip6
 	}
 	state := c.firstState(event)
-
-	// Before any lock the entries are written, so that a lock is not held through their cache misses.
-	var n uint32
-	if t.reserve() {
-		if n = t.take(w, f); n == 0 {
-			t.live.Add(-1)
-		}
-	}
+	n := t.take(w, f)
 	r := f.ref(n)
-	if n != 0 {
-		t.prepare(r, c, state, to, now)
-	}
 
+	// What is needed from memory is asked for at once: the slots of both directions, the entries, the deadline. The first locked instruction
+	// waits for all that was stored before it, so none stands between.
 	forward := t.hasher.sum(&c.Forward)
+	home := t.home(forward)
+	atomic.LoadUint64(&t.index[home])
 	var reply uint64
 	var s stretches
-	s.add(t.home(forward))
+	s.add(home)
 	if !c.OneWay {
 		reply = t.hasher.sum(&c.Reply)
-		s.add(t.home(reply))
+		home = t.home(reply)
+		atomic.LoadUint64(&t.index[home])
+		s.add(home)
 	}
+	atomic.LoadUint32(&t.families[f].deadlines[n])
+
+	// Before any lock the entries are written, so that a lock is not held through their cache misses.
+	crowded := false
+	if n != 0 {
+		t.prepare(r, c, state, to, now)
+		live, halfOpen := t.counts.enter(state)
+		if live > t.capacity {
+			t.counts.leave(state)
+			t.undo(w, r)
+			n, r = 0, f.ref(0)
+		}
+		crowded = state.HalfOpen() && halfOpen > t.halfOpen
+	}
+
 	var ended [2]Ref // expired connections that stood in the way
 	t.lock(&s)
 	other, outcome := t.publish(r, c, forward, reply, now, &ended)
@@ -88,20 +102,42 @@ func (t *Table) Insert(w int, c *Conn, event uint8, to *Timeouts, now Tick) (Ref
 			t.orphans.push(t, e)
 		}
 	}
-	if outcome != Inserted {
+	switch {
+	case outcome != Inserted:
 		if n != 0 {
-			t.release(r)
-			atomic.StoreUint64(t.life(r), uint64(word(atomic.LoadUint64(t.life(r)))&generationMask))
-			t.live.Add(-1)
-			t.giveBack(w, f, n)
+			t.counts.leave(state)
+			t.undo(w, r)
 		}
-		state = None
 		if other != 0 {
-			state = t.State(other)
+			return other, t.State(other), outcome
 		}
-		return other, state, outcome
+		return 0, None, outcome
+	case crowded && !t.giveWay(w, r, now) && t.withdraw(w, r):
+		return 0, None, Crowded
 	}
+	t.workers[w].opened++
 	return r, state, Inserted
+}
+
+// undo takes prepare back. Nobody has seen r.
+func (t *Table) undo(w int, r Ref) {
+	t.release(r)
+	p := t.life(r)
+	atomic.StoreUint64(p, uint64(word(atomic.LoadUint64(p))&generationMask))
+	t.giveBack(w, r.family(), r.number())
+}
+
+// withdraw unlinks a connection that was inserted this moment, unless another worker's packet has already moved it to a state that may stay.
+// Nobody needs to be told of it.
+func (t *Table) withdraw(w int, r Ref) bool {
+	p := t.life(r)
+	x := word(atomic.LoadUint64(p))
+	if !x.live() || !x.state().HalfOpen() || !atomic.CompareAndSwapUint64(p, uint64(x), uint64(x&^wordLive)) {
+		return false
+	}
+	t.vanish(r)
+	t.bury(w, r)
+	return true
 }
 
 // firstState is the state that Insert gives a connection.
@@ -128,18 +164,18 @@ const (
 func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {
 	t.fill(r, &c.Forward, &c.ForwardTo, c)
 	t.fill(r|refReply, &c.Reply, &c.ReplyTo, c)
-	t.adopt(r, c)
 	flags := wordLive
 	if c.OneWay {
 		flags |= wordNoOutput | wordOneWay
 	}
+	// Plain stores, each of which would be a locked instruction: whoever reads these words came by a slot or a deadline, which are
+	// stored afterwards.
 	e, p := t.common(r), t.common(r|refReply)
-	atomic.StoreUint32(&e.seen, uint32(now))
-	atomic.StoreUint32(&p.seen, uint32(now))
+	e.seen, p.seen = uint32(now), uint32(now)
 	e.packets.set(0)
 	p.packets.set(0)
-	generation := word(atomic.LoadUint64(&e.word)) + generationUnit
-	atomic.StoreUint64(&e.word, uint64(makeWord(state, flags, generation, to[state])))
+	e.word = uint64(makeWord(state, flags, word(e.word)+generationUnit, to[state]))
+	t.adopt(r, c)
 }
 
 // publish puts r's slots into the index unless a living connection has one of its tuples. The stretches of both hashes are locked.

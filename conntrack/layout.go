@@ -30,15 +30,17 @@ type layout struct {
 	conns int // entry pairs of each arena
 }
 
-// layoutOf sizes the parts. The index has four places for each connection, which fills two, so its load is one half at most. An arena
-// has a few connections more than capacity, so that those which wait in one worker's cache are not missing for another:
-// capacity can always be reached.
+// spare is how many connections an arena has more than capacity for each worker: those that wait in its cache must not be missing for another,
+// and in a full table those that have just given way, whose memory waits for the end of the vector, not for those that take their place.
+const spare = cacheMax + 1024
+
+// layoutOf sizes the parts. The index has four places for each connection, which fills two, so its load is one half at most.
 func layoutOf(capacity, workers int) layout {
 	homes := 4 * capacity
 	return layout{
 		homes: homes,
-		slots: homes + maxProbe + 1,                // the last one stays empty
-		conns: 1 + capacity + (workers+1)*cacheMax, // number 0 is nobody
+		slots: homes + maxProbe + 1,             // the last one stays empty
+		conns: 1 + capacity + (workers+1)*spare, // number 0 is nobody
 	}
 }
 

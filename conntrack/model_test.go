@@ -124,7 +124,7 @@ func drawConn(t *rapid.T, serial *uint32) Conn {
 
 func checkModel(t *rapid.T) {
 	capacity, workers := rapid.IntRange(1, 12).Draw(t, "capacity"), 2
-	tab, err := New(Options{Capacity: capacity, Workers: workers})
+	tab, err := New(Options{Capacity: capacity, Workers: workers, HalfOpen: capacity})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +205,16 @@ func checkModel(t *rapid.T) {
 			}
 			if tab.Len() != len(m.conns) {
 				t.Fatalf("Len() = %d, the model has %d", tab.Len(), len(m.conns))
+			}
+			halfOpen := 0
+			for c := range m.conns {
+				switch c.state {
+				case SynRecv, SynAck, SCTPNone, SCTPInit1, SCTPInit:
+					halfOpen++
+				}
+			}
+			if tab.HalfOpen() != halfOpen {
+				t.Fatalf("HalfOpen() = %d, the model has %d", tab.HalfOpen(), halfOpen)
 			}
 			n := 0
 			tab.Range(now, func(i *Info) bool {

@@ -51,7 +51,9 @@ type worker struct {
 	cache  [families]list
 	limbos [families][limbos]limbo
 	held   uint32 // in limbos
-	_      [84]byte
+	opened uint32 // by Insert, since Opened was asked last
+	random random // for choosing what gives way
+	_      [72]byte
 }
 
 // Quiesce says that worker w holds no Ref now. Call it once a vector: without it nothing that ends is reused.

@@ -34,6 +34,7 @@ type Options struct {
 	Workers  int       // their numbers are 0 to Workers-1: 1 to MaxWorkers
 	File     *os.File  // mapped and locked (flock) until Close: a memfd, or a file on tmpfs. nil: the Go heap
 	Secret   [2]uint64 // of the hash; zero: random
+	HalfOpen int       // most connections whose handshake is not over (see [State.HalfOpen]): 1 to Capacity; 0: a quarter of it
 }
 
 // Table is the connections of all workers.
@@ -48,16 +49,19 @@ type Table struct {
 
 	// written for new and ended connections
 	_        [64]byte // keeps what is written off the lines above
-	live     atomic.Int64
-	serial   atomic.Uint32 // of the latest template
-	epoch    atomic.Uint64
+	counts   counts
+	epoch    atomic.Uint64 // read once a vector, written when it moves
+	_        [56]byte
 	families [families]arena
 	cursor   atomic.Uint64 // of the expiry scan: the next connection, counted through both arenas
+	serial   atomic.Uint32 // of the latest template
 	orphans  orphans       // ended by Insert, not yet reported by Expire
 	workers  []worker      // the last is Range's
+	evicted  atomic.Uint64 // half-open connections that gave way
 
 	// read by control
 	capacity int
+	halfOpen int // most half-open ones
 	memory   *memory
 	ranging  sync.Mutex // one Range at a time
 }
@@ -71,6 +75,12 @@ func New(o Options) (*Table, error) {
 	}
 	if o.Workers < 1 || o.Workers > MaxWorkers {
 		return nil, fmt.Errorf("conntrack: %d workers: must be 1 to %d", o.Workers, MaxWorkers)
+	}
+	if o.HalfOpen < 0 || o.HalfOpen > o.Capacity {
+		return nil, fmt.Errorf("conntrack: %d half-open connections: must be 1 to the capacity, %d", o.HalfOpen, o.Capacity)
+	}
+	if o.HalfOpen == 0 {
+		o.HalfOpen = max(1, o.Capacity/4)
 	}
 	if o.Secret == [2]uint64{} {
 		var b [16]byte
@@ -91,8 +101,12 @@ func New(o Options) (*Table, error) {
 		v6:       m.entries6(),
 		locks:    make([]spin, stretch(uint32(l.slots-1))+1),
 		capacity: o.Capacity,
+		halfOpen: o.HalfOpen,
 		memory:   m,
 		workers:  make([]worker, o.Workers+1),
+	}
+	for i := range t.workers {
+		t.workers[i].random = random(t.hasher[0] ^ uint64(i)<<32 | 1)
 	}
 	for f := range t.families {
 		t.families[f] = arena{next: make([]uint32, l.conns), deadlines: m.deadlines(family(f))}
@@ -109,19 +123,4 @@ func (t *Table) Close() error {
 		t.families[f].deadlines = nil
 	}
 	return t.memory.close()
-}
-
-// Len is the number of connections now.
-func (t *Table) Len() int { return int(t.live.Load()) }
-
-// Cap is the most connections there can be.
-func (t *Table) Cap() int { return t.capacity }
-
-// reserve counts one more connection, unless there are as many as there may be.
-func (t *Table) reserve() bool {
-	if t.live.Add(1) > int64(t.capacity) {
-		t.live.Add(-1)
-		return false
-	}
-	return true
 }

@@ -22,9 +22,9 @@ func find(t *testing.T, tab *Table, k Tuple) Ref {
 func expireAll(tab *Table, now Tick) (ended []Ended) {
 	var out [64]Ended
 	for {
-		n, more := tab.Expire(0, now, 1<<20, out[:])
+		n, left := tab.Expire(0, now, 1<<20, out[:])
 		ended = append(ended, out[:n]...)
-		if !more {
+		if left == 0 {
 			return ended
 		}
 	}

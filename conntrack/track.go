@@ -90,6 +90,9 @@ func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, boo
 		if !atomic.CompareAndSwapUint64(p, uint64(w), uint64(next)) {
 			continue
 		}
+		if c.Old.HalfOpen() != c.New.HalfOpen() {
+			t.counts.move(c)
+		}
 		if to[c.New] < w.timeout() {
 			t.families[r.family()].lower(r.number(), due(now, to[c.New]))
 		}

@@ -144,7 +144,10 @@ type Status struct {
 	Loaded       time.Time `json:"loaded"` // when this generation was published
 	Connections  int       `json:"connections"`
 	Capacity     int       `json:"capacity"`
-	LastReload   string    `json:"last_reload"` // what the last reload said
+	HalfOpen     int       `json:"half_open"` // connections whose handshake is not over
+	HalfOpenCap  int       `json:"half_open_capacity"`
+	Evicted      uint64    `json:"half_open_evicted"` // those that gave way to new ones, since the start
+	LastReload   string    `json:"last_reload"`       // what the last reload said
 	LastReloadOK bool      `json:"last_reload_ok"`
 	Warnings     []string  `json:"warnings,omitempty"`
 }

@@ -74,7 +74,8 @@ func (c *Control) Status() Status {
 	defer c.mu.Unlock()
 	s := Status{
 		Version: c.options.Version, PID: os.Getpid(), Started: c.started, Config: c.options.Config, Generation: c.generation, Loaded: c.loaded,
-		Connections: c.engine.Table.Len(), Capacity: c.engine.Table.Cap(), LastReloadOK: c.last.OK, LastReload: "none since the start",
+		Connections: c.engine.Table.Len(), Capacity: c.engine.Table.Cap(), HalfOpen: c.engine.Table.HalfOpen(), HalfOpenCap: c.engine.Table.HalfOpenCap(),
+		Evicted: c.engine.Table.Evicted(), LastReloadOK: c.last.OK, LastReload: "none since the start",
 	}
 	if !c.lastAt.IsZero() {
 		s.LastReload = c.lastAt.Format(time.RFC3339) + " " + c.last.Message

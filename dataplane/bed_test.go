@@ -72,7 +72,7 @@ func newBed(t testing.TB, options ...bedOption) *bed {
 // newBedOver is a bed whose worker sees its queues through what over makes of them.
 func newBedOver(t testing.TB, over func(driver.Queue, *packet.Pool) driver.Queue, options ...bedOption) *bed {
 	t.Helper()
-	table, err := conntrack.New(conntrack.Options{Capacity: 1024, Workers: 1})
+	table, err := conntrack.New(conntrack.Options{Capacity: 1024, Workers: 1, HalfOpen: 1024}) // so that SYNs alone fill it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,6 +91,8 @@ func (w *Worker) open(v *vector, i int, svc *Service, id uint32, template conntr
 		switch {
 		case outcome == conntrack.Full:
 			l.discard(DropTableFull)
+		case outcome == conntrack.Crowded:
+			l.discard(DropHalfOpen)
 		case sources != nil:
 			l.discard(w.sourceless(b, sources))
 		default:

@@ -50,6 +50,7 @@ const (
 	DropNoBackend         // no server takes the connection and the answer must not be sent
 	DropBackendGone       // the connection's server was removed from the service
 	DropTableFull         // the connection table has no free entry
+	DropHalfOpen          // half-open connections have their part of the table, and none was found that could give way
 	DropNoLocalPort       // every local address and port for the server is taken
 	DropClash             // the server would see two connections with the same addresses and ports
 	DropChecksum          // a TCP segment or UDP datagram that was to be answered, but whose checksum is wrong
@@ -119,6 +120,7 @@ var dropNames = [NumDrops]string{
 	DropNoBackend:         "no_backend",
 	DropBackendGone:       "backend_gone",
 	DropTableFull:         "table_full",
+	DropHalfOpen:          "half_open",
 	DropNoLocalPort:       "no_local_port",
 	DropClash:             "tuple_clash",
 	DropChecksum:          "checksum",

@@ -256,6 +256,7 @@ func printStatus(w io.Writer, s control.Status) {
 		row("configuration", s.Config)
 		row("generation", fmt.Sprintf("%d, loaded %s", s.Generation, s.Loaded.Format(time.RFC3339)))
 		row("connections", fmt.Sprintf("%d of %d", s.Connections, s.Capacity))
+		row("half-open", fmt.Sprintf("%d of %d, %d gave way", s.HalfOpen, s.HalfOpenCap, s.Evicted))
 		row("last reload", s.LastReload)
 	})
 	for _, warning := range s.Warnings {
