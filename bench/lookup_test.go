@@ -54,6 +54,7 @@ func BenchmarkLookup(b *testing.B) {
 			var q [vector]conntrack.Query
 			b.ReportAllocs()
 			b.ResetTimer()
+			thread := startCPU()
 			for n := 0; n < b.N; n += vector {
 				for i := range q {
 					c := rng.below(conns)
@@ -73,6 +74,7 @@ func BenchmarkLookup(b *testing.B) {
 				}
 				table.Quiesce(0)
 			}
+			thread.stop(b, uint64(b.N))
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N), "ns/packet")
 		})
 		if table != nil {

@@ -31,10 +31,12 @@ func BenchmarkNewConn(b *testing.B) {
 	before, _ := x.engine.Verdicts()
 	b.ReportAllocs()
 	b.ResetTimer()
+	thread := startCPU()
 	for n := 0; n < b.N; n += vector {
 		open()
 	}
 	b.StopTimer()
+	thread.stop(b, uint64((b.N+vector-1)/vector*vector))
 	after, drops := x.engine.Verdicts()
 	done := after.Forwarded - before.Forwarded
 	if done != after.Received-before.Received {
