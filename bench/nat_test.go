@@ -28,7 +28,7 @@ var (
 	serverMAC = [6]byte{2, 0, 0, 0, 1, 4}
 )
 
-// balancer is an engine of one worker with one UDP service over two ports whose frames never leave memory.
+// balancer is an engine of one worker with one service, over UDP and over TCP, over two ports whose frames never leave memory.
 type balancer struct {
 	engine   *dataplane.Engine
 	worker   *dataplane.Worker
@@ -43,7 +43,6 @@ func newBalancer(b *testing.B, conns int, options ...func(*dataplane.Snapshot)) 
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { table.Close() })
 	load := new(sched.Load)
 	plan, err := sched.New("rr", sched.Options{}, 1, []sched.Dest{{Load: load, Weight: 1, LastWeight: 1, Addr: server, Port: 5353}})
 	if err != nil {
@@ -57,8 +56,10 @@ func newBalancer(b *testing.B, conns int, options ...func(*dataplane.Snapshot)) 
 			{Name: "lan", Device: 1, MAC: lanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.1.1/24")}},
 		},
 		Backends: []dataplane.Backend{{Timeouts: &x.timeouts, Load: load, Live: true, Port: 5353, Addr: addr, Weight: 1}},
-		Services: dataplane.NewServices([]dataplane.Service{{Protocol: packet.ProtoUDP, VIP: steer.One(vip), Port: 53, PortTo: 53, Plan: plan,
-			State: new(sched.State), Dests: []uint32{0}}}),
+		Services: dataplane.NewServices([]dataplane.Service{
+			{Protocol: packet.ProtoUDP, VIP: steer.One(vip), Port: 53, PortTo: 53, Plan: plan, State: new(sched.State), Dests: []uint32{0}},
+			{Protocol: packet.ProtoTCP, VIP: steer.One(vip), Port: 53, PortTo: 53, Plan: plan, State: new(sched.State), Dests: []uint32{0}},
+		}),
 		Routes: route.NewTable([]route.Route{
 			{To: netip.MustParsePrefix("0.0.0.0/0"), Hops: []route.Hop{{Via: netip.MustParseAddr("198.18.0.2"), Port: 0, Weight: 1}}},
 			{To: netip.MustParsePrefix("198.18.0.0/24"), Hops: []route.Hop{{Port: 0, Weight: 1}}},
@@ -95,6 +96,7 @@ func client(i int) netip.AddrPort {
 var (
 	requestFrame = pkttest.UDP(client(0), netip.AddrPortFrom(vip, 53)).Payload(make([]byte, 18)).Frame(routerMAC[:], wanMAC[:])
 	answerFrame  = pkttest.UDP(netip.AddrPortFrom(server, 5353), client(0)).Payload(make([]byte, 18)).Frame(serverMAC[:], lanMAC[:])
+	synFrame     = pkttest.TCP(client(0), netip.AddrPortFrom(vip, 53)).SYN().Frame(routerMAC[:], wanMAC[:])
 )
 
 // aim makes f a frame of connection i: address and port lie at these offsets.
@@ -139,12 +141,17 @@ const vector = 64
 // BenchmarkNAT is the whole pipeline for packets of established connections, each a random one of all, both directions in turn. What
 // preparing a frame costs is in it, a copy of 60 bytes and a random number; the yardstick pays for the same.
 func BenchmarkNAT(b *testing.B) {
-	for _, conns := range []int{1_000, 100_000, 1_000_000} {
+	for _, conns := range []int{1_000, 100_000, 1_000_000, 10_000_000} {
+		var x *balancer // made once, for the function below is called several times
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
-			x := newBalancer(b, conns)
-			for i := range conns {
-				x.requests(b, 1, func() int { return i })
-				x.round()
+			if x == nil {
+				x = newBalancer(b, conns)
+				next := 0
+				count := func() int { next++; return next - 1 }
+				for next < conns {
+					x.requests(b, min(vector, conns-next), count)
+					x.round()
+				}
 			}
 			if got := x.engine.Table.Len(); got != conns {
 				b.Fatalf("%d connections made of %d", got, conns)

@@ -76,6 +76,9 @@ func (r *Runner) run() {
 			r.Waiter.Worked()
 			continue
 		}
+		if w.Behind() {
+			continue // slept through much of the expiry scan: the sooner it is done, the longer the next sleep
+		}
 		if !r.Waiter.Arm() {
 			continue
 		}
