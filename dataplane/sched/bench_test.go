@@ -60,10 +60,24 @@ func TestLoadDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// benchmarkName is lc/servers=1000, or sh/flags=1/servers=1000.
+func benchmarkName(name string, o Options, n int) string {
+	if o.Flags != 0 {
+		name += fmt.Sprintf("/flags=%d", o.Flags)
+	}
+	if o.Slots != 0 {
+		name += fmt.Sprintf("/slots=%d", o.Slots)
+	}
+	if o.Seed != 0 {
+		name += "/seed"
+	}
+	return fmt.Sprintf("%s/servers=%d", name, n)
+}
+
 func BenchmarkSchedule(b *testing.B) {
 	for _, d := range disciplines {
 		for _, n := range []int{4, 1000} {
-			b.Run(fmt.Sprintf("%s/%+v/dests=%d", d.name, d.o, n), func(b *testing.B) {
+			b.Run(benchmarkName(d.name, d.o, n), func(b *testing.B) {
 				p := filled(b, d.name, d.o, n)
 				var s State
 				p.Adopt(&s)
@@ -73,6 +87,34 @@ func BenchmarkSchedule(b *testing.B) {
 					f.Src[2], f.Src[3] = byte(i>>8), byte(i)
 					f.Dst[3] = byte(i & 63)
 					p.Schedule(&s, &f)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkConnection is a choice and what follows from it: the connection is bound, becomes active, and one of some other destination ends.
+func BenchmarkConnection(b *testing.B) {
+	for _, name := range []string{"rr", "lc", "wlc", "sed"} {
+		for _, n := range []int{16, 1000} {
+			b.Run(fmt.Sprintf("%s/servers=%d", name, n), func(b *testing.B) {
+				p := filled(b, name, Options{}, n)
+				var s State
+				p.Adopt(&s)
+				old := make([]int, 1<<12)
+				for i := range old {
+					old[i] = i % n
+					p.dests[i%n].load.Bind(true, 0, 0)
+				}
+				var f Flow
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					to := p.Schedule(&s, &f)
+					p.dests[to].load.Bind(false, 0, 0)
+					p.dests[to].load.Activate()
+					at := i * 1009 & (len(old) - 1)
+					p.dests[old[at]].load.Unbind(true, 0, 0)
+					old[at] = to
 				}
 			})
 		}

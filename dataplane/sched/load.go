@@ -15,7 +15,8 @@ type Load struct {
 	// connection may be faster than the one that has just made it active; limits are 2^31 active and 2^30 inactive.
 	word       atomic.Uint64
 	persistent atomic.Int32
-	retired    atomic.Int32 // weight that it had when it was removed: lblcr weighs it still
+	retired    atomic.Int32          // weight that it had when it was removed: lblcr weighs it still
+	group      atomic.Pointer[group] // of the newest plan that weighs many; nil: of none yet
 }
 
 const overload = 1 // in Load.word
@@ -44,13 +45,16 @@ func (l *Load) Overloaded() bool { return l.word.Load()&overload != 0 }
 // overhead is ip_vs_dest_conn_overhead: an active connection weighs 256 inactive ones. It is not negative.
 func (l *Load) overhead() uint64 {
 	a, i, _ := unpack(l.word.Load())
-	return uint64(max(0, int64(a)<<8+int64(i)))
+	return overheadOf(a, i)
 }
 
-// jobs are the active connections and the one to come. It is positive.
-func (l *Load) jobs() uint64 {
-	a, _, _ := unpack(l.word.Load())
-	return uint64(max(0, int64(a)) + 1)
+func overheadOf(active, inactive int32) uint64 {
+	return uint64(max(0, int64(active)<<8+int64(inactive)))
+}
+
+// jobsOf are the active connections and the one to come. It is positive.
+func jobsOf(active int32) uint64 {
+	return uint64(max(0, int64(active)) + 1)
 }
 
 // Bind counts a new connection. The backend is overloaded from the connection that reaches upper on, as in ip_vs_bind_dest; upper 0 is no
@@ -96,6 +100,7 @@ func (l *Load) Deactivate() { l.move(-1) }
 func (l *Load) Rethreshold(was, now uint32) {
 	if now == 0 || now > was {
 		l.word.And(^uint64(overload))
+		l.changed()
 	}
 }
 
@@ -108,6 +113,7 @@ func (l *Load) bind(active, inactive int32, upper uint32) {
 			flag = overload
 		}
 		if l.word.CompareAndSwap(w, pack(a, i, flag)) {
+			l.changed()
 			return
 		}
 	}
@@ -131,6 +137,7 @@ func (l *Load) unbind(active, inactive int32, upper, lower uint32) {
 			flag = 0
 		}
 		if l.word.CompareAndSwap(w, pack(a, i, flag)) {
+			l.changed()
 			return
 		}
 	}
@@ -141,6 +148,7 @@ func (l *Load) move(n int32) {
 		w := l.word.Load()
 		a, i, flag := unpack(w)
 		if l.word.CompareAndSwap(w, pack(a+n, i-n, flag)) {
+			l.changed()
 			return
 		}
 	}

@@ -126,6 +126,8 @@ type Plan struct {
 	buckets *[256]int32 // sh: index into dests, of all buckets; nil without dests
 	maglev  *maglev     // mh: nil without dests that ever had a weight
 
+	groups []group // lc, wlc, sed, nq: of many dests
+
 	order []place // the dests by ID, where the scheduler has a cursor or a cache to find again
 }
 
@@ -178,6 +180,9 @@ func (p *Plan) Next(name string, o Options, generation uint64, dests []Dest) (*P
 		}
 		p.dests[i] = slot{load: d.Load, weight: d.Weight, id: d.ID}
 	}
+	if k.grouped() {
+		p.groups = newGroups(len(dests))
+	}
 	switch k {
 	case kindRR, kindLBLC, kindLBLCR:
 		p.order = placesOf(p.dests)
@@ -220,7 +225,8 @@ func (p *Plan) Scheduler() string { return names[p.kind] }
 func (p *Plan) Generation() uint64 { return p.generation }
 
 // Schedule chooses the destination of a new connection and returns its index in New's dests, or -1 if there is none. s is the service's;
-// only schedulers with a memory lock it: rr and wrr for at most a few walks over the destinations, lblc and lblcr for a look into their cache.
+// only schedulers with a memory lock it: rr and wrr for at most a few walks over the destinations, lblc and lblcr for a look into their cache,
+// those that weigh many destinations for a look at their groups.
 //
 // The first plan of a newer generation adjusts s as the kernel does on an edit. A plan older than s, of a worker that has not
 // seen the reload yet, chooses by its own destinations and leaves s as it is.
@@ -228,6 +234,8 @@ func (p *Plan) Schedule(s *State, f *Flow) int {
 	switch p.kind {
 	case kindRR, kindWRR:
 		return p.scheduleNext(s)
+	case kindLC, kindWLC, kindSED, kindNQ:
+		return p.scheduleLeast(s)
 	case kindLBLC, kindLBLCR:
 		return p.scheduleLocal(s, f)
 	}
@@ -235,20 +243,12 @@ func (p *Plan) Schedule(s *State, f *Flow) int {
 		p.take(s) // so that rr starts anew if it comes back after this scheduler
 	}
 	switch p.kind {
-	case kindLC:
-		return p.leastConn()
-	case kindWLC:
-		return p.weightedLeastConn()
 	case kindSH:
 		return p.sourceHash(f)
 	case kindDH:
 		return p.destinationHash(f)
 	case kindMH:
 		return p.maglevHash(f)
-	case kindSED:
-		return p.shortestDelay()
-	case kindNQ:
-		return p.neverQueue()
 	case kindFO:
 		return p.failover()
 	case kindOVF:

@@ -92,6 +92,7 @@ func (p *Plan) resume(s *State) (m mark, keep bool) {
 	default:
 		p.retire(from)
 	}
+	p.join()
 	s.plan.Store(p)
 	return m, true
 }
