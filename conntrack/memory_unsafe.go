@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -14,19 +15,22 @@ type memory struct {
 	base  []byte
 	file  *os.File // nil: the heap
 	pages [][pageSize / 8]uint64
+	huge  huge
 }
 
 // newMemory returns zeroed memory for l. A file is locked first: two Tables in one would destroy each other.
 func newMemory(l layout, file *os.File) (*memory, error) {
 	_, _, _, _, _, size := l.offsets()
-	m := &memory{layout: l, file: file}
+	m := &memory{layout: l, file: file, huge: huge{kind: HugeNone}}
 	if file == nil {
 		// Pages as elements, for a large allocation is aligned to pages and one of numbers is not scanned. One more, in case it is not aligned.
 		m.pages = make([][pageSize / 8]uint64, size/pageSize+1)
 		start := unsafe.Pointer(&m.pages[0])
 		skip := -uintptr(start) & (pageSize - 1)
 		m.base = unsafe.Slice((*byte)(unsafe.Add(start, skip)), size)
-		m.advise()
+		if unix.Madvise(m.base, unix.MADV_HUGEPAGE) == nil {
+			m.huge.kind = HugeTransparent
+		}
 		return m, nil
 	}
 	fd := int(file.Fd())
@@ -41,18 +45,39 @@ func newMemory(l layout, file *os.File) (*memory, error) {
 		return fail(err)
 	}
 	// Cutting to nothing first makes every page zero without writing it.
+	size = (size + hugePage - 1) &^ (hugePage - 1)
 	for _, n := range []int{0, size} {
 		if err := file.Truncate(int64(n)); err != nil {
 			return fail(fmt.Errorf("conntrack: truncate %s to %d bytes: %w", file.Name(), n, err))
 		}
 	}
-	base, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	base, err := mapAligned(fd, size)
 	if err != nil {
 		return fail(fmt.Errorf("conntrack: mmap %d bytes of %s: %w", size, file.Name(), err))
 	}
 	m.base = base
-	m.advise()
+	m.enlarge()
 	return m, nil
+}
+
+// mapAligned maps size bytes of a file at an address where huge pages can begin. The kernel does so by itself only where it gives huge pages
+// by itself.
+func mapAligned(fd, size int) ([]byte, error) {
+	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size+hugePage), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	before := -uintptr(room) & (hugePage - 1)
+	at := unsafe.Add(room, before)
+	if _, err := unix.MmapPtr(fd, 0, at, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+		return nil, errors.Join(err, unix.MunmapPtr(room, uintptr(size+hugePage)))
+	}
+	// What is left of the room; the parts are whole pages, for size is whole huge ones.
+	if before > 0 {
+		_ = unix.MunmapPtr(room, before)
+	}
+	_ = unix.MunmapPtr(unsafe.Add(at, size), hugePage-before)
+	return unsafe.Slice((*byte)(at), size), nil
 }
 
 // refuse returns an error if file holds something that is not ours to overwrite.
@@ -76,11 +101,6 @@ func refuse(file *os.File) error {
 		return fmt.Errorf("conntrack: %s: table has layout version %d, this program knows version %d", file.Name(), h.version, layoutVersion)
 	}
 	return nil
-}
-
-// advise asks for huge pages: with small ones each look-up in a large table also misses the TLB, twice. A kernel that refuses costs speed only.
-func (m *memory) advise() {
-	unix.Madvise(m.base, unix.MADV_HUGEPAGE)
 }
 
 func (m *memory) header() *header { return (*header)(unsafe.Pointer(&m.base[0])) }
@@ -113,7 +133,7 @@ func (m *memory) close() error {
 		m.base, m.pages = nil, nil
 		return nil
 	}
-	err := unix.Munmap(m.base)
+	err := unix.MunmapPtr(unsafe.Pointer(&m.base[0]), uintptr(len(m.base)))
 	m.base = nil
 	if e := unix.Flock(int(m.file.Fd()), unix.LOCK_UN); err == nil {
 		err = e

@@ -113,6 +113,7 @@ func New(o Options) (*Table, error) {
 		t.families[f].fresh.Store(1)
 	}
 	t.workers[o.Workers].quiet.Store(asleep)
+	t.Enlarge()
 	return t, nil
 }
 

@@ -109,13 +109,9 @@ func (c *Control) start(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	file, err := tableFile()
+	table, err := openTable(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers)})
 	if err != nil {
 		return err
-	}
-	table, err := conntrack.New(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers), File: file})
-	if err != nil {
-		return errors.Join(err, file.Close())
 	}
 	c.core = newCore(table, len(workers), rand.Uint64())
 	c.engine.Wake = func() {
@@ -217,6 +213,7 @@ func (c *Control) loop(ctx context.Context) error {
 		case <-tick.C:
 			c.mu.Lock()
 			c.ports.tend()
+			c.engine.Table.Enlarge()
 			freed := c.collect()
 			c.mu.Unlock()
 			if freed {

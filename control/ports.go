@@ -268,7 +268,9 @@ func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
 	if mtu > p.maxMTU {
 		chunk, p.maxMTU = 4096, 3500
 	}
-	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: (4*len(p.devices()) + 2) * ringSize, OwnSetup: chunk != 2048})
+	chunks := (4*len(p.devices()) + 2) * ringSize
+	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048,
+		HugePages: freeHugePages() >= chunks*chunk>>21}) // transparent ones are not worth the library's set-up, which has small ones
 	if err != nil {
 		return nil, err
 	}

@@ -1,16 +1,52 @@
 package control
 
 import (
+	"errors"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"weir/conntrack"
 )
 
-// tableFile is the memory of the connection table: a file without a name, so that it can be handed on to another process.
-func tableFile() (*os.File, error) {
-	fd, err := unix.MemfdCreate("weir-conntrack", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
+// openTable makes the connection table in a file without a name, so that it can be handed on to another process. Where the operator has
+// reserved enough huge pages the file is made of them, else of ordinary memory.
+func openTable(o conntrack.Options) (*conntrack.Table, error) {
+	for _, flags := range []int{unix.MFD_HUGETLB | unix.MFD_HUGE_2MB, 0} {
+		huge := flags != 0
+		if huge && freeHugePages() == 0 {
+			continue
+		}
+		fd, err := unix.MemfdCreate("weir-conntrack", unix.MFD_CLOEXEC|flags)
+		if err != nil {
+			if huge {
+				continue // no such pages in this kernel
+			}
+			return nil, os.NewSyscallError("memfd_create", err)
+		}
+		o.File = os.NewFile(uintptr(fd), "weir-conntrack")
+		t, err := conntrack.New(o)
+		if err == nil {
+			return t, nil
+		}
+		if err = errors.Join(err, o.File.Close()); !huge {
+			return nil, err
+		}
 	}
-	return os.NewFile(uintptr(fd), "weir-conntrack"), nil
+	panic("unreachable: ordinary memory ends in a table or an error")
+}
+
+// freeHugePages is how many pages of 2 MiB are reserved and unused, 0 if that cannot be told.
+func freeHugePages() int {
+	b, err := os.ReadFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return n
 }

@@ -132,24 +132,33 @@ type WorkerView struct {
 	Sleeps   uint64 `json:"sleeps"`
 	Held     uint64 `json:"held"`
 	Chunks   int    `json:"chunks"`
+	Pages    string `json:"huge_pages"` // of the frame memory: hugetlb, transparent or none
 }
 
 // Status is how the daemon is.
 type Status struct {
-	Version      string    `json:"version"`
-	PID          int       `json:"pid"`
-	Started      time.Time `json:"started"`
-	Config       string    `json:"config"`
-	Generation   uint64    `json:"generation"`
-	Loaded       time.Time `json:"loaded"` // when this generation was published
-	Connections  int       `json:"connections"`
-	Capacity     int       `json:"capacity"`
-	HalfOpen     int       `json:"half_open"` // connections whose handshake is not over
-	HalfOpenCap  int       `json:"half_open_capacity"`
-	Evicted      uint64    `json:"half_open_evicted"` // those that gave way to new ones, since the start
-	LastReload   string    `json:"last_reload"`       // what the last reload said
-	LastReloadOK bool      `json:"last_reload_ok"`
-	Warnings     []string  `json:"warnings,omitempty"`
+	Version      string     `json:"version"`
+	PID          int        `json:"pid"`
+	Started      time.Time  `json:"started"`
+	Config       string     `json:"config"`
+	Generation   uint64     `json:"generation"`
+	Loaded       time.Time  `json:"loaded"` // when this generation was published
+	Connections  int        `json:"connections"`
+	Capacity     int        `json:"capacity"`
+	HalfOpen     int        `json:"half_open"` // connections whose handshake is not over
+	HalfOpenCap  int        `json:"half_open_capacity"`
+	Evicted      uint64     `json:"half_open_evicted"` // those that gave way to new ones, since the start
+	TableMemory  MemoryView `json:"table_memory"`
+	LastReload   string     `json:"last_reload"` // what the last reload said
+	LastReloadOK bool       `json:"last_reload_ok"`
+	Warnings     []string   `json:"warnings,omitempty"`
+}
+
+// MemoryView is the memory of the connection table.
+type MemoryView struct {
+	Bytes     int    `json:"bytes"`      // mapped; what was never touched is not there
+	HugeBytes int    `json:"huge_bytes"` // of them in pages of 2 MiB
+	HugePages string `json:"huge_pages"` // how it came by these: hugetlb, collapsed or none
 }
 
 // connView shows a connection. The server of one that is not rewritten stands nowhere but in its backend.

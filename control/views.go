@@ -63,7 +63,7 @@ func (c *Control) Workers() []WorkerView {
 	for i, r := range c.runners {
 		sum := r.Worker.Counters.Sum()
 		views = append(views, WorkerView{Worker: i, CPU: r.CPU, Wait: r.Waiter.Mode().String(), Received: sum.Received, Vectors: sum.Vectors,
-			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks()})
+			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks(), Pages: c.ports.umems[i].Pages()})
 	}
 	return views
 }
@@ -77,6 +77,8 @@ func (c *Control) Status() Status {
 		Connections: c.engine.Table.Len(), Capacity: c.engine.Table.Cap(), HalfOpen: c.engine.Table.HalfOpen(), HalfOpenCap: c.engine.Table.HalfOpenCap(),
 		Evicted: c.engine.Table.Evicted(), LastReloadOK: c.last.OK, LastReload: "none since the start",
 	}
+	m := c.engine.Table.Memory()
+	s.TableMemory = MemoryView{Bytes: m.Bytes, HugeBytes: m.Huge, HugePages: string(m.Pages)}
 	if !c.lastAt.IsZero() {
 		s.LastReload = c.lastAt.Format(time.RFC3339) + " " + c.last.Message
 	}

@@ -34,6 +34,11 @@ func TestAdminSocket(t *testing.T) {
 	if info.Mode().Perm() != 0o660 {
 		t.Errorf("the socket's mode is %v", info.Mode())
 	}
+	var at control.Status
+	if _, body := curl("http://weir/status"); json.Unmarshal([]byte(body), &at) != nil || at.HalfOpenCap != at.Capacity/4 || at.HalfOpen != 0 ||
+		at.TableMemory.Bytes < 424*at.Capacity || at.TableMemory.HugePages == "" {
+		t.Errorf("GET /status: %s", body)
+	}
 	for _, name := range []string{"stats", "list", "conns", "drops", "ports", "workers", "status", "rates?interval=10ms"} {
 		status, body := curl("http://weir/" + name)
 		if status != "200 application/json" || !json.Valid([]byte(body)) {

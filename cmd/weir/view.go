@@ -237,13 +237,13 @@ func printPorts(w io.Writer, ports []control.PortView) {
 
 func printWorkers(w io.Writer, workers []control.WorkerView) {
 	table(w, func(row func(...any)) {
-		row("WORKER", "CPU", "WAIT", "RECEIVED", "VECTORS", "PER VECTOR", "ROUNDS", "SLEEPS", "HELD", "CHUNKS")
+		row("WORKER", "CPU", "WAIT", "RECEIVED", "VECTORS", "PER VECTOR", "ROUNDS", "SLEEPS", "HELD", "CHUNKS", "HUGE PAGES")
 		for _, x := range workers {
 			per := "-"
 			if x.Vectors > 0 {
 				per = fmt.Sprintf("%.1f", float64(x.Received)/float64(x.Vectors))
 			}
-			row(x.Worker, x.CPU, x.Wait, x.Received, x.Vectors, per, x.Rounds, x.Sleeps, x.Held, x.Chunks)
+			row(x.Worker, x.CPU, x.Wait, x.Received, x.Vectors, per, x.Rounds, x.Sleeps, x.Held, x.Chunks, x.Pages)
 		}
 	})
 }
@@ -257,6 +257,7 @@ func printStatus(w io.Writer, s control.Status) {
 		row("generation", fmt.Sprintf("%d, loaded %s", s.Generation, s.Loaded.Format(time.RFC3339)))
 		row("connections", fmt.Sprintf("%d of %d", s.Connections, s.Capacity))
 		row("half-open", fmt.Sprintf("%d of %d, %d gave way", s.HalfOpen, s.HalfOpenCap, s.Evicted))
+		row("table memory", fmt.Sprintf("%d MiB mapped, %d MiB of them in huge pages (%s)", s.TableMemory.Bytes>>20, s.TableMemory.HugeBytes>>20, s.TableMemory.HugePages))
 		row("last reload", s.LastReload)
 	})
 	for _, warning := range s.Warnings {

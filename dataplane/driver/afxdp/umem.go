@@ -39,6 +39,7 @@ type UmemOptions struct {
 type Umem struct {
 	options UmemOptions
 	mem     []byte
+	pages   string
 	pool    *packet.Pool
 	owner   []uint8  // by chunk: the number of the queue that holds it; 0: free, or the worker's
 	queues  []*Queue // by number less one; nil where closed
@@ -61,7 +62,7 @@ func NewUmem(o UmemOptions) (*Umem, error) {
 	if o.Chunks < 0 || o.Chunks > 1<<24 || o.ChunkSize != 2048 && o.ChunkSize != 4096 || o.Chunks*o.ChunkSize%unix.Getpagesize() != 0 {
 		return nil, fmt.Errorf("umem: %d chunks of %d bytes: must be chunks of 2048 or 4096, at most %d, in whole pages", o.Chunks, o.ChunkSize, 1<<24)
 	}
-	mem, err := mapMemory(o.Chunks*o.ChunkSize, o.HugePages)
+	mem, pages, err := mapMemory(o.Chunks*o.ChunkSize, o.HugePages)
 	if err != nil {
 		return nil, fmt.Errorf("umem: mmap of %d bytes: %w", o.Chunks*o.ChunkSize, err)
 	}
@@ -73,6 +74,7 @@ func NewUmem(o UmemOptions) (*Umem, error) {
 	return &Umem{
 		options: o,
 		mem:     mem,
+		pages:   pages,
 		pool:    pool,
 		owner:   make([]uint8, o.Chunks),
 		fresh:   true,
@@ -80,19 +82,30 @@ func NewUmem(o UmemOptions) (*Umem, error) {
 	}, nil
 }
 
-// mapMemory maps anonymous memory. Huge pages may be exhausted or off; both are only a matter of speed.
-func mapMemory(size int, huge bool) ([]byte, error) {
+// Pages of a Umem's memory.
+const (
+	PagesReserved    = "hugetlb"     // 2 MiB, of those that the operator has reserved
+	PagesTransparent = "transparent" // 2 MiB where the kernel had them when they were touched
+	PagesSmall       = "none"
+)
+
+// Pages is which of these u got.
+func (u *Umem) Pages() string { return u.pages }
+
+// mapMemory maps anonymous memory and says of which pages. Huge ones may be exhausted or off; both are only a matter of speed.
+func mapMemory(size int, huge bool) (m []byte, pages string, err error) {
 	const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 	if huge {
 		if m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_HUGETLB|unix.MAP_POPULATE); err == nil {
-			return m, nil
+			return m, PagesReserved, nil
 		}
 	}
-	m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, flags)
-	if err == nil && huge {
-		_ = unix.Madvise(m, unix.MADV_HUGEPAGE) // advice
+	m, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, flags)
+	pages = PagesSmall
+	if err == nil && huge && unix.Madvise(m, unix.MADV_HUGEPAGE) == nil {
+		pages = PagesTransparent
 	}
-	return m, err
+	return m, pages, err
 }
 
 // Pool is the pool over the memory.
