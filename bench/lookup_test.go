@@ -2,22 +2,10 @@ package bench
 
 import (
 	"fmt"
-	"math/bits"
 	"testing"
 
 	"weir/conntrack"
 )
-
-// random is xorshift64.
-type random uint64
-
-func (r *random) below(n int) int {
-	*r ^= *r << 13
-	*r ^= *r >> 7
-	*r ^= *r << 17
-	hi, _ := bits.Mul64(uint64(*r), uint64(n))
-	return int(hi)
-}
 
 // tuples of connection i: IPv4 UDP through NAT.
 func tuples(i int) (c conntrack.Conn) {
@@ -50,14 +38,14 @@ func BenchmarkLookup(b *testing.B) {
 					}
 				}
 			}
-			rng := random(88172645463325252)
+			r := random(conns)
 			var q [vector]conntrack.Query
 			b.ReportAllocs()
 			b.ResetTimer()
 			thread := startCPU()
 			for n := 0; n < b.N; n += vector {
 				for i := range q {
-					c := rng.below(conns)
+					c := r.next()
 					p := &q[i].Tuple
 					a, port := conntrack.Addr{Lo: 100<<24 + uint64(c>>15)}, uint32(1024+c&0x7fff)
 					if i&1 == 0 {

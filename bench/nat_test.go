@@ -4,7 +4,6 @@ package bench
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"testing"
 
@@ -106,18 +105,33 @@ func aim(f []byte, addr, port, i int) {
 	binary.BigEndian.PutUint16(f[port:], p)
 }
 
-// requests and answers put frames of n connections, whose numbers next gives, where the next round finds them.
-func (x *balancer) requests(b *testing.B, n int, next func() int) {
-	x.fill(b, 0, requestFrame, n)
-	for i := range n {
-		aim(x.ports[0].Frame(i), 26, 34, next())
+// open sends the first packet of each of so many connections.
+func (x *balancer) open(b *testing.B, conns int) {
+	for from := 0; from < conns; from += vector {
+		n := min(vector, conns-from)
+		x.fill(b, 0, requestFrame, n)
+		for i := range n {
+			aim(x.ports[0].Frame(i), 26, 34, from+i)
+		}
+		x.round()
+	}
+	if got := x.engine.Table.Len(); got != conns {
+		b.Fatalf("%d connections made of %d", got, conns)
 	}
 }
 
-func (x *balancer) answers(b *testing.B, n int, next func() int) {
+// requests and answers put frames of n random connections where the next round finds them.
+func (x *balancer) requests(b *testing.B, n int, r *sequence) {
+	x.fill(b, 0, requestFrame, n)
+	for i := range n {
+		aim(x.ports[0].Frame(i), 26, 34, r.next())
+	}
+}
+
+func (x *balancer) answers(b *testing.B, n int, r *sequence) {
 	x.fill(b, 1, answerFrame, n)
 	for i := range n {
-		aim(x.ports[1].Frame(i), 30, 36, next())
+		aim(x.ports[1].Frame(i), 30, 36, r.next())
 	}
 }
 
@@ -146,30 +160,15 @@ func BenchmarkNAT(b *testing.B) {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			if x == nil {
 				x = newBalancer(b, conns)
-				next := 0
-				count := func() int { next++; return next - 1 }
-				for next < conns {
-					x.requests(b, min(vector, conns-next), count)
-					x.round()
-				}
-			}
-			if got := x.engine.Table.Len(); got != conns {
-				b.Fatalf("%d connections made of %d", got, conns)
+				x.open(b, conns)
 			}
 			before, _ := x.engine.Verdicts()
-			random := uint64(88172645463325252)
-			next := func() int {
-				random ^= random << 13
-				random ^= random >> 7
-				random ^= random << 17
-				h, _ := bits.Mul64(random, uint64(conns))
-				return int(h)
-			}
+			r := random(conns)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for n := 0; n < b.N; n += 2 * vector {
-				x.requests(b, vector, next)
-				x.answers(b, vector, next)
+				x.requests(b, vector, r)
+				x.answers(b, vector, r)
 				x.round()
 			}
 			b.StopTimer()

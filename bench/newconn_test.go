@@ -24,7 +24,7 @@ func newOpener(b *testing.B, capacity int) *opener {
 	return x
 }
 
-func (x *opener) open(b *testing.B) {
+func (x *opener) more(b *testing.B) {
 	x.fill(b, 0, x.frame, vector)
 	for i := range vector {
 		aim(x.ports[0].Frame(i), 26, 34, x.next)
@@ -46,7 +46,7 @@ func (x *opener) check(b *testing.B) {
 func BenchmarkNewConn(b *testing.B) {
 	x := newOpener(b, million*5/4)
 	for range 2 * million / vector {
-		x.open(b)
+		x.more(b)
 	}
 	if n := x.engine.Table.Len(); n < million*9/10 || n > million*11/10 {
 		b.Fatalf("%d connections, want a million", n)
@@ -55,7 +55,7 @@ func BenchmarkNewConn(b *testing.B) {
 	b.ResetTimer()
 	thread := startCPU()
 	for n := 0; n < b.N; n += vector {
-		x.open(b)
+		x.more(b)
 	}
 	b.StopTimer()
 	thread.stop(b, uint64(b.N))
@@ -85,7 +85,7 @@ func BenchmarkNewConnWhileExpiring(b *testing.B) {
 			}
 			x.timeouts[conntrack.UDP] *= 1000
 			for range million / vector {
-				x.open(b)
+				x.more(b)
 			}
 			x.timeouts[conntrack.UDP] /= 1000
 			x.now += int64(1001 * million * time.Microsecond)
@@ -94,7 +94,7 @@ func BenchmarkNewConnWhileExpiring(b *testing.B) {
 			b.StartTimer()
 		}
 		before := x.engine.Table.Len()
-		x.open(b)
+		x.more(b)
 		gone := before + vector - x.engine.Table.Len()
 		old -= gone
 		ended += gone
@@ -112,14 +112,14 @@ func BenchmarkNewConnFlood(b *testing.B) {
 	x := newOpener(b, million)
 	x.frame = synFrame
 	for x.engine.Table.HalfOpen() < x.engine.Table.HalfOpenCap() {
-		x.open(b)
+		x.more(b)
 	}
 	before := x.engine.Table.Evicted()
 	b.ReportAllocs()
 	b.ResetTimer()
 	thread := startCPU()
 	for n := 0; n < b.N; n += vector {
-		x.open(b)
+		x.more(b)
 	}
 	b.StopTimer()
 	thread.stop(b, uint64(b.N))

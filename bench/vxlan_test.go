@@ -3,7 +3,6 @@ package bench
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"testing"
 
@@ -93,18 +92,6 @@ func between(src, dst vxlan.MAC) []byte {
 // number makes the MAC address that b begins with that of a kind's station i.
 func number(b []byte, i int) { binary.BigEndian.PutUint16(b[4:], uint16(i)) }
 
-// random gives numbers from 0 to n-1.
-func random(n int) func() int {
-	x := uint64(88172645463325252)
-	return func() int {
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
-		h, _ := bits.Mul64(x, uint64(n))
-		return int(h)
-	}
-}
-
 // run takes rounds of frames, which prepare puts in place, through the worker, and reports nanoseconds a received frame. Each must be forwarded,
 // and nothing allocated.
 func (x *balancer) run(b *testing.B, frames int, prepare func()) {
@@ -134,11 +121,11 @@ func (x *balancer) run(b *testing.B, frames int, prepare func()) {
 // BenchmarkVXLANEncap is the whole pipeline for frames from an access port to stations behind 8 peers, each a random one of 1024.
 func BenchmarkVXLANEncap(b *testing.B) {
 	x := newBalancer(b, 1000, overlaid(b, 8, stations, false))
-	f, next := between(localMAC, hostMAC), random(stations)
+	f, r := between(localMAC, hostMAC), random(stations)
 	x.run(b, vector, func() {
 		x.fill(b, 1, f, vector)
 		for n := range vector {
-			i, f := next(), x.ports[1].Frame(n)
+			i, f := r.next(), x.ports[1].Frame(n)
 			number(f, i)
 			number(f[6:], stations-1-i)
 		}
@@ -148,11 +135,11 @@ func BenchmarkVXLANEncap(b *testing.B) {
 // BenchmarkVXLANDecap is the other direction: frames from a peer to stations on an access port.
 func BenchmarkVXLANDecap(b *testing.B) {
 	x := newBalancer(b, 1000, overlaid(b, 1, stations, false))
-	f, next := inTunnel(between(hostMAC, localMAC)), random(stations)
+	f, r := inTunnel(between(hostMAC, localMAC)), random(stations)
 	x.run(b, vector, func() {
 		x.fill(b, 0, f, vector)
 		for n := range vector {
-			i, f := next(), x.ports[0].Frame(n)
+			i, f := r.next(), x.ports[0].Frame(n)
 			number(f[afterOuter:], i)
 			number(f[afterOuter+6:], stations-1-i)
 		}
@@ -165,22 +152,16 @@ func BenchmarkNATVXLAN(b *testing.B) {
 	for _, conns := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			x := newBalancer(b, conns, overlaid(b, 8, 8, true))
-			for i := range conns {
-				x.requests(b, 1, func() int { return i })
-				x.round()
-			}
-			if got := x.engine.Table.Len(); got != conns {
-				b.Fatalf("%d connections made of %d", got, conns)
-			}
+			x.open(b, conns)
 			inner := append([]byte(nil), answerFrame...)
 			gateway.Put(inner)
 			hostMAC.Put(inner[6:])
-			f, next := inTunnel(inner), random(conns)
+			f, r := inTunnel(inner), random(conns)
 			x.run(b, 2*vector, func() {
-				x.requests(b, vector, next)
+				x.requests(b, vector, r)
 				x.fill(b, 0, f, vector)
 				for n := range vector {
-					aim(x.ports[0].Frame(vector+n), afterOuter+30, afterOuter+36, next())
+					aim(x.ports[0].Frame(vector+n), afterOuter+30, afterOuter+36, r.next())
 				}
 			})
 		})
@@ -210,13 +191,13 @@ func BenchmarkBridge(b *testing.B) {
 	for _, n := range []int{1 << 10, 1 << 16} {
 		b.Run(fmt.Sprintf("stations=%d", n), func(b *testing.B) {
 			x := newBalancer(b, 1000, overlaid(b, 1, n, false))
-			f, next := inTunnel(between(hostMAC, localMAC)), random(n)
+			f, r := inTunnel(between(hostMAC, localMAC)), random(n)
 			x.run(b, vector, func() {
 				x.fill(b, 0, f, vector)
 				for n := range vector {
 					f := x.ports[0].Frame(n)
-					number(f[afterOuter:], next())
-					number(f[afterOuter+6:], next())
+					number(f[afterOuter:], r.next())
+					number(f[afterOuter+6:], r.next())
 				}
 			})
 		})
