@@ -278,7 +278,7 @@ type early struct {
 	n        int
 	frames   [earlySlots]packet.Frame
 	deadline [earlySlots]int64
-	segment  [earlySlots]segmentRef // that it came from
+	vni      [earlySlots]uint32 // of the segment that it came from: its index may be another's after a reload
 }
 
 // delay puts an early fragment from a segment, or from none, on the list. If there is no room it is settled at once.
@@ -288,7 +288,7 @@ func (w *Worker) delay(f *packet.Frame, from segmentRef) {
 		w.abandon(f, from)
 		return
 	}
-	e.frames[e.n], e.deadline[e.n], e.segment[e.n] = *f, w.now+earlyServerTime, from
+	e.frames[e.n], e.deadline[e.n], e.vni[e.n] = *f, w.now+earlyServerTime, w.vni(from)
 	if w.toVIP(f, from) {
 		e.deadline[e.n] = w.now + earlyTime
 	}
@@ -317,21 +317,27 @@ func (w *Worker) review() {
 	e, v := &w.early, &w.v
 	kept := 0
 	for i := range e.n {
+		from, ok := w.cameFrom(e.vni[i])
+		if !ok {
+			w.Counters.Held.sub(1)
+			w.lose(&e.frames[i], DropNoRoute, false)
+			continue
+		}
 		v.n, v.from, v.to, v.port = 1, 0, 1, int(e.frames[i].Port)
-		v.frames[0], v.lanes[0] = e.frames[i], lane{segment: e.segment[i]}
+		v.frames[0], v.lanes[0] = e.frames[i], lane{segment: from}
 		v.queries[0].Ref, v.queries[0].Ports = 0, 0
 		v.tails[0] = tail{}
 		w.later(v, 0, true)
 		if v.lanes[0].verdict == Pending && v.tails[0] == (tail{}) {
 			if w.now < e.deadline[i] {
-				e.frames[kept], e.deadline[kept], e.segment[kept] = e.frames[i], e.deadline[i], e.segment[i]
+				e.frames[kept], e.deadline[kept], e.vni[kept] = e.frames[i], e.deadline[i], e.vni[i]
 				kept++
 				continue
 			}
 			src, dst := addresses(&e.frames[i], e.frames[i].L3)
-			if !w.routes(v, 0, src, dst, e.frames[i].Kind&packet.KindIPv6 != 0, w.vni(e.segment[i])) {
+			if !w.routes(v, 0, src, dst, e.frames[i].Kind&packet.KindIPv6 != 0, e.vni[i]) {
 				w.Counters.Held.sub(1)
-				w.abandon(&e.frames[i], e.segment[i])
+				w.abandon(&e.frames[i], from)
 				continue
 			}
 		}

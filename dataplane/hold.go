@@ -21,18 +21,20 @@ type hold struct {
 // heldHop is a next hop that is waited for; n of zero marks a free slot.
 type heldHop struct {
 	lane     lane
-	deadline int64 // nanoseconds, of the first frame
+	vni      uint32 // of the segment that the lane leads into, 0: none. Its index may be another's after a reload
+	deadline int64  // nanoseconds, of the first frame
 	n        int
 	frames   [holdDepth]packet.Frame
 	mtu      [holdDepth]uint16 // routeMTU of each: ways through tunnels differ
 	own      [holdDepth]bool
-	routed   [holdDepth]bool       // as it came, but for its TTL: its sender is told if the next hop is not found
-	from     [holdDepth]segmentRef // where such a packet came from
+	routed   [holdDepth]bool   // as it came, but for its TTL: its sender is told if the next hop is not found
+	from     [holdDepth]uint32 // VNI of the segment that such a packet came from
 }
 
 // wait holds f until its next hop is known. What finds no room is dropped.
 func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 	var free *heldHop
+	vni := w.vni(l.into)
 	for i := range w.hold.hops {
 		h := &w.hold.hops[i]
 		if h.n == 0 {
@@ -41,7 +43,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 			}
 			continue
 		}
-		if h.lane.out == l.out && h.lane.hop == l.hop && h.lane.v6 == l.v6 && h.lane.into == l.into {
+		if h.lane.out == l.out && h.lane.hop == l.hop && h.lane.v6 == l.v6 && h.lane.into == l.into && h.vni == vni {
 			if h.n == holdDepth {
 				w.forsake(f, l.into, own)
 				return
@@ -54,7 +56,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 		w.forsake(f, l.into, own)
 		return
 	}
-	free.lane, free.deadline = *l, w.now+holdTime
+	free.lane, free.vni, free.deadline = *l, vni, w.now+holdTime
 	w.keep(free, f, l, own)
 	if l.into == 0 { // a segment's gateway asks itself
 		w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
@@ -63,7 +65,7 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 
 func (w *Worker) keep(h *heldHop, f *packet.Frame, l *lane, own bool) {
 	h.frames[h.n], h.mtu[h.n], h.own[h.n] = *f, l.routeMTU, own
-	h.routed[h.n], h.from[h.n] = l.ref == 0 && !own && f.Kind&packet.KindOuter == 0, l.segment
+	h.routed[h.n], h.from[h.n] = l.ref == 0 && !own && f.Kind&packet.KindOuter == 0, w.vni(l.segment)
 	h.n++
 	w.hold.used++
 	if !own {
@@ -89,14 +91,15 @@ func (w *Worker) release() {
 		if h.n == 0 {
 			continue
 		}
-		known := int(h.lane.out) < len(w.snap.Ports)
+		known, gone := int(h.lane.out) < len(w.snap.Ports), false
 		if h.lane.into != 0 {
-			known = w.locate(&h.lane)
+			gone = w.vni(h.lane.into) != h.vni // a tenant's packet never goes to whoever has its segment's index now
+			known = !gone && w.locate(&h.lane)
 		} else if known {
 			h.lane.mac = w.neighbor(int(h.lane.out), h.lane.hop, h.lane.v6)
 			known = h.lane.mac != nil
 		}
-		if !known && w.now < h.deadline {
+		if !known && !gone && w.now < h.deadline {
 			continue
 		}
 		waiting := *h // the slot may be given to an answer while its frames go
@@ -105,6 +108,10 @@ func (w *Worker) release() {
 		for j := range waiting.n {
 			if !waiting.own[j] {
 				w.Counters.Held.sub(1)
+			}
+			if gone {
+				w.lose(&waiting.frames[j], DropNoRoute, waiting.own[j])
+				continue
 			}
 			w.letGo(&waiting, j, known)
 		}

@@ -52,6 +52,18 @@ func (w *Worker) at(r segmentRef) *vxlan.Segment {
 	return nil
 }
 
+// cameFrom is the segment that a packet which has waited came from, by its VNI, 0 for none. It reports false if there is no such segment any more.
+func (w *Worker) cameFrom(vni uint32) (r segmentRef, ok bool) {
+	if vni == 0 {
+		return 0, true
+	}
+	s := w.segment(vni)
+	if s == nil {
+		return 0, false
+	}
+	return refOf(s), true
+}
+
 // ours reports whether f was sent to a tunnel end of ours.
 func (o *Overlay) ours(f *packet.Frame) bool {
 	if f.Proto != packet.ProtoUDP || f.Kind&packet.KindTransport == 0 {

@@ -172,10 +172,11 @@ func (w *Worker) reporter(l *lane, port int, src, dst conntrack.Addr, v6 bool) (
 	return conntrack.Addr(s.Gateway.Reporter(vxlan.Addr(src), v6)), true
 }
 
-// giveUp answers a packet that was routed, as it is in f, and whose next hop nobody is: host unreachable (RFC 1812 5.3.1, RFC 4443 3.1). from is
-// where it came from. It reports false, and nothing has happened, where it may not be answered.
-func (w *Worker) giveUp(f *packet.Frame, from segmentRef) bool {
-	if !packet.MayAnswer(f) {
+// giveUp answers a packet that was routed, as it is in f, and whose next hop nobody is: host unreachable (RFC 1812 5.3.1, RFC 4443 3.1). vni is
+// that of the segment it came from. It reports false, and nothing has happened, where it may not be answered.
+func (w *Worker) giveUp(f *packet.Frame, vni uint32) bool {
+	from, ok := w.cameFrom(vni)
+	if !ok || !packet.MayAnswer(f) {
 		return false
 	}
 	v6 := f.Kind&packet.KindIPv6 != 0
