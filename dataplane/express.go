@@ -24,6 +24,9 @@ func (w *Worker) express(v *vector) {
 		b, c := &backends[id], &counters[id]
 		packets, bytes := &c.InPackets, &c.InBytes
 		var x *way
+		if b.Timeouts == nil {
+			return // a server of a newer snapshot, see backend
+		}
 		var segment *inward
 		switch {
 		case ref.Reply():

@@ -172,13 +172,16 @@ func (b *Backend) account(e *conntrack.Ended) {
 	}
 }
 
-// backend is what the snapshot says of id. Another worker may already have a newer snapshot, with more backends, and have made
-// connections by it; then this worker takes the newer one, too.
+// backend is what the snapshot says of id. Another worker may already have a newer snapshot, in which a server has the ID that nobody has
+// here, and have made connections by it; of that server the newer one says. All else of the vector goes on by the one it began with:
+// its frames are in segments by that one's indices.
 func (w *Worker) backend(id uint32) *Backend {
-	if id >= uint32(len(w.snap.Backends)) {
-		w.look()
+	if id < uint32(len(w.snap.Backends)) {
+		if b := &w.snap.Backends[id]; b.Timeouts != nil {
+			return b
+		}
 	}
-	return &w.snap.Backends[id]
+	return &w.engine.snapshot.Load().Backends[id]
 }
 
 // ExpireAll looks at every connection once. Replay calls it when its clock jumps; `weir run` relies on scan's slices.
