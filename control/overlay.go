@@ -141,6 +141,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 		vteps[c.VTEP].VNIs = append(vteps[c.VTEP].VNIs, c.VNI)
 	}
 	o.reach(cfg, out, rules)
+	out.Ends = endsOf(list)
 	for _, v := range vteps {
 		rules.VTEPs = append(rules.VTEPs, *v)
 	}

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"net/netip"
+
 	"weir/control/config"
 	"weir/dataplane"
 	"weir/dataplane/route"
@@ -73,4 +75,25 @@ func (o *overlay) reach(cfg *config.Config, out *dataplane.Overlay, rules *steer
 			rules.Routed = append(rules.Routed, x.To)
 		}
 	}
+}
+
+// endsOf is a table of all addresses at which tunnels of the segments end.
+func endsOf(list []*vxlan.Segment) *route.Table {
+	seen := map[netip.Addr]bool{}
+	var all []route.Route
+	add := func(a vxlan.Addr, v6 bool) {
+		if at := a.Netip(v6); !seen[at] {
+			seen[at] = true
+			all = append(all, route.Route{To: netip.PrefixFrom(at, at.BitLen()), Kind: route.Unicast, Hops: []route.Hop{{Weight: 1}}})
+		}
+	}
+	for _, s := range list {
+		add(s.VTEP, s.V6)
+		for _, p := range s.Peers {
+			if p.Tunnel != nil {
+				add(p.Addr, s.V6)
+			}
+		}
+	}
+	return route.NewTable(all)
 }

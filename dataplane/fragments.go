@@ -302,9 +302,11 @@ func (w *Worker) toVIP(f *packet.Frame, from segmentRef) bool {
 	return w.snap.Services.IsVIPFrom(w.vni(from), dst, f.Kind&packet.KindIPv6 != 0)
 }
 
-// abandon settles a fragment whose first did not come: to a VIP, or out of a segment, it is dropped; else it may be a server's own, and is the kernel's.
+// abandon settles a fragment whose first did not come: to a VIP, or out of a segment or to a network of one, it is dropped; else it may be a
+// server's own, and is the kernel's.
 func (w *Worker) abandon(f *packet.Frame, from segmentRef) {
-	if from != 0 || w.toVIP(f, from) {
+	_, dst := addresses(f, f.L3)
+	if o := w.snap.Overlay; from != 0 || w.toVIP(f, from) || o != nil && o.segmentOf(o.Inward, dst, f.Kind&packet.KindIPv6 != 0) != nil {
 		w.Counters.Drops[DropFragmentAlone].add(1)
 	} else {
 		w.punt(f)

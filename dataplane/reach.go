@@ -63,9 +63,18 @@ func (w *Worker) routes(v *vector, i int, src, dst conntrack.Addr, v6 bool, vni 
 	case o.segmentOf(o.Inward, src, v6) != nil || w.martian(src, v6, 0):
 		v.lanes[i].discard(DropMartian) // from outside none of the inside comes
 	default:
-		w.forward(v, i, src, dst, v6, s.VNI)
+		w.enterFrom(v, i, src, dst, v6, s)
 	}
 	return true
+}
+
+// enterFrom routes a packet into segment s from elsewhere. A VIP in s is of s alone, and no station has it: nobody is asked for it.
+func (w *Worker) enterFrom(v *vector, i int, src, dst conntrack.Addr, v6 bool, s *vxlan.Segment) {
+	if w.snap.Services.IsVIPIn(s.VNI, dst, v6) {
+		w.nowhere(v, i)
+		return
+	}
+	w.forward(v, i, src, dst, v6, s.VNI)
 }
 
 // toGateway is routes for a packet that came out of a segment, to its gateway. Tenants' packets never meet the host: what they may reach says
@@ -88,27 +97,52 @@ func (w *Worker) toGateway(v *vector, i int, src, dst conntrack.Addr, v6 bool) {
 	switch {
 	case reach == Reach{} || linkOnly(src, v6) || linkOnly(dst, v6):
 		l.discard(DropNoRoute)
-	case !s.Gateway.OnLink(vxlan.Addr(src), v6) || w.martian(src, v6, s.VNI):
+	case !s.Gateway.OnLink(vxlan.Addr(src), v6) || s.Gateway.Has(vxlan.Addr(src), v6) || w.martian(src, v6, s.VNI):
 		l.discard(DropMartian)
+	case into != nil && into.Gateway != nil && into.Gateway.Has(vxlan.Addr(dst), v6):
+		w.answer(v, i)
 	case into != nil && into.Gateway != nil:
-		w.forward(v, i, src, dst, v6, into.VNI)
-	case reach.Underlay && w.leadsOut(dst, v6):
-		w.forward(v, i, src, dst, v6, 0)
-	default:
+		w.enterFrom(v, i, src, dst, v6, into)
+	case !reach.Underlay || !w.leadsOut(dst, v6):
 		w.nowhere(v, i)
+	case o.smuggles(&v.frames[i], dst, v6):
+		l.discard(DropVXLANRouted)
+	default:
+		w.forward(v, i, src, dst, v6, 0)
 	}
 }
 
-// linkOnly reports whether a router must not forward packets from or to a (RFC 4291 section 2.5.6, RFC 3927 section 7, and all groups).
+// smuggles reports whether a packet that a tenant sends outwards would come out of a tunnel: who believes in the underlay, as Linux does with any
+// source (RFC 7348 section 7), would take what is in it for a frame of the segment that it names, and tenants are not apart any more. Later
+// fragments may go: without the first, which has the port, nobody puts them together.
+func (o *Overlay) smuggles(f *packet.Frame, dst conntrack.Addr, v6 bool) bool {
+	if f.Proto != packet.ProtoUDP || f.Kind&packet.KindTransport == 0 || o.Ends == nil {
+		return false
+	}
+	for i := range o.VTEPs {
+		if o.VTEPs[i].Port == f.DstPort {
+			return covers(o.Ends, dst, v6)
+		}
+	}
+	return false
+}
+
+// linkOnly reports whether a router must not forward packets from or to a (RFC 4291 section 2.5, RFC 3927 section 7, RFC 1812 section 5.3.7, and
+// all groups).
 func linkOnly(a conntrack.Addr, v6 bool) bool {
 	if v6 {
-		return a.Hi>>54 == 0xfe80>>6 || a.Hi>>56 == 0xff
+		return a.Hi>>54 == 0xfe80>>6 || a.Hi>>56 == 0xff || a.Hi == 0 && a.Lo <= 1
 	}
-	return a.Lo>>16 == 0xa9fe || a.Lo>>28 >= 0xe
+	first := a.Lo >> 24
+	return a.Lo>>16 == 0xa9fe || first == 0 || first == 127 || first >= 0xe0
 }
 
-// leadsOut reports whether a route of ours leads to dst, and dst is not the host itself.
+// leadsOut reports whether a route of ours leads to dst, and dst is not the host itself, nor in a segment: a default route leads there, too, and
+// the router outside would send the packet back.
 func (w *Worker) leadsOut(dst conntrack.Addr, v6 bool) bool {
+	if o := w.snap.Overlay; o.segmentOf(o.Inward, dst, v6) != nil {
+		return false
+	}
 	for i := range w.snap.Ports { // the kernel has a local route for each of its addresses, a replay has not
 		for _, p := range w.snap.Ports[i].Addresses {
 			if a, six := AddrOf(p.Addr()); a == dst && six == v6 {

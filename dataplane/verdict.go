@@ -69,6 +69,7 @@ const (
 	DropSplitHorizon      // a frame from one peer to another
 	DropNoStation         // a frame that nobody in its segment is there for
 	DropFloodLimit        // more flooded frames than the segment may have
+	DropVXLANRouted       // out of a segment to a VTEP's VXLAN port: it would come out in whatever segment it names
 	DropVXLANFragment     // one for each vxlan.Fault
 	DropVXLANSourceRoute
 	DropVXLANShort
@@ -139,6 +140,7 @@ var dropNames = [NumDrops]string{
 	DropSplitHorizon:      "split_horizon",
 	DropNoStation:         "no_station",
 	DropFloodLimit:        "flood_limit",
+	DropVXLANRouted:       "vxlan_routed",
 	DropVXLANFragment:     "vxlan_fragment",
 	DropVXLANSourceRoute:  "vxlan_source_route",
 	DropVXLANShort:        "vxlan_short",
