@@ -60,10 +60,13 @@ func (w *Worker) hearND(v *vector, i int, a *vxlan.Arrival, forGateway, twin boo
 	switch {
 	case twin || m.MAC == 0:
 	case m.Advertisement && !w.answersTo(s, m.Target, true):
-		proof := vxlan.Claim
-		if m.Solicited {
+		proof := vxlan.Claim // RFC 4861 section 7.2.5
+		switch {
+		case m.Solicited && m.Override:
 			proof = vxlan.Confirmed
-		} else if m.Override {
+		case m.Solicited:
+			proof = vxlan.Seconded
+		case m.Override:
 			proof = vxlan.Heard
 		}
 		hosts.Learn(s.Index, m.Target, true, m.MAC, proof, now)

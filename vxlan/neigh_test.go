@@ -58,6 +58,9 @@ func TestNeighborLife(t *testing.T) {
 		{"an answer with another MAC changes it", []step{{0, learn(m, Confirmed), m, AskNone}, {1, learn(other, Confirmed), other, AskNone}}},
 		{"a claim changes no MAC, but makes it doubtful", []step{{0, learn(m, Confirmed), m, AskNone}, {1, learn(other, Claim), m, AskStation}}},
 		{"a claim fills an entry", []step{{0, nil, 0, AskAll}, {1, learn(m, Claim), m, AskStation}}},
+		{"an answer that overrides nothing changes no MAC, but makes it doubtful", []step{{0, learn(m, Confirmed), m, AskNone}, {1, learn(other, Seconded), m, AskStation}}},
+		{"an answer that overrides nothing confirms the MAC that is known", []step{{0, learn(m, Confirmed), m, AskNone}, {29, learn(m, Seconded), m, AskNone}, {58, nil, m, AskNone}}},
+		{"an answer that overrides nothing fills an entry", []step{{0, nil, 0, AskAll}, {1, learn(m, Seconded), m, AskNone}}},
 		{"no station's MAC", []step{{0, learn(Broadcast, Confirmed), 0, AskAll}, {1, learn(0, Confirmed), 0, AskAll}}},
 	} {
 		for _, a := range []struct {

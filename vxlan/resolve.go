@@ -93,6 +93,7 @@ type Proof uint8
 const (
 	Claim     Proof = iota // an advertisement without the override flag: it fills an entry, but changes no MAC (RFC 4861 section 7.2.5)
 	Heard                  // a request, or a message nobody asked for: it may change the MAC, and that is to be confirmed
+	Seconded               // an answer without the override flag: it confirms the MAC that is known or fills an entry, but else is a Claim
 	Confirmed              // an answer
 )
 
@@ -102,11 +103,12 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 	if !mac.station() || !unicast(a, v6) {
 		return
 	}
+	answer := p >= Seconded
 	id := who(segment, v6)
 	home := t.home(id, a)
 	x := &t.segments[segment]
 	s, _ := t.find(home, id, a)
-	if s != nil && s.mac.Load() == uint64(mac) && p != Confirmed {
+	if s != nil && s.mac.Load() == uint64(mac) && !answer {
 		s.heard.Store(uint32(now))
 		return
 	}
@@ -121,7 +123,7 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 	}
 	s.heard.Store(uint32(now))
 	if old := s.mac.Load(); old != uint64(mac) {
-		if old != 0 && p == Claim {
+		if old != 0 && (p == Claim || p == Seconded) {
 			if now.since(Second(s.confirmed.Load())) < reachable {
 				s.confirmed.Store(uint32(now - reachable)) // two say that they have it: ask
 			}
@@ -135,7 +137,7 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 		s.confirmed.Store(uint32(now - reachable))
 		s.tries.Store(0)
 	}
-	if p == Confirmed {
+	if answer {
 		s.confirmed.Store(uint32(now))
 		s.tries.Store(0)
 	}
