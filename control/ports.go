@@ -48,7 +48,8 @@ type ports struct {
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
 	scarce  string            // the last warning about local ports
 	renewed time.Time         // when local ports were looked at last
-	maxMTU  int               // that the chunks of AF_XDP have room for
+	workers int
+	maxMTU  int // that the chunks of AF_XDP have room for
 }
 
 // ring is an AF_XDP queue and the generation of it that the steering program knows.
@@ -191,6 +192,7 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 	if err != nil {
 		return nil, err
 	}
+	p.workers = len(cpus)
 	if err := p.checkQueues(len(cpus)); err != nil {
 		return nil, err
 	}
@@ -233,7 +235,8 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 	return runners, nil
 }
 
-// checkQueues refuses devices with receive queues that no worker would look at: their traffic would be lost.
+// checkQueues refuses devices with receive queues that no worker would look at: their traffic would be lost. Where the queues are named, it
+// is the operator's to have the device put what is ours into these.
 func (p *ports) checkQueues(workers int) error {
 	for i := range p.cfg.Ports {
 		c := &p.cfg.Ports[i]
@@ -243,6 +246,15 @@ func (p *ports) checkQueues(workers int) error {
 		l, err := p.host.Link(c.Interface)
 		if err != nil {
 			return err
+		}
+		if q := c.Queues; !q.All {
+			switch last := q.List[len(q.List)-1]; {
+			case last >= max(l.Channels.Rx, 1):
+				return fmt.Errorf("ports[%d] %s: %s has no receive queue %d, it receives on %d", i, c.Name, c.Interface, last, max(l.Channels.Rx, 1))
+			case len(q.List) != workers:
+				return fmt.Errorf("ports[%d] %s: %d queues are given, but there are %d workers: each has one of them", i, c.Name, len(q.List), workers)
+			}
+			continue
 		}
 		want := fmt.Sprintf("ethtool -L %s rx %d tx %d", c.Interface, workers, workers)
 		if l.Channels.Combined {
@@ -289,12 +301,16 @@ func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
 			queues[i] = q
 			continue
 		}
-		q, err := afxdp.Open(umem, c.Interface, w, afxdp.Options{Mode: c.XDPMode, RingSize: ringSize, Attached: p.attached(i)})
+		number := w
+		if !c.Queues.All {
+			number = c.Queues.List[w]
+		}
+		q, err := afxdp.Open(umem, c.Interface, number, afxdp.Options{Mode: c.XDPMode, RingSize: ringSize, Attached: p.attached(i)})
 		if err != nil {
 			return nil, fmt.Errorf("ports[%d] %s: %w", i, c.Name, err)
 		}
 		queues[i] = q
-		p.rings = append(p.rings, &ring{port: i, number: w, queue: q, registered: q.Generation() - 1})
+		p.rings = append(p.rings, &ring{port: i, number: number, queue: q, registered: q.Generation() - 1})
 	}
 	p.queues = append(p.queues, queues)
 	return p.engine.AddWorker(umem.Pool(), queues), nil

@@ -10,7 +10,7 @@ import (
 // steering loads or adopts the steering program, teaches it the rules and attaches it.
 func (p *ports) steering(x *compiled) (err error) {
 	path, unpinned := pinPath(p.host, p.socket)
-	if p.program, err = steer.Load(steer.Options{Path: path, Rules: x.rules}); err != nil {
+	if p.program, err = steer.Load(steer.Options{Path: path, Rules: x.rules, Queues: p.queueRoom()}); err != nil {
 		return err
 	}
 	if p.program.Adopted() {
@@ -34,6 +34,21 @@ func (p *ports) steering(x *compiled) (err error) {
 		}
 	}
 	return nil
+}
+
+// queueRoom is how many queues of a device the program must know: beyond the usual if workers, or the numbers given, are.
+func (p *ports) queueRoom() int {
+	n := 64
+	for i := range p.cfg.Ports {
+		last := p.workers - 1
+		if q := p.cfg.Ports[i].Queues; !q.All {
+			last = q.List[len(q.List)-1]
+		}
+		for last >= n {
+			n *= 2
+		}
+	}
+	return n
 }
 
 // attach puts the program in front of the device of port i.

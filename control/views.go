@@ -176,5 +176,5 @@ func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error)
 
 // supported is what this version has built; configurations that ask for more are refused by name.
 func supported() config.Features {
-	return config.Features{Overlay: []string{"vxlan", "vxlan-dr"}, VXLAN: true}
+	return config.Features{Overlay: []string{"vxlan", "vxlan-dr"}, Queues: true, VXLAN: true}
 }

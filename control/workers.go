@@ -12,7 +12,7 @@ import (
 )
 
 // workerCPUs are the cores of the workers, -1 for one that is pinned to none. Automatic is one worker for each receive queue that the first
-// AF_XDP port has in use; ports that have others are refused later, with the command that sets them.
+// AF_XDP port has in use, or is given; ports that have others are refused later, with the command that sets them.
 func workerCPUs(cfg *config.Config) ([]int, error) {
 	w := &cfg.Engine.Workers
 	if len(w.CPUs) > 0 {
@@ -99,7 +99,7 @@ func setAffinity(from, to *unix.CPUSet) error {
 	return nil
 }
 
-// receiveQueues is the number of receive queues that the first AF_XDP port has in use, 1 if there is no such port.
+// receiveQueues is the number of receive queues that the first AF_XDP port has in use, or is given, 1 if there is no such port.
 func receiveQueues(cfg *config.Config) (int, error) {
 	h, err := host.Open()
 	if err != nil {
@@ -109,6 +109,9 @@ func receiveQueues(cfg *config.Config) (int, error) {
 	for i := range cfg.Ports {
 		if cfg.Ports[i].Driver != "af_xdp" {
 			continue
+		}
+		if q := cfg.Ports[i].Queues; !q.All {
+			return len(q.List), nil
 		}
 		l, err := h.Link(cfg.Ports[i].Interface)
 		if err != nil {

@@ -99,6 +99,12 @@ func (d *decoder) checkPort(p *Port) {
 		if p.Given("xdp_mode") && p.XDPMode != "auto" && p.XDPMode != "" && p.Driver != "af_xdp" {
 			d.warnf(p.Field("xdp_mode"), p.Path+".xdp_mode", "has no effect with driver %s", p.Driver)
 		}
+		if !p.Queues.All && p.Driver != "af_xdp" && p.Driver != "" {
+			d.errorf(p.Field("queues"), p.Path+".queues", "is for driver af_xdp: a packet socket takes what every queue receives")
+		}
+		if workers := d.config.Engine.Workers.Count; !p.Queues.All && workers > 0 && len(p.Queues.List) > 0 && len(p.Queues.List) != workers && !p.bad("queues") {
+			d.errorf(p.Field("queues"), p.Path+".queues", "must be as many as engine.workers, %d: each worker has one of them, not %d", workers, len(p.Queues.List))
+		}
 	}
 	if d.replay || !kernel && p.Driver != "" {
 		who := "driver " + p.Driver

@@ -23,6 +23,8 @@ func TestChecks(t *testing.T) {
 		{"queues as a number", ports("{name: wan, interface: eth1, queues: 4}"), `ports[0].queues: must be all or a list such as "0-3": is 4 a number of queues, or the queue "4"?`},
 		{"queues twice", ports(`{name: wan, interface: eth1, queues: "0-3,2"}`), `ports[0].queues: 2 stands twice in "0-3,2"`},
 		{"XDP mode without XDP", ports("{name: wan, interface: eth1, driver: af_packet, xdp_mode: native}"), "warning: ports[0].xdp_mode: has no effect with driver af_packet"},
+		{"queues of a packet socket", ports(`{name: wan, interface: eth1, driver: af_packet, queues: "0-3"}`), "ports[0].queues: is for driver af_xdp"},
+		{"queues and workers", "version: 1\nengine: {workers: 2}\nports: [{name: wan, interface: eth1, queues: \"0-2\"}]\n", "ports[0].queues: must be as many as engine.workers, 2: each worker has one of them, not 3"},
 		{"one device, two sets of queues", ports(`{name: a, interface: eth1, queues: "0-3"}, {name: b, interface: eth1, vlan: 5}`), "ports[1].queues: must be as in ports[0]"},
 		{"port address twice", ports("{name: a, interface: eth1, addresses: [198.18.0.1/24, 198.18.0.1/16]}"), "ports[0].addresses[1]: duplicate address 198.18.0.1"},
 		{"MTU below IPv4's", ports("{name: wan, interface: eth1, mtu: 575}"), "ports[0].mtu: must be 576 to 3500, not 575"},

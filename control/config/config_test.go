@@ -95,9 +95,9 @@ func TestEveryKeyArrives(t *testing.T) {
 		File: "testdata/valid/full.yaml", Version: 1,
 		Engine: Engine{Workers: Workers{Count: 5, CPUs: []int{2, 3, 4, 5, 7}}, Wait: "busy"},
 		Ports: []Port{
-			{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3}},
+			{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3, 4}},
 				MAC: [6]byte{2, 0, 0, 0, 1, 12}, HasMAC: true, Addresses: []netip.Prefix{prefix("198.18.0.1/24"), prefix("2001:db8::1/64")}, MTU: 1500},
-			{Name: "tenant", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3}}, VLAN: 100},
+			{Name: "tenant", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3, 4}}, VLAN: 100},
 			{Name: "tap", Driver: "mem", XDPMode: "auto", Queues: Queues{All: true}, MAC: [6]byte{2, 0, 0, 0, 1, 13}, HasMAC: true,
 				Addresses: []netip.Prefix{prefix("198.18.1.1/24")}, MTU: 1500},
 		},
