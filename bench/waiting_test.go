@@ -44,12 +44,14 @@ type waiting struct {
 	thread atomic.Int64 // of the runner
 }
 
-func newWaiting(t testing.TB, m wait.Mode, w wire) *waiting {
+// newEngine is an engine for some workers, with one UDP service and room for conns connections.
+func newEngine(t testing.TB, conns, workers int) *dataplane.Engine {
 	t.Helper()
-	table, err := conntrack.New(conntrack.Options{Capacity: 4096, Workers: 1})
+	table, err := conntrack.New(conntrack.Options{Capacity: conns, Workers: workers})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { table.Close() })
 	load := new(sched.Load)
 	plan, err := sched.New("rr", sched.Options{}, 1, []sched.Dest{{Load: load, Weight: 1, LastWeight: 1, Addr: server, Port: 5353}})
 	if err != nil {
@@ -57,9 +59,9 @@ func newWaiting(t testing.TB, m wait.Mode, w wire) *waiting {
 	}
 	timeouts := conntrack.DefaultTimeouts()
 	addr, _ := dataplane.AddrOf(server)
-	x := &waiting{wire: w, engine: dataplane.NewEngine(dataplane.Options{Table: table, MaxBackends: 16})}
-	prefix := netip.MustParsePrefix
-	err = x.engine.Publish(&dataplane.Snapshot{
+	e := dataplane.NewEngine(dataplane.Options{Table: table, MaxBackends: 16, MaxWorkers: workers})
+	prefix, router := netip.MustParsePrefix, netip.MustParseAddr("198.18.0.2")
+	err = e.Publish(&dataplane.Snapshot{
 		Ports: []dataplane.Port{
 			{Name: "wan", MAC: wanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{prefix("198.18.0.1/24")}},
 			{Name: "lan", Device: 1, MAC: lanMAC, MTU: 1500, Filtered: true, Addresses: []netip.Prefix{prefix("198.18.1.1/24")}},
@@ -67,12 +69,21 @@ func newWaiting(t testing.TB, m wait.Mode, w wire) *waiting {
 		Backends: []dataplane.Backend{{Timeouts: &timeouts, Load: load, Live: true, Port: 5353, Addr: addr, Weight: 1}},
 		Services: dataplane.NewServices([]dataplane.Service{{Protocol: packet.ProtoUDP, VIP: steer.One(vip), Port: 53, PortTo: 53, Plan: plan,
 			State: new(sched.State), Dests: []uint32{0}}}),
-		Routes:    route.NewTable([]route.Route{{To: prefix("198.18.1.0/24"), Hops: []route.Hop{{Port: 1, Weight: 1}}}}),
-		Neighbors: route.NewNeighbors([]route.Neighbor{{Port: 1, Addr: server, MAC: serverMAC, Valid: true}}),
+		Routes: route.NewTable([]route.Route{
+			{To: prefix("198.18.1.0/24"), Hops: []route.Hop{{Port: 1, Weight: 1}}},
+			{To: prefix("0.0.0.0/0"), Hops: []route.Hop{{Via: router, Port: 0, Weight: 1}}},
+		}),
+		Neighbors: route.NewNeighbors([]route.Neighbor{{Port: 0, Addr: router, MAC: routerMAC, Valid: true}, {Port: 1, Addr: server, MAC: serverMAC, Valid: true}}),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return e
+}
+
+func newWaiting(t testing.TB, m wait.Mode, w wire) *waiting {
+	t.Helper()
+	x := &waiting{wire: w, engine: newEngine(t, 4096, 1)}
 	waiter, err := wait.New(m)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +91,6 @@ func newWaiting(t testing.TB, m wait.Mode, w wire) *waiting {
 	x.runner = &dataplane.Runner{Worker: x.engine.AddWorker(w.pool, w.queues), Waiter: waiter, CPU: runtime.NumCPU() - 1,
 		Beat: func(int64) { x.thread.CompareAndSwap(0, int64(unix.Gettid())) }}
 	x.runner.Start()
-	t.Cleanup(func() { table.Close() })
 	for end := time.Now().Add(10 * time.Second); x.thread.Load() == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the worker does not start")
@@ -256,6 +266,9 @@ func TestWaiting(t *testing.T) {
 	}
 	if n, err := strconv.Atoi(os.Getenv("WEIR_WAITING_ROUNDS")); err == nil {
 		rounds = n
+	}
+	if raceEnabled {
+		t.Skip("nothing is measured under the race detector; dataplane's tests of its runners are run under it")
 	}
 	var results []WaitingResult
 	for _, d := range []struct {
