@@ -322,7 +322,7 @@ func (w *Worker) review() {
 		from, ok := w.cameFrom(e.vni[i])
 		if !ok {
 			w.Counters.Held.sub(1)
-			w.lose(&e.frames[i], DropNoRoute, false)
+			w.lose(&e.frames[i], nil, DropNoRoute, false)
 			continue
 		}
 		v.n, v.from, v.to, v.port = 1, 0, 1, int(e.frames[i].Port)

@@ -110,7 +110,7 @@ func (w *Worker) release() {
 				w.Counters.Held.sub(1)
 			}
 			if gone {
-				w.lose(&waiting.frames[j], DropNoRoute, waiting.own[j])
+				w.lose(&waiting.frames[j], nil, DropNoRoute, waiting.own[j])
 				continue
 			}
 			w.letGo(&waiting, j, known)
