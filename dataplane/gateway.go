@@ -90,27 +90,40 @@ func (w *Worker) askFor(s *vxlan.Segment, addr vxlan.Addr, v6 bool, known vxlan.
 	w.flood(&f, s, vxlan.AtGateway, true)
 }
 
-// room is the MTU of IP packets on the way that l leads, whose station is known.
+// room is the MTU of IP packets on the way that l leads: to its station, or if nobody knows where that is, to all places of the segment.
 func (w *Worker) room(l *lane) int {
 	s := w.at(l.into)
+	if s == nil {
+		return 0xffff // a reload has just taken it away: the frame will not get there
+	}
 	if i, ok := l.place.Access(); ok && int(i) < len(s.Access) {
 		return w.snap.Ports[s.Access[i].Port].MTU
 	}
-	peers := s.Peers // all: the station is behind one of them
-	if i, ok := l.place.Peer(); ok && s.Tunnel(l.place) != nil {
-		peers = peers[i : i+1]
-	}
 	least := 0xffff
-	for _, p := range peers {
-		if p.Tunnel == nil {
-			continue
+	if i, ok := l.place.Peer(); ok && int(i) < len(s.Peers) && s.Peers[i].Tunnel != nil {
+		return w.roomTo(&s.Peers[i], least)
+	}
+	for i := range s.Access {
+		if s.Access[i].Used {
+			least = min(least, w.snap.Ports[s.Access[i].Port].MTU)
 		}
-		var under lane
-		if mtu, ok := w.nextHop(&under, conntrack.Addr(p.Addr), p.Tunnel.V6(), 0); ok {
-			least = min(least, mtu-p.Tunnel.Overhead())
+	}
+	for i := range s.Peers {
+		if s.Peers[i].Tunnel != nil {
+			least = w.roomTo(&s.Peers[i], least)
 		}
 	}
 	return least
+}
+
+// roomTo is what a tunnel takes, or most if that is less, or there is no way to the peer.
+func (w *Worker) roomTo(p *vxlan.Peer, most int) int {
+	var under lane
+	mtu, ok := w.nextHop(&under, conntrack.Addr(p.Addr), p.Tunnel.V6(), 0)
+	if !ok {
+		return most
+	}
+	return max(min(most, mtu-p.Tunnel.Overhead()), 0)
 }
 
 // enter sends a translated IP packet into the segment that l leads into, from the gateway to the station.

@@ -41,17 +41,22 @@ func clampMSS(f *packet.Frame, mtu int) {
 	}
 }
 
-// clamp is clampMSS for a packet that goes into a segment or comes from one.
+// clamp is clampMSS for a packet that goes into a segment or comes from one, or both: the smaller of the two holds, for the answers' segments come the
+// same way.
 func (w *Worker) clamp(f *packet.Frame, l *lane) {
 	if f.Proto != packet.ProtoTCP || f.Flags&packet.TCPSyn == 0 || f.Kind&(fragment|packet.KindICMPError) != 0 {
 		return
 	}
-	if l.into != 0 && l.station != 0 {
-		clampMSS(f, int(l.routeMTU))
-		return
+	mtu := 0xffff
+	switch {
+	case l.into == 0:
+	case l.station != 0:
+		mtu = int(l.routeMTU)
+	default:
+		mtu = w.room(&lane{into: l.into})
 	}
-	r := max(l.into, l.segment)
-	if s := w.at(r); s != nil {
-		clampMSS(f, w.room(&lane{into: r}))
+	if l.segment != 0 { // what answers it goes there
+		mtu = min(mtu, w.room(&lane{into: l.segment}))
 	}
+	clampMSS(f, mtu)
 }
