@@ -272,9 +272,9 @@ func testFrame(n uint32, size int) []byte {
 // eventually calls f until it is true, for a few seconds.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !f(); time.Sleep(200 * time.Microsecond) {
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(200 * time.Microsecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 5s: %s", what)
+			t.Fatalf("not within 20s: %s", what)
 		}
 	}
 }
