@@ -266,6 +266,9 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 	o.settled = map[uint16]meaning{}
 	for vni, n := range o.segments {
 		o.settled[n.index] = meaning{vni, *n.clone()}
+		if before[n.index].vni != vni {
+			o.twins.Forget(n.index)
+		}
 	}
 	o.stations.Flush(func(s vxlan.Station) bool { return !s.Static && !o.same(before[s.Segment], s) })
 	o.hosts.Flush(func(h vxlan.Neighbor) bool { return before[h.Segment].vni != o.settled[h.Segment].vni })

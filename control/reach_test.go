@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -32,6 +33,23 @@ func TestTunnelEnds(t *testing.T) {
 	b.reload(through("nat"))
 	if o := b.core.engine.Snapshot().Overlay; has(o.Ends, "198.18.0.21") {
 		t.Error("without segments a tunnel's end is left")
+	}
+}
+
+// TestATwinGoesWithItsSegment: the segment that gets the index of another has heard of no gateway with its MAC.
+func TestATwinGoesWithItsSegment(t *testing.T) {
+	b := newCoreBed(t, through("nat"))
+	const one = "vxlan: {segments: [{vni: %d, vtep: 198.18.0.1, peers: [198.18.0.21]}]}\n"
+	b.reload(through("nat") + fmt.Sprintf(one, 5001))
+	o := b.core.engine.Snapshot().Overlay
+	o.Twins.Note(0, 1000)
+	b.reload(through("nat") + fmt.Sprintf(one, 5001))
+	if !o.Twins.Heard(0, 1001) {
+		t.Error("a reload of the same segment forgot its twin")
+	}
+	b.reload(through("nat") + fmt.Sprintf(one, 5002))
+	if s := b.core.engine.Snapshot().Overlay.ByIndex[0]; s.VNI != 5002 || o.Twins.Heard(0, 1001) {
+		t.Errorf("segment %d has another's twin", s.VNI)
 	}
 }
 

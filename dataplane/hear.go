@@ -120,7 +120,8 @@ func (w *Worker) proxy(s *vxlan.Segment, from vxlan.Place, target vxlan.Addr, v6
 // a port of ours says they hear as well, by copies in the tunnels. What came out of a tunnel came to whom its VTEP holds for the one that asked.
 func (w *Worker) heardForAll(f *packet.Frame, l *lane, a *vxlan.Arrival) bool {
 	s := a.Segment
-	if _, local := a.At.Access(); local && w.snap.Overlay.Twins.Heard(s.Index, vxlan.SecondOf(w.now)) {
+	_, local := a.At.Access()
+	if local && w.snap.Overlay.Twins.Heard(s.Index, vxlan.SecondOf(w.now)) && (s.BUM == nil || s.BUM.Allow(w.now)) { // it is a flood like any
 		for _, t := range s.Flood {
 			if c, ok := w.copyOf(f); ok {
 				w.tunnel(&c, s, t, true)

@@ -24,6 +24,13 @@ func (t *Twins) Note(segment uint16, now Second) {
 	}
 }
 
+// Forget has a segment index know of no twin: another segment has it now.
+func (t *Twins) Forget(segment uint16) {
+	if t != nil && int(segment) < len(t.heard) {
+		t.heard[segment].Store(0)
+	}
+}
+
 // Heard reports whether the segment has another gateway with our MAC.
 func (t *Twins) Heard(segment uint16, now Second) bool {
 	if t == nil || int(segment) >= len(t.heard) {
