@@ -13,6 +13,27 @@ func (p *ports) keep() {
 	if p.keeper == nil {
 		return
 	}
+	need := p.needed()
+	for hop := range need {
+		if hop.ifindex != 0 {
+			if err := p.keeper.Resolve(hop.ifindex, hop.addr); err != nil {
+				p.log.Debug("resolve", "address", hop.addr, "err", err)
+			}
+		}
+	}
+	p.wanted.expire(time.Now(), p.answered())
+	p.retain(need)
+}
+
+// letGo lets go of next hops that workers wanted and that are wanted no more.
+func (p *ports) letGo() {
+	if p.keeper != nil && len(p.wanted) > 0 && p.wanted.expire(time.Now(), p.answered()) {
+		p.retain(p.needed())
+	}
+}
+
+// needed are the next hops that the configuration and the routes name.
+func (p *ports) needed() map[hopKey]bool {
 	state := p.mirror.State()
 	need := map[hopKey]bool{}
 	for _, r := range state.Routes {
@@ -27,22 +48,25 @@ func (p *ports) keep() {
 			need[hopKey{state.Ports.Ifindex(port), a}] = true
 		}
 	}
-	for hop := range need {
-		if hop.ifindex != 0 {
-			if err := p.keeper.Resolve(hop.ifindex, hop.addr); err != nil {
-				p.log.Debug("resolve", "address", hop.addr, "err", err)
-			}
+	return need
+}
+
+// answered reports whether the kernel knows the MAC address of a next hop.
+func (p *ports) answered() func(hopKey) bool {
+	state := p.mirror.State()
+	known := map[hopKey]bool{}
+	for _, n := range state.Neighbors {
+		if n.Valid {
+			known[hopKey{state.Ports.Ifindex(n.Port), n.Addr}] = true
 		}
 	}
-	for hop, at := range p.wanted {
-		if time.Since(at) > wantedFor {
-			delete(p.wanted, hop)
-		}
-	}
+	return func(hop hopKey) bool { return known[hop] }
+}
+
+func (p *ports) retain(need map[hopKey]bool) {
 	if err := p.keeper.Retain(func(ifindex int, addr netip.Addr) bool {
 		hop := hopKey{ifindex, addr}
-		_, wanted := p.wanted[hop]
-		return wanted || need[hop]
+		return p.wanted.has(hop) || need[hop]
 	}); err != nil {
 		p.log.Debug("neighbours", "err", err)
 	}
@@ -67,9 +91,43 @@ func stations(cfg *config.Config) (all []netip.Addr) {
 	return all
 }
 
-// wantedFor is how long a next hop that a worker asked for is kept resolved by us; after that the kernel keeps it as any other, and a worker
-// may ask again.
-const wantedFor = 10 * time.Minute
+// wanted are next hops that workers asked for, by when they did last. Whoever may send packets through us, or has us answer some, decides which these
+// are, and the kernel asks for each of them every few seconds for as long as we keep it: so those that do not answer are soon let go, and there are
+// never more than the kernel's own table has without being swept (net.ipv4.neigh.default.gc_thresh2 is 512).
+type wanted map[hopKey]time.Time
+
+const (
+	// wantedFor is how long a next hop that answers is kept resolved by us; after that the kernel keeps it as any other, and a worker may ask again.
+	wantedFor = 10 * time.Minute
+	// silentFor is how long one may not answer: longer than a frame waits for it, and than the kernel asks (3 times, once a second).
+	silentFor = 5 * time.Second
+	maxWanted = 256
+)
+
+// note enters a hop that a worker asks for now. It reports false where there is no room.
+func (w wanted) note(hop hopKey, now time.Time) bool {
+	if _, known := w[hop]; !known && len(w) >= maxWanted {
+		return false
+	}
+	w[hop] = now
+	return true
+}
+
+// expire forgets what has been wanted for long enough, and reports whether that was any.
+func (w wanted) expire(now time.Time, answered func(hopKey) bool) (any bool) {
+	for hop, at := range w {
+		if idle := now.Sub(at); idle > wantedFor || idle > silentFor && !answered(hop) {
+			delete(w, hop)
+			any = true
+		}
+	}
+	return any
+}
+
+func (w wanted) has(hop hopKey) bool {
+	_, is := w[hop]
+	return is
+}
 
 // onLink is the port whose link has the address, -1 if none has.
 func (p *ports) onLink(a netip.Addr) int {
@@ -90,7 +148,9 @@ func (p *ports) resolve(w dataplane.Want) {
 		return
 	}
 	addr := dataplane.NetipOf(w.Addr, w.V6)
-	p.wanted[hopKey{ifindex, addr}] = time.Now()
+	if !p.wanted.note(hopKey{ifindex, addr}, time.Now()) {
+		return
+	}
 	if err := p.keeper.Resolve(ifindex, addr); err != nil {
 		p.log.Debug("resolve", "address", addr, "err", err)
 	}

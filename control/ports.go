@@ -42,7 +42,7 @@ type ports struct {
 	umems   []*afxdp.Umem
 	rings   []*ring          // every AF_XDP queue
 	queues  [][]driver.Queue // by worker, by port
-	wanted  map[hopKey]time.Time
+	wanted  wanted
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
@@ -73,7 +73,7 @@ type hopKey struct {
 
 // openPorts looks at the devices of the configuration and refuses what cannot work, each by name and with the cure.
 func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *dataplane.Engine) (p *ports, err error) {
-	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: map[hopKey]time.Time{}, missing: map[string]string{}, guarded: map[int]guard{}}
+	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}}
 	if p.host, err = host.Open(); err != nil {
 		return nil, err
 	}
@@ -395,6 +395,7 @@ func (p *ports) refresh() (changed bool, err error) {
 func (p *ports) tend() {
 	p.register()
 	p.renew()
+	p.letGo()
 }
 
 // unbind takes the VIPs away, first of all that is taken down: from then on nothing new comes to us.

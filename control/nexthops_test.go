@@ -1,0 +1,81 @@
+package control
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"weir/control/host"
+	"weir/dataplane"
+)
+
+// TestWantedNextHops: whoever sends packets to whole networks, or has answers sent there, does not fill the kernel's neighbour table.
+func TestWantedNextHops(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	hop := func(i int) hopKey { return hopKey{1, netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})} }
+	w := wanted{}
+	silent := func(hopKey) bool { return false }
+	taken := 0
+	for i := range 4 * maxWanted {
+		if w.note(hop(i), now) {
+			taken++
+		}
+	}
+	if taken != maxWanted || len(w) != maxWanted || !w.note(hop(0), now) {
+		t.Errorf("%d were taken, %d are there", taken, len(w))
+	}
+	first := func(h hopKey) bool { return h == hop(0) }
+	for _, x := range []struct {
+		after    time.Duration
+		answered func(hopKey) bool
+		left     int
+		any      bool
+	}{
+		{silentFor, silent, maxWanted, false},
+		{silentFor + time.Second, first, 1, true},
+		{wantedFor, first, 1, false},
+		{wantedFor + time.Second, first, 0, true},
+	} {
+		if any := w.expire(now.Add(x.after), x.answered); any != x.any || len(w) != x.left {
+			t.Errorf("after %v: %v, %d are there, want %d", x.after, any, len(w), x.left)
+		}
+	}
+	if !w.note(hop(9), now) || !w.has(hop(9)) || w.has(hop(8)) {
+		t.Error("there is no room afterwards")
+	}
+}
+
+// TestDeadNextHopsAreLetGo: the kernel is made to ask for a next hop that a worker wants, and no longer when nobody answers.
+func TestDeadNextHopsAreLetGo(t *testing.T) {
+	b := newBindBed(t)
+	p := b.start(b.config("198.18.0.1", "50000-50099", "bind_vips: false"))
+	dead := netip.MustParseAddr("198.18.0.77")
+	addr, _ := dataplane.AddrOf(dead)
+	managed := func() bool {
+		ns, err := b.space.Host().Neighbors()
+		b.must(err)
+		for _, n := range ns {
+			if n.Addr == dead && n.Protocol == host.Protocol {
+				return true
+			}
+		}
+		return false
+	}
+	p.resolve(dataplane.Want{Addr: addr})
+	if !managed() {
+		t.Skip("this kernel does not keep entries for us (before 5.16)")
+	}
+	p.letGo()
+	if !managed() || len(p.wanted) != 1 {
+		t.Error("it was let go at once")
+	}
+	for hop := range p.wanted {
+		p.wanted[hop] = time.Now().Add(-silentFor - time.Second)
+	}
+	p.letGo()
+	if managed() || len(p.wanted) != 0 {
+		t.Errorf("the kernel still asks for it, %d are wanted", len(p.wanted))
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}
