@@ -51,6 +51,9 @@ func (m Mix) check(least int) error {
 		if s.Bytes < max(least, 64) || s.Bytes > maxSize {
 			return fmt.Errorf("frame size %d: must be %d (headers and stamp) to %d", s.Bytes, max(least, 64), maxSize)
 		}
+		if s.Bytes%2 != 0 {
+			return fmt.Errorf("frame size %d: must be even, so that stamps lie on words of the checksum", s.Bytes)
+		}
 		if s.Weight < 1 {
 			return fmt.Errorf("frame size %d: weight %d must be 1 or more", s.Bytes, s.Weight)
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/safchain/ethtool"
 
 	"weir/dataplane/driver"
 	"weir/dataplane/driver/afpacket"
@@ -64,16 +65,33 @@ func openStation(name, how, mode string, queues, burst int) (_ *station, err err
 	}()
 	switch how {
 	case AFXDP:
+		if queues == 0 {
+			queues = countQueues(name)
+		}
 		err = s.openAFXDP(dev.Index, mode, queues)
 	case AFPacket:
-		if queues != 1 {
-			return nil, errors.New("af_packet: the kernel chooses the queue, --queues must be 1")
+		if queues > 1 {
+			return nil, errors.New("af_packet: the kernel chooses the queue, --queues must be 1 or 0")
 		}
 		err = s.openAFPacket()
 	default:
 		err = fmt.Errorf("driver %q: must be af_xdp, af_packet, mem or xdp", how)
 	}
 	return s, err
+}
+
+// countQueues is the number of receive queues of a device, 1 if it does not say.
+func countQueues(name string) int {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return 1
+	}
+	defer e.Close()
+	c, err := e.GetChannels(name)
+	if err != nil {
+		return 1
+	}
+	return int(min(max(c.RxCount, c.CombinedCount, 1), 64))
 }
 
 func newStation(name string, mac [6]byte, driver string, burst int) *station {

@@ -17,7 +17,7 @@ type Options struct {
 	RxDriver string
 	Mode     string // AF_XDP: auto, zerocopy, native or generic; how an XDP program is attached: auto
 	Tx, Rx   string // interfaces; one that is empty is left out, both the same is one port
-	Queues   int    // of each port, af_xdp only: 1
+	Queues   int    // of each port, from the first on, af_xdp only; 0: all that it has. Frames on others go to the kernel
 	CPUs     []int  // that the threads run on; empty: anywhere
 	Threads  int    // 1 or 2; default 2 where there are four CPUs or more
 
@@ -65,11 +65,8 @@ func (o *Options) complete() error {
 	default:
 		return fmt.Errorf("xdp mode %q: must be auto, zerocopy, native or generic", o.Mode)
 	}
-	if o.Queues == 0 {
-		o.Queues = 1
-	}
-	if o.Queues < 1 || o.Queues > 64 {
-		return fmt.Errorf("%d queues: must be 1 to 64", o.Queues)
+	if o.Queues < 0 || o.Queues > 64 {
+		return fmt.Errorf("%d queues: must be 0 (all) to 64", o.Queues)
 	}
 	if o.Burst == 0 {
 		o.Burst = 64

@@ -295,13 +295,23 @@ func (r *run) counted() *station {
 // drain waits until all has arrived, or nothing has for a fifth of the time it may take.
 func (r *run) drain() {
 	end := time.Now().Add(r.o.Drain)
+	settled := func() bool {
+		return (r.sender == nil || r.sender.settled.Load()) && (r.source == nil || r.source.settled.Load())
+	}
+	for !settled() && time.Now().Before(end) {
+		time.Sleep(time.Millisecond)
+	}
 	last, at := r.progress(), time.Now()
 	for now := at; now.Before(end) && now.Sub(at) < r.o.Drain/5; now = time.Now() {
 		time.Sleep(time.Millisecond)
 		p := r.progress()
 		if p.Received != last.Received || p.Sent != last.Sent {
 			last, at = p, now
-		} else if p.Received >= p.Sent && r.o.Traffic.Kind != Connect {
+		}
+		if r.o.Traffic.Kind == Connect {
+			p.Received = r.sender.shown.closed.Load()
+		}
+		if p.Received >= p.Sent {
 			return
 		}
 	}

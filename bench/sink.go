@@ -61,12 +61,7 @@ func openSink(name, mode string) (*sink, error) {
 		return nil, fmt.Errorf("lock memory: %w", err)
 	}
 	s := &sink{name: name}
-	if s.state, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: uint32(binary.Size(sinkState{})), MaxEntries: 1}); err != nil {
-		return nil, fmt.Errorf("%s: map: %w", name, err)
-	}
-	s.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "weir_pktgen_sink", Type: ebpf.XDP, License: "GPL", Instructions: sinkCode(s.state.FD())})
-	if err != nil {
-		s.close()
+	if s.state, s.program, err = sinkProgram(); err != nil {
 		return nil, fmt.Errorf("%s: XDP program that counts: %w", name, err)
 	}
 	if s.link, s.mode, err = attach(s.program, name, dev.Index, mode); err != nil {
@@ -74,6 +69,18 @@ func openSink(name, mode string) (*sink, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func sinkProgram() (*ebpf.Map, *ebpf.Program, error) {
+	state, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: uint32(binary.Size(sinkState{})), MaxEntries: 1})
+	if err != nil {
+		return nil, nil, err
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "weir_pktgen_sink", Type: ebpf.XDP, License: "GPL", Instructions: sinkCode(state.FD())})
+	if err != nil {
+		state.Close()
+	}
+	return state, program, err
 }
 
 // read adds up what all CPUs counted. Latencies are those of the middle of each bucket, within 0.8 %.

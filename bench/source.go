@@ -30,10 +30,10 @@ type source struct {
 	average float64
 	pace    pacer
 
-	sending, stopped atomic.Bool
-	done             chan error
-	clock            clock
-	sent             atomic.Uint64
+	sending, stopped, settled atomic.Bool // settled: sending has ended, and all that was sent is in sent
+
+	clock clock
+	sent  atomic.Uint64
 }
 
 // sourceState is what the program and we share: the one value of a map.
@@ -68,24 +68,32 @@ func openSource(name string, t *Traffic) (*source, error) {
 	if s.ns, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}
-	if s.state, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(binary.Size(sourceState{})), MaxEntries: 1}); err != nil {
+	if s.state, err = ebpf.NewMap(sourceMap()); err != nil {
 		s.close()
 		return nil, fmt.Errorf("%s: map: %w", name, err)
 	}
-	state := sourceState{}
-	order := t.Mix.schedule()
-	for i, size := range order {
-		state.Schedule[i] = uint16(t.Mix[size].Bytes - fcs)
-	}
-	if err := s.state.Put(uint32(0), &state); err != nil {
+	if err := s.state.Put(uint32(0), sourceStart(t, 0)); err != nil {
 		s.close()
 		return nil, fmt.Errorf("%s: map: %w", name, err)
 	}
-	if s.program, err = sourceProgram(t, s.state.FD(), len(order)); err != nil {
+	if s.program, err = sourceProgram(t, s.state.FD(), len(t.Mix.schedule())); err != nil {
 		s.close()
 		return nil, fmt.Errorf("%s: XDP program that sends: %w", name, err)
 	}
 	return s, nil
+}
+
+func sourceMap() *ebpf.MapSpec {
+	return &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(binary.Size(sourceState{})), MaxEntries: 1}
+}
+
+// sourceStart is the state from which the program goes on with the frame of that number.
+func sourceStart(t *Traffic, number uint64) *sourceState {
+	state := &sourceState{Number: number}
+	for i, size := range t.Mix.schedule() {
+		state.Schedule[i] = uint16(t.Mix[size].Bytes - fcs)
+	}
+	return state
 }
 
 // run sends until it is stopped. The kernel looks for the device in the thread's namespace, so the thread moves there, and ends with it.
@@ -99,6 +107,7 @@ func (s *source) run() (err error) {
 	began := false
 	for !s.stopped.Load() {
 		if !s.sending.Load() {
+			s.settled.Store(began)
 			time.Sleep(100 * time.Microsecond)
 			continue
 		}

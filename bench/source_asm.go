@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 
 	"github.com/cilium/ebpf"
@@ -140,6 +141,24 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 	)
 	p.at("summed")
 	p.put(asm.R5, l4+6, asm.Half)
+	if len(c.shapes) > 1 {
+		// The page bore other sizes before, whose stamps would lie in the payload.
+		p.emit(asm.LoadMem(asm.R3, asm.RFP, sEnd, asm.DWord))
+		for i, s := range c.shapes {
+			clean := fmt.Sprintf("clean_%d", i)
+			at := int16(len(s.frame) - stampLen)
+			p.emit(
+				asm.Mov.Reg(asm.R1, rFrame),
+				asm.Add.Imm(asm.R1, int32(len(s.frame))),
+				asm.JGT.Reg(asm.R1, asm.R3, clean),
+				asm.Mov.Imm(asm.R1, 0),
+				asm.StoreMem(rFrame, at, asm.R1, asm.DWord),
+				asm.StoreMem(rFrame, at+8, asm.R1, asm.DWord),
+				asm.StoreMem(rFrame, at+16, asm.R1, asm.Half),
+			)
+			p.at(clean)
+		}
+	}
 	p.emit(
 		asm.Mov.Reg(asm.R1, rSize),
 		asm.Sub.Imm(asm.R1, stampLen),

@@ -44,6 +44,7 @@ type station struct {
 	latency, lag *hdrhistogram.Histogram // ns; the thread's until it has ended
 
 	sending atomic.Bool
+	settled atomic.Bool // sending has ended, and all that was sent is shown
 	shown   shown
 	closers []func() error
 }
@@ -54,7 +55,7 @@ type tally struct {
 }
 
 type shown struct {
-	sent, sentBytes, received, receivedBytes, established, accepted atomic.Uint64
+	sent, sentBytes, received, receivedBytes, established, closed atomic.Uint64
 }
 
 const (
@@ -76,7 +77,8 @@ func (s *station) round(now int64) (moved int, pending bool) {
 			moved += n
 		}
 	}
-	if len(s.lanes) > 0 && s.sending.Load() {
+	sending := len(s.lanes) > 0 && s.sending.Load()
+	if sending {
 		moved += s.send(now)
 	}
 	for _, q := range s.queues {
@@ -85,7 +87,10 @@ func (s *station) round(now int64) (moved int, pending bool) {
 	if moved > 0 {
 		s.show()
 	}
-	return moved, pending || len(s.unsent) > 0
+	if !sending && s.began && !s.settled.Load() {
+		s.settled.Store(true)
+	}
+	return moved, pending || sending && len(s.unsent) > 0
 }
 
 func (s *station) show() {
@@ -94,7 +99,7 @@ func (s *station) show() {
 	s.shown.received.Store(s.count.received)
 	s.shown.receivedBytes.Store(s.count.receivedBytes)
 	s.shown.established.Store(s.tcp.established)
-	s.shown.accepted.Store(s.tcp.accepted)
+	s.shown.closed.Store(s.tcp.closed)
 }
 
 // receive counts a burst and sends what it gives rise to.

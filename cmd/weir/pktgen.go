@@ -62,7 +62,7 @@ Exit code: 0 done, 1 failed or more lost than --max-loss allows, 2 wrong usage, 
 	f.StringVar(&o.Rx, "rx", "", "interface that receives (default: the one that sends)")
 	txOnly := f.Bool("tx-only", false, "send, and receive elsewhere")
 	rxOnly := f.Bool("rx-only", false, "receive what another process sends")
-	f.IntVar(&o.Queues, "queues", 1, "queues of each port (af_xdp)")
+	f.IntVar(&o.Queues, "queues", 0, "queues of each port (af_xdp), 0: all; frames on others go to the kernel")
 	f.IntVar(&o.Threads, "threads", 0, "1: one for both ports, 2: one each (default 2 from four CPUs on)")
 	f.IntSliceVar(&o.CPUs, "cpus", nil, "CPUs that the threads run on")
 	f.IntVar(&o.Burst, "burst", 64, "frames sent together at most, 1 to 256")

@@ -1,0 +1,153 @@
+package bench
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
+	"pgregory.net/rapid"
+
+	"weir/dataplane/packet/pkttest"
+)
+
+func needsBPF(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: XDP programs")
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		t.Skipf("needs to lock memory: %v", err)
+	}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()}})
+	if err != nil {
+		t.Skipf("needs XDP: %v", err)
+	}
+	p.Close()
+}
+
+// TestSourceProgram runs the program that sends, without sending, and compares its frames with the crafter's, byte for byte.
+func TestSourceProgram(t *testing.T) {
+	needsBPF(t)
+	rapid.Check(t, func(r *rapid.T) {
+		x := drawTraffic(r, UDP)
+		c := newCrafter(x, 0)
+		c.number = rapid.Uint64Range(0, 1<<40).Draw(r, "number")
+		order := x.Mix.schedule()
+		c.at = int(c.number % uint64(len(order)))
+		state, err := ebpf.NewMap(sourceMap())
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer state.Close()
+		if err := state.Put(uint32(0), sourceStart(&x, c.number)); err != nil {
+			r.Fatal(err)
+		}
+		prog, err := sourceProgram(&x, state.FD(), len(order))
+		if err != nil {
+			r.Fatalf("%+v", err)
+		}
+		defer prog.Close()
+		page := make([]byte, x.Mix.largest())
+		for i := range x.headers() {
+			page[i] = 0xff // what a receiver wrote
+		}
+		for i := range 8 {
+			out := make([]byte, 2048)
+			o := &ebpf.RunOptions{Data: page, DataOut: out, Repeat: 1}
+			action, err := prog.Run(o)
+			if err != nil || action != xdpTX {
+				r.Fatalf("frame %d: action %d, %v", i, action, err)
+			}
+			got := o.DataOut
+			_, _, when, ok := readStamp(got)
+			if !ok {
+				r.Fatalf("frame %d: no stamp: % x", i, got)
+			}
+			want := make([]byte, 2048)
+			want = want[:c.next(want, when)]
+			if !bytes.Equal(got, want) {
+				r.Fatalf("frame %d:\n% x\nwant\n% x", i, got, want)
+			}
+			copy(page, got) // the page comes back
+		}
+	})
+}
+
+// TestSinkProgram gives the program that counts stamped frames, and others.
+func TestSinkProgram(t *testing.T) {
+	needsBPF(t)
+	state, prog, err := sinkProgram()
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer state.Close()
+	defer prog.Close()
+	s := &sink{name: "test", state: state}
+	a, b := netip.MustParseAddrPort("198.18.0.2:1"), netip.MustParseAddrPort("198.18.9.9:2")
+	clock := newClock()
+	frame := func(age int64, magic byte) []byte {
+		payload := make([]byte, 40)
+		putStamp(payload[40-stampLen:], 0, 1, clock.now()-age)
+		payload[40-stampLen] = magic
+		return pkttest.UDP(a, b).Payload(payload).Frame(macA, macB)
+	}
+	var frames, size uint64
+	for _, x := range []struct {
+		name    string
+		frame   []byte
+		want    uint32
+		sampled int64 // ns old, 0: none
+	}{
+		{"a frame of 1 ms", frame(1e6, stampMagic), xdpDrop, 1e6},
+		{"a frame of 1 s", frame(1e9, stampMagic), xdpDrop, 1e9},
+		{"a frame of another host's clock", frame(-1e12, stampMagic), xdpDrop, 0},
+		{"a frame of yesterday", frame(86400e9, stampMagic), xdpDrop, 0},
+		{"another magic", frame(1e6, 0), xdpPass, 0},
+		{"a short one", make([]byte, 20), xdpPass, 0},
+		{"no stamp", pkttest.TCP(a, b).SYN().Payload(bytes.Repeat([]byte{stampMagic}, 18)).Frame(macA, macB), xdpPass, 0},
+	} {
+		before, after := newHistogram(), newHistogram()
+		if _, _, err := s.read(before); err != nil {
+			t.Fatal(err)
+		}
+		action, err := prog.Run(&ebpf.RunOptions{Data: x.frame, Repeat: 1})
+		if err != nil || action != x.want {
+			t.Errorf("%s: action %d, %v; want %d", x.name, action, err, x.want)
+		}
+		if x.want == xdpDrop {
+			frames, size = frames+1, size+uint64(len(x.frame)+fcs)
+		}
+		gotFrames, gotSize, err := s.read(after)
+		if err != nil || gotFrames != frames || gotSize != size {
+			t.Errorf("%s: %d frames of %d bytes, %v; want %d of %d", x.name, gotFrames, gotSize, err, frames, size)
+		}
+		added := after.TotalCount() - before.TotalCount()
+		if added != int64(min(x.sampled, 1)) {
+			t.Errorf("%s: %d samples of latency", x.name, added)
+		}
+		// The clock goes on meanwhile, on a busy machine by much; never back.
+		if x.sampled > 0 && after.Max() < x.sampled*99/100 {
+			t.Errorf("%s: took %d ns, want %d at least", x.name, after.Max(), x.sampled)
+		}
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	last := -1
+	for _, ns := range []uint64{0, 1, 63, 64, 127, 128, 129, 130, 255, 256, 1000, 1e6, 1e9, 1<<36 - 1} {
+		i := bucket(ns)
+		if i < last || i >= sinkBuckets || bucketStart(i) > ns || bucketStart(i+1) <= ns {
+			t.Errorf("%d ns is in bucket %d, %d to %d", ns, i, bucketStart(i), bucketStart(i+1))
+		}
+		last = i
+	}
+	for i := range sinkBuckets {
+		if bucket(bucketStart(i)) != i {
+			t.Fatalf("bucket %d begins at %d, which is in %d", i, bucketStart(i), bucket(bucketStart(i)))
+		}
+	}
+}
