@@ -33,13 +33,12 @@ func (t *thread) run() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if t.cpu >= 0 {
-		var before, set unix.CPUSet
+		var before unix.CPUSet
 		if err := unix.SchedGetaffinity(0, &before); err != nil {
 			return fmt.Errorf("sched_getaffinity: %w", err)
 		}
-		set.Set(t.cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("sched_setaffinity to CPU %d: %w (is it online?)", t.cpu, err)
+		if err := pin(t.cpu); err != nil {
+			return err
 		}
 		defer unix.SchedSetaffinity(0, &before)
 	}
@@ -92,4 +91,14 @@ func (t *thread) round() (moved bool, gap time.Duration) {
 		moved = true
 	}
 	return moved, gap
+}
+
+// pin binds the calling thread to a CPU.
+func pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("sched_setaffinity to CPU %d: %w (is it online?)", cpu, err)
+	}
+	return nil
 }

@@ -116,7 +116,7 @@ func (r *run) report() (*Report, error) {
 		p.Ports = append(p.Ports, s.report())
 	}
 	if s := r.source; s != nil {
-		p.Sent = s.sent.Load()
+		p.Sent = s.sent()
 		sentBytes = uint64(float64(p.Sent) * s.average)
 		p.Ports = append(p.Ports, PortReport{Name: s.name, Driver: XDP, Mode: "live frames", Sent: p.Sent})
 	}

@@ -143,7 +143,11 @@ func (r *run) openSender() (err error) {
 			return err
 		}
 		r.closers = append(r.closers, r.source.close)
-		r.source.clock, r.source.pace = r.clock, pacer{rate: o.Rate, limit: o.Count}
+		r.source.clock = r.clock
+		r.source.pace(o.Rate, o.Count, o.Duration)
+		if len(o.CPUs) > 0 {
+			r.source.cpu = o.CPUs[len(o.CPUs)-1]
+		}
 		return nil
 	}
 	dev, err := device(o.Tx)
@@ -201,8 +205,8 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	r.began = time.Now()
 	r.send(true)
 	err := r.watch(ctx)
-	r.send(false)
 	r.sentUntil = time.Since(r.began)
+	r.send(false)
 	if err == nil && r.o.Tx != "" && r.o.Rx != "" {
 		r.drain()
 	}
@@ -220,7 +224,11 @@ func (r *run) send(on bool) {
 		r.sender.sending.Store(on)
 	}
 	if r.source != nil {
-		r.source.sending.Store(on)
+		if on {
+			r.source.sending.Store(true)
+		} else {
+			r.source.halt()
+		}
 	}
 }
 
@@ -273,7 +281,7 @@ func (r *run) progress() Progress {
 		p.Sent, p.Established = s.shown.sent.Load(), s.shown.established.Load()
 	}
 	if r.source != nil {
-		p.Sent = r.source.sent.Load()
+		p.Sent = r.source.sent()
 	}
 	if s := r.counted(); s != nil {
 		p.Received = s.shown.received.Load()
@@ -322,6 +330,7 @@ func (r *run) end() (err error) {
 	r.stop.Store(true)
 	if r.source != nil {
 		r.source.stopped.Store(true)
+		r.source.halt()
 	}
 	for _, c := range r.ended {
 		err = errors.Join(err, <-c)

@@ -21,6 +21,10 @@ const (
 	xdpTX  = 3
 	sEnd   = -8 // on the stack: behind the frame's last byte
 	sAddrs = -16
+	sWhen  = -24
+
+	// Of sourceState.
+	oNumber, oLimit, oStart, oGap, oUntil, oSchedule = 0, 8, 16, 24, 32, 40
 )
 
 // sourceProgram makes the program that writes a frame of t, all of it but the payload, which is zero from the beginning, and sends it. It
@@ -41,10 +45,27 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 	p.emit(
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMapValue(rFrame, state, 0),
-		asm.LoadMem(rNumber, rFrame, 0, asm.DWord),
+		asm.LoadMem(rNumber, rFrame, oNumber, asm.DWord),
+		asm.LoadMem(asm.R1, rFrame, oLimit, asm.DWord),
+		asm.JGE.Reg(rNumber, asm.R1, "wait"),
+		asm.FnKtimeGetNs.Call(),
+		asm.LoadMem(asm.R1, rFrame, oUntil, asm.DWord),
+		asm.JGE.Reg(asm.R0, asm.R1, "wait"),
+		asm.LoadMem(asm.R1, rFrame, oGap, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "due"), // now
+		asm.Mul.Reg(asm.R1, rNumber),
+		asm.RSh.Imm(asm.R1, gapShift),
+		asm.LoadMem(asm.R2, rFrame, oStart, asm.DWord),
+		asm.Add.Reg(asm.R1, asm.R2),
+		asm.JGT.Reg(asm.R1, asm.R0, "wait"),
+		asm.Mov.Reg(asm.R0, asm.R1),
+	)
+	p.at("due")
+	p.emit(
+		asm.StoreMem(asm.RFP, sWhen, asm.R0, asm.DWord),
 		asm.Mov.Reg(asm.R1, rNumber),
 		asm.Add.Imm(asm.R1, 1),
-		asm.StoreMem(rFrame, 0, asm.R1, asm.DWord), // only one thread runs it
+		asm.StoreMem(rFrame, oNumber, asm.R1, asm.DWord), // only one thread runs it
 	)
 	if len(c.shapes) == 1 {
 		p.emit(asm.Mov.Imm(rSize, int32(len(largest.frame))))
@@ -55,7 +76,7 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 			asm.And.Imm(asm.R1, maxSchedule-1), // for the verifier
 			asm.LSh.Imm(asm.R1, 1),
 			asm.Add.Reg(asm.R1, rFrame),
-			asm.LoadMem(rSize, asm.R1, 8, asm.Half),
+			asm.LoadMem(rSize, asm.R1, oSchedule, asm.Half),
 			asm.Mov.Reg(asm.R2, rSize),
 			asm.Sub.Imm(asm.R2, int32(len(largest.frame))),
 			asm.JEq.Imm(asm.R2, 0, "sized"),
@@ -66,10 +87,9 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 	}
 	l4 := int16(c.l4)
 	p.emit(
-		asm.FnKtimeGetNs.Call(),
 		asm.LoadMem(rFrame, asm.R6, ctxData, asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, ctxDataEnd, asm.Word),
-		asm.Mov.Reg(rTime, asm.R0),
+		asm.LoadMem(rTime, asm.RFP, sWhen, asm.DWord),
 		asm.StoreMem(asm.RFP, sEnd, asm.R2, asm.DWord),
 		asm.Mov.Reg(asm.R1, rFrame),
 		asm.Add.Imm(asm.R1, int32(l4)+8),
@@ -176,6 +196,8 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 		asm.Mov.Imm(asm.R0, xdpTX),
 		asm.Return(),
 	)
+	p.at("wait")
+	p.emit(asm.Mov.Imm(asm.R0, xdpDrop), asm.Return())
 	p.at("abort")
 	p.emit(asm.Mov.Imm(asm.R0, 0), asm.Return())
 	return p.insns

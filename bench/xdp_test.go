@@ -35,7 +35,7 @@ func TestSourceProgram(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		x := drawTraffic(r, UDP)
 		c := newCrafter(x, 0)
-		c.number = rapid.Uint64Range(0, 1<<40).Draw(r, "number")
+		c.number = rapid.Uint64Range(0, 1<<30).Draw(r, "number") // due by now, when paced
 		order := x.Mix.schedule()
 		c.at = int(c.number % uint64(len(order)))
 		state, err := ebpf.NewMap(sourceMap())
@@ -43,7 +43,12 @@ func TestSourceProgram(t *testing.T) {
 			r.Fatal(err)
 		}
 		defer state.Close()
-		if err := state.Put(uint32(0), sourceStart(&x, c.number)); err != nil {
+		start := sourceStart(&x, c.number)
+		paced := rapid.Bool().Draw(r, "paced")
+		if paced {
+			start.Start, start.Gap = 1e9, 3<<gapShift
+		}
+		if err := state.Put(uint32(0), &start); err != nil {
 			r.Fatal(err)
 		}
 		prog, err := sourceProgram(&x, state.FD(), len(order))
@@ -67,6 +72,9 @@ func TestSourceProgram(t *testing.T) {
 			if !ok {
 				r.Fatalf("frame %d: no stamp: % x", i, got)
 			}
+			if due := int64(1e9 + 3*c.number); paced && when != due {
+				r.Fatalf("frame %d: due at %d, want %d", i, when, due)
+			}
 			want := make([]byte, 2048)
 			want = want[:c.next(want, when)]
 			if !bytes.Equal(got, want) {
@@ -75,6 +83,46 @@ func TestSourceProgram(t *testing.T) {
 			copy(page, got) // the page comes back
 		}
 	})
+}
+
+// A frame that is not due, or beyond the end, is not sent and not counted.
+func TestSourceProgramWaits(t *testing.T) {
+	needsBPF(t)
+	x := traffic(t, nil)
+	now := uint64(newClock().now())
+	for _, c := range []struct {
+		name   string
+		change func(*sourceState)
+		want   uint32
+		number uint64
+	}{
+		{"no pace", func(*sourceState) {}, xdpTX, 6},
+		{"due", func(s *sourceState) { s.Start, s.Gap = now-5e9, 1e9<<gapShift }, xdpTX, 6},
+		{"not due", func(s *sourceState) { s.Start, s.Gap = now, 3600e9<<gapShift>>4 }, xdpDrop, 5},
+		{"the end of the time", func(s *sourceState) { s.Until = now - 1 }, xdpDrop, 5},
+		{"the end of the frames", func(s *sourceState) { s.Limit = 5 }, xdpDrop, 5},
+	} {
+		state, err := ebpf.NewMap(sourceMap())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer state.Close()
+		start := sourceStart(&x, 5)
+		c.change(&start)
+		if err := state.Put(uint32(0), &start); err != nil {
+			t.Fatal(err)
+		}
+		prog, err := sourceProgram(&x, state.FD(), 1)
+		if err != nil {
+			t.Fatalf("%+v", err)
+		}
+		defer prog.Close()
+		action, err := prog.Run(&ebpf.RunOptions{Data: make([]byte, 60), Repeat: 1})
+		s := source{state: state}
+		if err != nil || action != c.want || s.sent() != c.number {
+			t.Errorf("%s: action %d, %d sent, %v; want %d, %d", c.name, action, s.sent(), err, c.want, c.number)
+		}
+	}
 }
 
 // TestSinkProgram gives the program that counts stamped frames, and others.
