@@ -5,7 +5,7 @@ GO       ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test test-ipvs demo bench lint fuzz setup clean
+.PHONY: build test test-ipvs demo bench bench-go lint fuzz setup clean
 
 build: ## bin/weir, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/weir ./cmd/weir
@@ -26,7 +26,14 @@ test-ipvs: setup ## SEEDS random scenarios, from seed FROM on, into the kernel's
 demo: setup build ## the whole thing on this machine, in network namespaces
 	bin/weir demo
 
-bench: ## the pipeline on memory rings; needs no root
+# QUICK=1: under three minutes, too little to compare. ONLY=rate|latency: some sections. The report goes to bench/results/, or OUT.
+OUT ?= bench/results
+bench: build ## weir beside other forwarders on this machine (as root, Debian), under half an hour: bench/results/README.md
+	@bench/setup
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/weir-bench ./cmd/weir-bench
+	bin/weir-bench --weir bin/weir --out $(OUT) $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
+
+bench-go: ## the pipeline on memory rings; needs no root
 	$(GO) test -run '^$$' -bench . ./bench/...
 
 lint:

@@ -26,9 +26,11 @@ var layers = map[string][]string{
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
 	"control":                  {"control/config", "control/host", "dataplane", "dataplane/driver/*"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
+	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},
 	"cmd/weir":                 {"bench", "control", "control/importer", "cmd/weir/*"},
 	"cmd/weir/*":               {"control", "control/host/*", "configs"},
+	"cmd/weir-bench":           {"bench/*"},
 
 	"dataplane/driver/drivertest": {"dataplane/driver", "dataplane/driver/wait", "dataplane/packet"}, // of drivers' tests alone
 }

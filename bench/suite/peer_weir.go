@@ -1,0 +1,60 @@
+package suite
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"weir/control"
+)
+
+// weirConfig is the daemon's configuration: NAT for UDP and TCP, round robin, as nftables is told.
+func weirConfig(cpus string, conns int, weights [servers]int) string {
+	text := fmt.Sprintf(`version: 1
+engine:
+  workers: {cpus: %q}
+  wait: adaptive
+ports:
+  - {name: wan, interface: d0}
+  - {name: lan, interface: d1}
+conntrack: {max_connections: %d}
+services:
+`, cpus, conns)
+	for _, s := range []struct {
+		name, protocol string
+		vip, port      int
+	}{{"dns", "udp", vipPort, port}, {"web", "tcp", vipHTTP, httpPort}, {"stream", "tcp", iperfPort, iperfPort}} {
+		text += fmt.Sprintf("  - name: %s\n    vip: %s\n    port: %d\n    protocol: %s\n    scheduler: wrr\n    forward: nat\n    backends:\n", s.name, vip, s.vip, s.protocol)
+		for i, w := range weights {
+			text += fmt.Sprintf("      - {address: %s, port: %d, weight: %d}\n", nth(i), s.port, w)
+		}
+	}
+	return text
+}
+
+func startWeir(s *session, b *bed) (*running, error) {
+	return startWeirWith(s, b, weirConfig(fmt.Sprint(s.CPUs[1]), 1<<20, [servers]int{1, 1}))
+}
+
+// startWeirWith starts the daemon with a configuration and waits until it answers.
+func startWeirWith(s *session, b *bed, config string) (*running, error) {
+	file, socket := filepath.Join(s.dir, "weir.yaml"), filepath.Join(s.dir, "weir.sock")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		return nil, err
+	}
+	client := control.NewClient(socket)
+	mode := ""
+	r, err := spawn(b.dut, func() bool {
+		var ports []control.PortView
+		if client.Get("/ports", &ports) != nil || len(ports) == 0 {
+			return false
+		}
+		mode = "af_xdp " + ports[0].Mode
+		return true
+	}, s.Weir, "run", "-c", file, "--socket", socket, "--log", "warn")
+	if err != nil {
+		return nil, err
+	}
+	r.target, r.mode, r.url = toVIP(), mode, fmt.Sprintf("http://%s:%d/", vip, vipHTTP)
+	return r, nil
+}
