@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,8 +142,9 @@ func TestOptionsThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestRunOnVeth sends over a real device by each driver. Counts are below the sizes of all rings, so that a machine which stalls loses nothing.
-func TestRunOnVeth(t *testing.T) {
+// veths makes namespaces with veth pairs between them, or skips. pairs are of "space/device".
+func veths(t *testing.T, queues int, pairs ...[2]string) map[string]*testnet.Space {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: network namespaces")
 	}
@@ -154,42 +156,108 @@ func TestRunOnVeth(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.Close() })
-	s, err := n.Space("gen")
+	spaces := map[string]*testnet.Space{}
+	end := func(name string) testnet.End {
+		space, device, _ := strings.Cut(name, "/")
+		if spaces[space] == nil {
+			s, err := n.Space(space)
+			if err == nil {
+				err = s.Sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			spaces[space] = s
+		}
+		return testnet.End{Space: spaces[space], Name: device, Queues: queues}
+	}
+	for _, p := range pairs {
+		if err := n.Veth(end(p[0]), end(p[1])); err != nil {
+			t.Skipf("needs veth: %v", err)
+		}
+	}
+	return spaces
+}
+
+func macIn(t *testing.T, s *testnet.Space, device string) [6]byte {
+	t.Helper()
+	l, err := s.Host().Link(device)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+	return l.MAC
+}
+
+// cannot skips a test for what the kernel lacks.
+func cannot(t *testing.T, err error) {
+	t.Helper()
+	for _, e := range []error{unix.EPERM, unix.EAFNOSUPPORT, unix.EOPNOTSUPP} {
+		if errors.Is(err, e) {
+			t.Skipf("this kernel cannot: %v", err)
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Veth(testnet.End{Space: s, Name: "g0", Queues: 2}, testnet.End{Space: s, Name: "g1", Queues: 2}); err != nil {
-		t.Skipf("needs veth: %v", err)
+}
+
+// The bare forwarder loses nothing on either way.
+func TestForwarder(t *testing.T) {
+	spaces := veths(t, 1, [2]string{"gen/g0", "dut/d0"}, [2]string{"gen/g1", "dut/d1"})
+	gen, dut := spaces["gen"], spaces["dut"]
+	var f *Forwarder
+	err := dut.Exec(func() (err error) {
+		f, err = NewForwarder([2]string{"d0", "d1"}, [2][6]byte{macIn(t, gen, "g0"), macIn(t, gen, "g1")})
+		return err
+	})
+	cannot(t, err)
+	var stop atomic.Bool
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(-1, &stop) }()
+	var r *Report
+	err = gen.Exec(func() (err error) {
+		r, err = Run(t.Context(), Options{Driver: AFXDP, Tx: "g0", Rx: "g1", Count: 250, Echo: true, Burst: 32, Duration: patience, Drain: patience,
+			Traffic: traffic(t, func(x *Traffic) { x.SrcMAC, x.DstMAC, x.Mix = [6]byte{}, macIn(t, dut, "d0"), IMIX })})
+		return err
+	})
+	stop.Store(true)
+	if e := <-ended; e != nil {
+		t.Error(e)
 	}
-	var mac [6]byte
-	if l, err := s.Host().Link("g1"); err != nil {
-		t.Fatal(err)
-	} else {
-		mac = l.MAC
+	cannot(t, err)
+	if r.Lost != 0 || r.Ports[0].Received != 250 || r.Ports[1].Received != 250 { // there and back
+		t.Errorf("lost %d of %d: %+v", r.Lost, r.Sent, r.Ports)
 	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRunOnVeth sends over a real device by each driver. No more frames go one way than the smallest ring on it holds, veth's of 256, so that a
+// machine which stalls loses nothing.
+func TestRunOnVeth(t *testing.T) {
+	s := veths(t, 2, [2]string{"gen/g0", "gen/g1"})["gen"]
+	mac := macIn(t, s, "g1")
 	for _, x := range []struct {
 		name string
 		o    Options
 	}{
-		{"af_xdp", Options{Driver: AFXDP, Count: 1000}},
-		{"af_xdp, one queue of two", Options{Driver: AFXDP, Count: 1000, Queues: 1}},
-		{"af_xdp, generic", Options{Driver: AFXDP, Count: 1000, Mode: "generic"}},
-		{"af_packet", Options{Driver: AFPacket, Count: 1000}},
-		{"live frames", Options{Driver: XDP, Count: 200}},
-		{"live frames to af_xdp", Options{Driver: XDP, RxDriver: AFXDP, Count: 200}},
-		{"af_xdp to a program that counts", Options{Driver: AFXDP, RxDriver: XDP, Count: 1000}},
-		{"there and back", Options{Driver: AFXDP, Count: 500, Echo: true}},
-		{"connections", Options{Driver: AFXDP, Count: 200, Respond: true, Traffic: Traffic{Kind: Connect}}},
+		{"af_xdp", Options{Driver: AFXDP, Count: 250}},
+		{"af_xdp, one queue of two", Options{Driver: AFXDP, Count: 250, Queues: 1}},
+		{"af_xdp, generic", Options{Driver: AFXDP, Count: 250, Mode: "generic"}},
+		{"af_packet", Options{Driver: AFPacket, Count: 250}},
+		{"live frames", Options{Driver: XDP, Count: 250}},
+		{"live frames to af_xdp", Options{Driver: XDP, RxDriver: AFXDP, Count: 250}},
+		{"af_xdp to a program that counts", Options{Driver: AFXDP, RxDriver: XDP, Count: 250}},
+		{"there and back", Options{Driver: AFXDP, Count: 250, Echo: true}},
+		{"connections", Options{Driver: AFXDP, Count: 50, Respond: true, Traffic: Traffic{Kind: Connect}}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			kind := x.o.Traffic.Kind
 			x.o.Traffic = traffic(t, func(y *Traffic) {
 				y.Kind, y.DstMAC, y.SrcMAC, y.Flows, y.Mix = kind, mac, [6]byte{}, 100, IMIX
 				if kind == Connect {
-					y.Flows = 200
+					y.Flows = 50
 				}
 			})
 			x.o.Tx, x.o.Rx, x.o.Duration, x.o.Drain, x.o.Burst = "g0", "g1", patience, patience, 32
@@ -198,12 +266,7 @@ func TestRunOnVeth(t *testing.T) {
 				r, err = Run(t.Context(), x.o)
 				return err
 			})
-			if err != nil {
-				if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-					t.Skipf("this kernel cannot: %v", err)
-				}
-				t.Fatal(err)
-			}
+			cannot(t, err)
 			if r.Sent != x.o.Count || r.Lost != 0 {
 				t.Errorf("sent %d, lost %d, want %d and none: %+v", r.Sent, r.Lost, x.o.Count, r.Ports)
 			}

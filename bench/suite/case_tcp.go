@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -146,7 +147,7 @@ func (s *session) stream() error {
 				}
 				bits, err := parseIperf(out)
 				if err == nil {
-					s.results.add("stream", "one TCP connection", p.name, "Mbit/s", bits/1e6, r, "iperf3 "+fmt.Sprint(args))
+					s.results.add("stream", "one TCP connection", p.name, "Mbit/s", bits/1e6, r, "iperf3 "+strings.Join(args, " "))
 				}
 				return err
 			}))

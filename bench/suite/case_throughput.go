@@ -68,6 +68,7 @@ func (s *session) searches(b *bed, r *running, p *peer, size string) error {
 	if err != nil {
 		return err
 	}
+	pdr = max(pdr, ndr) // a stall may have spoilt the trial of a rate that went well later
 	s.results.add("throughput", "PDR "+size, p.name, "pps", pdr, r, command)
 	s.results.add("throughput", "NDR "+size, p.name, "pps", ndr, r, command)
 	s.results.Searches = append(s.results.Searches, Searched{p.name, size, x.trials})
