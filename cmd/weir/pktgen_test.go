@@ -19,9 +19,9 @@ func TestPktgenCommand(t *testing.T) {
 		stdout string // a word of it
 		stderr string
 	}{
-		{name: "on memory", args: "--driver mem --count 1000 --size imix --flows 50 --max-loss 0", stdout: "received   1000 frames"},
-		{name: "there and back, paced", args: "--driver mem --count 200 --echo --rate 10k", stdout: "of it lag"},
-		{name: "connections", args: "--driver mem --count 100 --traffic connect --respond --max-loss 0.1%", stdout: "established 100"},
+		{name: "on memory", args: "--driver mem --count 1000 --size imix --flows 50 --max-loss 0 --drain 30s", stdout: "received   1000 frames"},
+		{name: "there and back, paced", args: "--driver mem --count 200 --echo --rate 10k --drain 30s", stdout: "of it lag"},
+		{name: "connections", args: "--driver mem --count 100 --traffic connect --respond --max-loss 0.1% --drain 30s", stdout: "established 100"},
 		{name: "connections that nobody accepts", args: "--driver mem --count 10 --traffic connect --drain 1ms --max-loss 99%", code: exitFailed, stderr: "--max-loss"},
 		{name: "all may be lost", args: "--driver mem --count 10 --traffic connect --drain 1ms --max-loss 1", stdout: "unanswered 10"},
 		{name: "no port", args: "", code: exitUsage, stderr: "a port is needed"},
@@ -47,7 +47,7 @@ func TestPktgenCommand(t *testing.T) {
 		})
 	}
 	t.Run("JSON", func(t *testing.T) {
-		code, stdout, stderr := runIn(t, "", strings.Fields("pktgen --driver mem --count 100 -o json"))
+		code, stdout, stderr := runIn(t, "", strings.Fields("pktgen --driver mem --count 100 -o json --drain 30s"))
 		var r bench.Report
 		if err := json.Unmarshal([]byte(stdout), &r); code != 0 || err != nil {
 			t.Fatalf("exit %d, %v\n%s", code, err, stderr)
