@@ -10,8 +10,10 @@ import (
 	"strconv"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
 // Plotted is a plot that was written.
@@ -21,8 +23,12 @@ type Plotted struct{ Section, Title, File string }
 var hues = []color.Color{color.RGBA{0, 114, 178, 255}, color.RGBA{230, 159, 0, 255}, color.RGBA{0, 158, 115, 255}, color.RGBA{213, 94, 0, 255},
 	color.RGBA{204, 121, 167, 255}, color.RGBA{86, 180, 233, 255}, color.RGBA{120, 120, 120, 255}}
 
+// sans is the typeface of plots.
+var sans = font.Font{Typeface: "Liberation", Variant: "Sans"}
+
 // Plots writes the plots to dir, as SVG for the report and as PNG.
 func (r *Results) Plots(dir string) (plots []Plotted, err error) {
+	plot.DefaultFont = sans
 	for _, x := range []struct {
 		section, title, file string
 		draw                 func(*plot.Plot) bool // false: there is nothing to show
@@ -38,6 +44,7 @@ func (r *Results) Plots(dir string) (plots []Plotted, err error) {
 	} {
 		p := plot.New()
 		p.Title.Text = x.title
+		p.Title.Padding, p.Legend.Padding = vg.Points(6), vg.Points(2)
 		p.Legend.Top = true
 		p.BackgroundColor = color.White
 		if !x.draw(p) {
@@ -53,7 +60,7 @@ func (r *Results) Plots(dir string) (plots []Plotted, err error) {
 	return plots, err
 }
 
-// bars draws the medians of a section: a group for each case, a bar for each peer.
+// bars draws the medians of a section: a group for each case, a bar for each peer, with a line from the least to the largest.
 func (r *Results) bars(p *plot.Plot, section, unit string, scale float64, axis string) bool {
 	var cases, peers []string
 	for _, s := range r.Series {
@@ -73,10 +80,16 @@ func (r *Results) bars(p *plot.Plot, section, unit string, scale float64, axis s
 	width := vg.Points(380 / float64(len(cases)*(len(peers)+1)))
 	for i, peer := range peers {
 		values := make(plotter.Values, len(cases))
+		var ends extent
 		for j, c := range cases {
-			if v := r.values(section, c, peer, unit); v != nil {
-				values[j] = Median(v) / scale
+			v := r.values(section, c, peer, unit)
+			if v == nil {
+				continue
 			}
+			m := Median(v) / scale
+			values[j] = m
+			ends.XYs = append(ends.XYs, plotter.XY{X: float64(j), Y: m})
+			ends.YErrors = append(ends.YErrors, struct{ Low, High float64 }{m - slices.Min(v)/scale, slices.Max(v)/scale - m})
 		}
 		bar, err := plotter.NewBarChart(values, width)
 		if err != nil {
@@ -86,11 +99,36 @@ func (r *Results) bars(p *plot.Plot, section, unit string, scale float64, axis s
 		bar.Offset = width * vg.Length(float64(i)-float64(len(peers)-1)/2)
 		p.Add(bar)
 		p.Legend.Add(peer, bar)
+		errors, err := plotter.NewYErrorBars(ends)
+		if err != nil {
+			return false
+		}
+		errors.CapWidth = 0
+		p.Add(&beside{errors, bar.Offset})
 	}
 	p.NominalX(cases...)
 	p.Y.Label.Text, p.Y.Min = axis, 0
 	p.Y.Max *= 1.4 // room for the legend
 	return true
+}
+
+// extent is what lies between the least and the largest of each case, as the plotter wants it.
+type extent struct {
+	plotter.XYs
+	plotter.YErrors
+}
+
+// beside draws error bars where a bar of a group is, which is so far from the group's middle.
+type beside struct {
+	*plotter.YErrorBars
+	offset vg.Length
+}
+
+// Plot implements plot.Plotter.
+func (b *beside) Plot(c draw.Canvas, p *plot.Plot) {
+	c.Min.X += b.offset
+	c.Max.X += b.offset
+	b.YErrorBars.Plot(c, p)
 }
 
 // lines draws a line with points for each peer.
@@ -175,5 +213,6 @@ func (r *Results) byFlows(p *plot.Plot) bool {
 		p.X.Max *= 10
 	}
 	p.X.Max = math.Max(p.X.Max, 10)
+	p.Y.Max *= 1.2
 	return ok
 }
