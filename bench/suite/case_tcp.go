@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"weir/bench"
 )
 
 const (
@@ -74,7 +76,40 @@ func (s *session) connections() error {
 			}
 		}
 	}
+	failed = append(failed, s.handshakes())
 	s.results.compare("connections", "HTTP, one connection a request", "connections/s", map[string]float64{haproxy.name: 1.2, stream.name: 0, nftNAT.name: 0.85}, &haproxy, &stream, &nftNAT, &routing)
+	return errors.Join(failed...)
+}
+
+// handshakes measures connections between ends without state, of the generator's: they cost little, so that more of what is measured is the peer's.
+func (s *session) handshakes() error {
+	peers := s.available(&weirNAT, &nftNAT, &routing, &weirAgain)
+	if s.Quick {
+		peers = s.available(&weirNAT, &nftNAT)
+	}
+	const name = "handshake and close, ends without state"
+	var failed []error
+	for range s.runs(enoughPairs) {
+		for _, p := range peers {
+			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
+				to := []string{"--dst", vip, "--dst-port", strconv.Itoa(vipHTTP)}
+				if p == &routing {
+					to = direct()
+				}
+				l := load{size: "64", driver: bench.AFXDP, length: s.length(time.Second), more: append(to,
+					"--rx-driver", bench.AFXDP, "--traffic", "connect", "--respond", "--flows", "0", "--own", server+"-"+nth(servers-1))}
+				t, err := s.through(b, r, l)
+				if err == nil && t.TCP.Established == 0 {
+					err = fmt.Errorf("no connection was established: %s", t.command)
+				}
+				if err == nil {
+					s.results.add("connections", name, p.name, "connections/s", t.TCP.EstablishedPerS, r, t.command)
+				}
+				return err
+			}))
+		}
+	}
+	s.results.compare("connections", name, "connections/s", nil, &nftNAT, &routing)
 	return errors.Join(failed...)
 }
 

@@ -18,7 +18,7 @@ var headings = []struct{ section, title, text string }{
 	{"reload", "Reload under load", "64 bytes at half the PDR, with and without other weights being loaded five times a second."},
 	{"flows", "By number of flows", "64 bytes, flows in random order, each with a connection before the runs."},
 	{"workers", "By number of workers", "64 bytes, sent by AF_XDP on as many queues. With no CPU left for the generator, workers take turns with it."},
-	{"connections", "New TCP connections", "wrk against nginx, one connection for each request."},
+	{"connections", "New TCP connections", "wrk against nginx, one connection for each request; and `weir pktgen --traffic connect` against itself, more offered than goes."},
 	{"stream", "One TCP stream", "iperf3, all offloads off on both ends."},
 	{"overlay", "Into a VXLAN segment", "Frames of a local port to a station behind another VTEP."},
 }
@@ -27,7 +27,7 @@ var headings = []struct{ section, title, text string }{
 func (r *Results) Markdown(plots []Plotted) string {
 	var b strings.Builder
 	m := &r.Machine
-	fmt.Fprintf(&b, "# weir beside others\n\n%s, %s, %d CPUs (%s), %s; weir %s. Load average %s at the beginning, %s at the end.\n\n", m.Date, m.Kernel, m.CPUs, m.CPU, m.Go, m.Weir, m.LoadBegin, m.LoadEnd)
+	fmt.Fprintf(&b, "# weir beside others\n\n%s, %s, %d CPUs (%s), %s; %s. Load average %s at the beginning, %s at the end.\n\n", m.Date, m.Kernel, m.CPUs, m.CPU, m.Go, m.Weir, m.LoadBegin, m.LoadEnd)
 	if len(m.Versions) > 0 {
 		fmt.Fprintf(&b, "Peers: %s.\n\n", strings.Join(m.Versions, "; "))
 	}
