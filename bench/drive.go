@@ -83,7 +83,7 @@ func (t *thread) round() (moved bool, gap time.Duration) {
 	gap = longestSleep
 	now := t.clock.now()
 	for _, s := range t.stations {
-		n, pending := s.round(now)
+		n, pending := s.round(now, t.clock)
 		moved = moved || n > 0 || pending
 		gap = min(gap, time.Duration(s.gap(now)))
 	}

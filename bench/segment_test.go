@@ -162,6 +162,7 @@ func FuzzTake(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	clock := newClock()
 	f.Cleanup(func() { s.close(); far.close() })
 	s.role.own = []Range{{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("255.255.255.255")}, {netip.MustParseAddr("::"), netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")}}
 	f.Fuzz(func(t *testing.T, frame []byte, as uint8) {
@@ -172,7 +173,7 @@ func FuzzTake(f *testing.F) {
 		if !cable.ends[0].Inject(frame) {
 			t.Fatal("the port is full")
 		}
-		s.round(1 << 40)
+		s.round(clock.now(), clock)
 		var sink [chunkSize]byte
 		for {
 			if _, ok := cable.ends[0].Take(sink[:]); !ok {

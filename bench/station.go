@@ -70,10 +70,10 @@ func record(h *hdrhistogram.Histogram, ns int64) {
 }
 
 // round receives, answers and sends once, and says how much it moved and whether it must come back soon.
-func (s *station) round(now int64) (moved int, pending bool) {
+func (s *station) round(now int64, clock clock) (moved int, pending bool) {
 	for _, q := range s.queues {
 		if n := q.Receive(s.rx[:]); n > 0 {
-			s.receive(q, s.rx[:n], now)
+			s.receive(q, s.rx[:n], clock.now()) // read behind Receive, or a frame could have arrived before it was sent
 			moved += n
 		}
 	}
