@@ -65,7 +65,7 @@ func (s *session) rate() error {
 					if s.Quick && size != "64" && size != "imix" {
 						continue
 					}
-					t, err := s.through(b, r, load{size: size, flows: flowsUsual, length: s.length(time.Second)})
+					t, err := s.through(b, r, load{size: size, flows: flowsUsual, length: s.length(700 * time.Millisecond)})
 					if err != nil {
 						return err
 					}

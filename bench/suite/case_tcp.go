@@ -55,7 +55,7 @@ func (s *session) connections() error {
 		}
 	}
 	var failed []error
-	length := 3 * time.Second
+	length := 2 * time.Second
 	if s.Quick {
 		length = time.Second
 	}
@@ -83,7 +83,7 @@ func (s *session) connections() error {
 
 // handshakes measures connections between ends without state, of the generator's: they cost little, so that more of what is measured is the peer's.
 func (s *session) handshakes() error {
-	peers := s.available(&weirNAT, &nftNAT, &routing, &weirAgain)
+	peers := s.available(&weirNAT, &nftNAT, &weirAgain)
 	if s.Quick {
 		peers = s.available(&weirNAT, &nftNAT)
 	}
@@ -93,9 +93,6 @@ func (s *session) handshakes() error {
 		for _, p := range peers {
 			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
 				to := []string{"--dst", vip, "--dst-port", strconv.Itoa(vipHTTP)}
-				if p == &routing {
-					to = direct()
-				}
 				l := load{size: "64", driver: bench.AFXDP, length: s.length(time.Second), more: append(to,
 					"--rx-driver", bench.AFXDP, "--traffic", "connect", "--respond", "--flows", "0", "--own", server+"-"+nth(servers-1))}
 				t, err := s.through(b, r, l)
@@ -109,7 +106,7 @@ func (s *session) handshakes() error {
 			}))
 		}
 	}
-	s.results.compare("connections", name, "connections/s", nil, &nftNAT, &routing)
+	s.results.compare("connections", name, "connections/s", nil, &nftNAT)
 	return errors.Join(failed...)
 }
 
@@ -171,7 +168,7 @@ func (s *session) stream() error {
 				if r.url != "" && p != &routing {
 					to = vip
 				}
-				length := 3
+				length := 2
 				if s.Quick {
 					length = 1
 				}

@@ -7,7 +7,7 @@ import (
 
 const (
 	partialLoss = 0.005 // of PDR, the partial drop rate
-	precision   = 0.02
+	precision   = 0.03
 	halfMost    = 4e6 // frames a second, where no rate was measured before
 )
 
@@ -49,7 +49,7 @@ func (s *session) throughput() error {
 func (s *session) searches(b *bed, r *running, p *peer, size string) error {
 	var command string
 	x := search{try: func(rate float64) (Trial, error) {
-		t, err := s.through(b, r, load{size: size, rate: rate, flows: flowsUsual, length: s.length(700 * time.Millisecond)})
+		t, err := s.through(b, r, load{size: size, rate: rate, flows: flowsUsual, length: s.length(500 * time.Millisecond)})
 		if err != nil {
 			return Trial{}, err
 		}

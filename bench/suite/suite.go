@@ -68,6 +68,14 @@ func Names() (names []string) {
 	return names
 }
 
+// budget is how long after its beginning a session begins another section. What is left out then is named in the report.
+func (o *Options) budget() time.Duration {
+	if o.Quick {
+		return 150 * time.Second
+	}
+	return 27 * time.Minute
+}
+
 // Run measures. What went wrong in one section is in the results, and the others go on; only the end of ctx ends it all.
 func Run(ctx context.Context, o Options) (*Results, error) {
 	dir, err := os.MkdirTemp("", "weir-bench")
@@ -76,8 +84,13 @@ func Run(ctx context.Context, o Options) (*Results, error) {
 	}
 	defer os.RemoveAll(dir)
 	s := &session{Options: o, ctx: ctx, dir: dir, results: newResults(o), pdr: map[string]float64{}, rates: map[string]float64{}}
+	start := time.Now()
 	for _, x := range sections {
 		if o.Only != nil && !o.Only.MatchString(x.name) {
+			continue
+		}
+		if time.Since(start) > o.budget() {
+			s.results.Failed = append(s.results.Failed, x.name+": the time was up")
 			continue
 		}
 		began := time.Now()
