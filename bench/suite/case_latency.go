@@ -34,7 +34,7 @@ func (s *session) latency() error {
 	}
 	found, commands := map[key][]*bench.Latency{}, map[key]string{}
 	var failed []error
-	for range s.runs(5) {
+	for s.results.round = range s.runs(5) {
 		for _, p := range peers {
 			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
 				if err := s.warm(b, r, flowsUsual); err != nil {
@@ -71,7 +71,7 @@ func (s *session) overload() error {
 		peers = s.available(&weirNAT)
 	}
 	var failed []error
-	for range s.runs(5) {
+	for s.results.round = range s.runs(5) {
 		for _, p := range peers {
 			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
 				if err := s.warm(b, r, flowsUsual); err != nil {
@@ -96,7 +96,7 @@ func (s *session) reload() error {
 	length := s.length(2 * time.Second)
 	rate := s.part(&weirNAT, 0.5)
 	var failed []error
-	for range s.runs(5) {
+	for s.results.round = range s.runs(5) {
 		failed = append(failed, s.with(&weirNAT, 1, func(b *bed, r *running) error {
 			if err := s.warm(b, r, flowsUsual); err != nil {
 				return err

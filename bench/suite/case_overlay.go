@@ -69,8 +69,8 @@ func (s *session) overlay() error {
 		peers = s.available(&weirVTEP, &kernVTEP)
 	}
 	var failed []error
-	for range s.runs(enoughPairs) {
-		for _, p := range peers {
+	for s.results.round = range s.runs(enoughPairs) {
+		for _, p := range turn(peers, s.results.round) {
 			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
 				if err := s.warm(b, r, flowsUsual); err != nil {
 					return err

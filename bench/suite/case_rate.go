@@ -29,7 +29,7 @@ func (s *session) ceiling() error {
 	if err := net.Veth(testnet.End{Space: gen, Name: "g0", MAC: macG0}, testnet.End{Space: gen, Name: "g1", MAC: macG1}); err != nil {
 		return err
 	}
-	for range s.runs(5) {
+	for s.results.round = range s.runs(5) {
 		for _, driver := range []string{bench.XDP, bench.AFXDP} {
 			for _, size := range sizes {
 				if s.Quick && size != "64" && size != "imix" {
@@ -55,8 +55,8 @@ func (s *session) rate() error {
 		peers = s.available(&weirNAT, &bare, &pmdXDP, &nftNAT, &weirAgain)
 	}
 	var failed []error
-	for range s.runs(enoughPairs) {
-		for _, p := range peers {
+	for s.results.round = range s.runs(enoughPairs) {
+		for _, p := range turn(peers, s.results.round) {
 			err := s.with(p, 1, func(b *bed, r *running) error {
 				if err := s.warm(b, r, flowsUsual); err != nil {
 					return err

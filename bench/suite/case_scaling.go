@@ -30,7 +30,7 @@ func (s *session) flows() error {
 			if _, err := s.through(b, r, fill); err != nil {
 				return err
 			}
-			for range s.runs(5) {
+			for s.results.round = range s.runs(5) {
 				t, err := s.through(b, r, load{size: "64", flows: n, shuffle: true, length: s.length(time.Second)})
 				if err != nil {
 					return err
@@ -49,7 +49,7 @@ func (s *session) flows() error {
 func (s *session) workers() error {
 	counts := []int{1, 2}
 	var failed []error
-	for range s.runs(5) {
+	for s.results.round = range s.runs(5) {
 		for _, n := range counts {
 			p := weirNAT
 			p.start = func(s *session, b *bed) (*running, error) {

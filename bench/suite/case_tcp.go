@@ -59,8 +59,8 @@ func (s *session) connections() error {
 	if s.Quick {
 		length = time.Second
 	}
-	for range s.runs(enoughPairs) {
-		for _, p := range peers {
+	for s.results.round = range s.runs(enoughPairs) {
+		for _, p := range turn(peers, s.results.round) {
 			failed = append(failed, s.between(s.web, p, func(b *bed, r *running) error {
 				if _, err := s.wrk(b, r, 300*time.Millisecond); err != nil {
 					return err
@@ -89,8 +89,8 @@ func (s *session) handshakes() error {
 	}
 	const name = "handshake and close, ends without state"
 	var failed []error
-	for range s.runs(enoughPairs) {
-		for _, p := range peers {
+	for s.results.round = range s.runs(enoughPairs) {
+		for _, p := range turn(peers, s.results.round) {
 			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
 				to := []string{"--dst", vip, "--dst-port", strconv.Itoa(vipHTTP)}
 				l := load{size: "64", driver: bench.AFXDP, length: s.length(time.Second), more: append(to,
@@ -161,8 +161,8 @@ func (s *session) stream() error {
 		return err
 	}
 	var failed []error
-	for range s.runs(enoughPairs) {
-		for _, p := range peers {
+	for s.results.round = range s.runs(enoughPairs) {
+		for _, p := range turn(peers, s.results.round) {
 			failed = append(failed, s.between(iperf, p, func(b *bed, r *running) error {
 				to := server
 				if r.url != "" && p != &routing {

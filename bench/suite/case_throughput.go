@@ -23,7 +23,7 @@ func (s *session) throughput() error {
 	if s.Quick {
 		runs = 1
 	}
-	for range runs {
+	for s.results.round = range runs {
 		for _, p := range peers {
 			failed = append(failed, s.with(p, 1, func(b *bed, r *running) error {
 				if err := s.warm(b, r, flowsUsual); err != nil {

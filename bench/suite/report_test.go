@@ -16,6 +16,7 @@ func made() *Results {
 	r := &Results{Machine: Machine{Date: "2026-01-02T03:04:05Z", Kernel: "Linux", CPUs: 2}}
 	peers := []*peer{&weirNAT, &bare, &nftNAT, &weirAgain}
 	for i := range enoughPairs {
+		r.round = i
 		for j, p := range peers {
 			v := 1e5 * float64(10+i+j)
 			run := &running{command: "start " + p.name, mode: "native"}

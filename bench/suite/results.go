@@ -25,6 +25,8 @@ type Results struct {
 	Searches    []Searched   `json:"searches"`
 	Failed      []string     `json:"failed"` // what could not be measured, and why
 	Took        []Took       `json:"took"`
+
+	round int // that values are of now
 }
 
 // Machine is where it was measured.
@@ -53,6 +55,7 @@ type Series struct {
 	Peer    string    `json:"peer"`
 	Unit    string    `json:"unit"`
 	Values  []float64 `json:"values"`
+	Rounds  []int     `json:"rounds"` // that the values are of
 	Median  float64   `json:"median"`
 	Min     float64   `json:"min"`
 	Max     float64   `json:"max"`
@@ -128,7 +131,7 @@ func firstLine(name string, args ...string) string {
 	return ""
 }
 
-// add puts one more value to a series.
+// add puts this round's value to a series. A second one in the same round, of a second try, takes the first one's place.
 func (r *Results) add(section, name, peer, unit string, value float64, run *running, command string) {
 	i := slices.IndexFunc(r.Series, func(s Series) bool { return s.Section == section && s.Case == name && s.Peer == peer && s.Unit == unit })
 	if i < 0 {
@@ -136,7 +139,11 @@ func (r *Results) add(section, name, peer, unit string, value float64, run *runn
 		r.Series = append(r.Series, Series{Section: section, Case: name, Peer: peer, Unit: unit})
 	}
 	s := &r.Series[i]
-	s.Values = append(s.Values, value)
+	if n := len(s.Rounds); n > 0 && s.Rounds[n-1] == r.round {
+		s.Values[n-1] = value
+	} else {
+		s.Values, s.Rounds = append(s.Values, value), append(s.Rounds, r.round)
+	}
 	s.Median, s.Min, s.Max = Median(s.Values), slices.Min(s.Values), slices.Max(s.Values)
 	s.Command = command
 	if run != nil {
@@ -144,22 +151,26 @@ func (r *Results) add(section, name, peer, unit string, value float64, run *runn
 	}
 }
 
-// values are those of a series, nil if there is none.
-func (r *Results) values(section, name, peer, unit string) []float64 {
+// series is the one of that name, empty if there is none.
+func (r *Results) series(section, name, peer, unit string) Series {
 	for _, s := range r.Series {
 		if s.Section == section && s.Case == name && s.Peer == peer && s.Unit == unit {
-			return s.Values
+			return s
 		}
 	}
-	return nil
+	return Series{}
+}
+
+func (r *Results) values(section, name, peer, unit string) []float64 {
+	return r.series(section, name, peer, unit).Values
 }
 
 // compare adds weir divided by each of the peers in a case in which they took turns.
 func (r *Results) compare(section, name, unit string, targets map[string]float64, peers ...*peer) {
-	weir, again := r.values(section, name, weirNAT.name, unit), r.values(section, name, weirAgain.name, unit)
+	weir, again := r.series(section, name, weirNAT.name, unit), r.series(section, name, weirAgain.name, unit)
 	for _, p := range peers {
-		if v := r.values(section, name, p.name, unit); v != nil && p.name != weirNAT.name {
-			r.Comparisons = append(r.Comparisons, Compare(section+": "+name, p.name, weir, v, weir, again, targets[p.name]))
+		if v := r.series(section, name, p.name, unit); len(v.Values) > 0 {
+			r.Comparisons = append(r.Comparisons, Compare(section+": "+name, p.name, Ratios(weir, v), Ratios(weir, again), targets[p.name]))
 		}
 	}
 }

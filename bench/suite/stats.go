@@ -33,9 +33,9 @@ type Comparison struct {
 // enoughPairs are needed to say anything.
 const enoughPairs = 7
 
-// Compare divides the i-th run of a by the i-th of b. controlA and controlB are of the same peer, in the same rounds.
-func Compare(name, peer string, a, b, controlA, controlB []float64, target float64) Comparison {
-	c := Comparison{Case: name, Peer: peer, Ratios: ratios(a, b), Control: ratios(controlA, controlB), Target: target}
+// Compare judges the ratios of pairs of runs by those of the control, weir and weir again.
+func Compare(name, peer string, pairs, control []float64, target float64) Comparison {
+	c := Comparison{Case: name, Peer: peer, Ratios: pairs, Control: control, Target: target}
 	if len(c.Ratios) == 0 {
 		c.Verdict = "not measured"
 		return c
@@ -67,11 +67,13 @@ func (c *Comparison) judge() string {
 	return less
 }
 
-// ratios are those of pairs in which both were measured.
-func ratios(a, b []float64) (r []float64) {
-	for i := range min(len(a), len(b)) {
-		if q := a[i] / b[i]; !math.IsNaN(q) && !math.IsInf(q, 0) {
-			r = append(r, q)
+// Ratios divides the runs of a by those of b in the same rounds. A round in which one of them failed has none.
+func Ratios(a, b Series) (r []float64) {
+	for i, round := range a.Rounds {
+		if j := slices.Index(b.Rounds, round); j >= 0 {
+			if q := a.Values[i] / b.Values[j]; !math.IsNaN(q) && !math.IsInf(q, 0) {
+				r = append(r, q)
+			}
 		}
 	}
 	return r

@@ -3,6 +3,7 @@ package suite
 import (
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -53,10 +54,40 @@ func TestCompare(t *testing.T) {
 		// The machine was at half speed in half of the rounds: the ratios do not know.
 		{"drift", seven(100, 50), seven(80, 40), seven(100, 50), seven(100, 50), 1.2, 1.25, "met"},
 	} {
-		c := Compare("case", "peer", x.a, x.b, x.ca, x.cb, x.target)
+		c := Compare("case", "peer", Ratios(all(x.a), all(x.b)), Ratios(all(x.ca), all(x.cb)), x.target)
 		if c.Verdict != x.want || math.Abs(c.Median-x.median) > 1e-9 {
 			t.Errorf("%s: %q at %v, want %q at %v", x.name, c.Verdict, c.Median, x.want, x.median)
 		}
+	}
+}
+
+// all is a series in which no round failed.
+func all(v []float64) (s Series) {
+	for i := range v {
+		s.Values, s.Rounds = append(s.Values, v[i]), append(s.Rounds, i)
+	}
+	return s
+}
+
+// Pairs are of one round, also where a round of one of them failed, and a second try counts instead of the first.
+func TestRoundsThatFailed(t *testing.T) {
+	var r Results
+	for i, v := range [][2]float64{{10, 20}, {0, 40}, {30, 60}, {40, 0}} {
+		r.round = i
+		if v[0] > 0 {
+			r.add("s", "c", "a", "pps", 1, nil, "first try")
+			r.add("s", "c", "a", "pps", v[0], nil, "second try")
+		}
+		if v[1] > 0 {
+			r.add("s", "c", "b", "pps", v[1], nil, "")
+		}
+	}
+	a, b := r.series("s", "c", "a", "pps"), r.series("s", "c", "b", "pps")
+	if got := Ratios(a, b); len(got) != 2 || got[0] != 0.5 || got[1] != 0.5 {
+		t.Errorf("ratios %v, want 0.5 twice", got)
+	}
+	if len(a.Values) != 3 || a.Median != 30 || a.Min != 10 || a.Max != 40 || a.Command != "second try" {
+		t.Errorf("series %+v", a)
 	}
 }
 
@@ -153,5 +184,23 @@ func TestConfigurations(t *testing.T) {
 	s = session{Options: Options{CPUs: [2]int{0, 7}}, results: &Results{Machine: Machine{CPUs: 8}}}
 	if s.cpuList(3) != "7,6,5" {
 		t.Errorf("CPUs %s", s.cpuList(3))
+	}
+}
+
+// Over as many rounds as there are peers, each is once in each place.
+func TestTurns(t *testing.T) {
+	peers := []*peer{{name: "a"}, {name: "b"}, {name: "c"}}
+	places := map[string]bool{}
+	for round := range 3 {
+		order := turn(peers, round)
+		for i, p := range order {
+			places[p.name+strconv.Itoa(i)] = true
+		}
+		if len(order) != 3 {
+			t.Errorf("round %d has %d peers", round, len(order))
+		}
+	}
+	if len(places) != 9 || len(turn(nil, 1)) != 0 {
+		t.Errorf("places %v", places)
 	}
 }

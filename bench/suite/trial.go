@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,6 +122,12 @@ func (s *session) available(peers ...*peer) (there []*peer) {
 		there = append(there, p)
 	}
 	return there
+}
+
+// turn is the order of peers in a round: each round begins with another, so that what the first of a round suffers does not fall on one alone.
+func turn(peers []*peer, round int) []*peer {
+	n := round % max(len(peers), 1)
+	return slices.Concat(peers[n:], peers[:n])
 }
 
 // warm lets a peer see a case's flows before it is measured.
