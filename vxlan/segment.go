@@ -11,23 +11,35 @@ import (
 type SegmentOptions struct {
 	TunnelOptions // to every peer; Local is our VTEP, Port its own as well. Peer is not used
 
-	Index    uint16        // stable for as long as the segment is configured
-	Peers    []PeerOptions // by peer index, stable as well; one without an address is an index that is free
-	Group    netip.Addr    // floods go to this multicast group instead of to each peer; invalid: none
-	Access   []Access      // by access index, stable as well
-	Gateway  *Gateway      // our own station; nil: none
-	Policy   Policy
-	Learning bool  // learn from the frames of peers and access ports
-	Open     bool  // take frames from any source, not only from peers
-	Suppress bool  // answer ARP and ND for stations that are known
-	BUM      *Gate // bounds what is flooded; nil: nothing does
+	Index     uint16        // stable for as long as the segment is configured
+	Peers     []PeerOptions // by peer index, stable as well; one without an address is an index that is free
+	Group     netip.Addr    // floods go to this multicast group instead of to each peer; invalid: none
+	GroupPort uint16        // that they leave by, as in packet.Frame
+	Access    []Access      // by access index, stable as well
+	Gateway   *Gateway      // our own station; nil: none
+	Policy    Policy
+	Learning  bool // learn from the frames of peers and access ports
+	Open      bool // take frames from any source, not only from peers
+	Suppress  bool // answer ARP and ND for stations that are known
+	Clamp     Clamp
+	BUM       *Gate // bounds what is flooded; nil: nothing does
 }
+
+// Clamp says of which TCP connections the maximum segment size is lowered to what fits into a tunnel.
+type Clamp uint8
+
+const (
+	ClampServices Clamp = iota // those that are translated on their way into the segment or out of it
+	ClampNone
+	ClampAll // bridged ones as well
+)
 
 // PeerOptions are one VTEP of other's. Of what is zero the segment's holds.
 type PeerOptions struct {
 	Addr          netip.Addr
 	Port          uint16
 	Checksum      bool
+	NoChecksum    bool // over IPv4, also where the segment makes them
 	ZeroChecksum6 bool
 	NoFlood       bool // not in the replication list: known unicast only
 }
@@ -58,6 +70,7 @@ type Segment struct {
 	Learning bool
 	Open     bool
 	Suppress bool
+	Clamp    Clamp
 	Policy   Policy
 	VTEP     Addr
 	Group    Addr     // zero: none
@@ -67,12 +80,16 @@ type Segment struct {
 	Access   []Access
 	Gateway  *Gateway // nil: none
 	BUM      *Gate    // nil: none
+
+	// read for floods to the group
+	GroupPort uint16
+	GroupMAC  [6]byte // the next hop: groups have no neighbours
 }
 
 // NewSegment checks o and builds the tunnels.
 func NewSegment(o SegmentOptions) (*Segment, error) {
 	s := &Segment{
-		VNI: o.VNI, Index: o.Index, Port: o.Port, Learning: o.Learning, Open: o.Open, Suppress: o.Suppress, Policy: o.Policy,
+		VNI: o.VNI, Index: o.Index, Port: o.Port, Learning: o.Learning, Open: o.Open, Suppress: o.Suppress, Clamp: o.Clamp, Policy: o.Policy,
 		Access: o.Access, Gateway: o.Gateway, BUM: o.BUM,
 	}
 	if s.Port == 0 {
@@ -93,7 +110,7 @@ func NewSegment(o SegmentOptions) (*Segment, error) {
 			continue
 		}
 		t := o.TunnelOptions
-		t.Peer, t.Checksum, t.ZeroChecksum6 = p.Addr, t.Checksum || p.Checksum, t.ZeroChecksum6 || p.ZeroChecksum6
+		t.Peer, t.Checksum, t.ZeroChecksum6 = p.Addr, t.Checksum && !p.NoChecksum || p.Checksum, t.ZeroChecksum6 && !p.Checksum || p.ZeroChecksum6
 		if p.Port != 0 {
 			t.Port = p.Port
 		}
@@ -124,6 +141,7 @@ func NewSegment(o SegmentOptions) (*Segment, error) {
 			return nil, fmt.Errorf("vxlan: segment %d: group %s: must be a multicast address of the VTEP's family", o.VNI, o.Group)
 		}
 		s.Group, _ = AddrOf(o.Group)
+		s.GroupPort, s.GroupMAC = o.GroupPort, GroupMAC(o.Group)
 		s.Flood = []*Tunnel{tunnel}
 	}
 	return s, nil

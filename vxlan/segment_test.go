@@ -65,8 +65,60 @@ func TestPeerOptions(t *testing.T) { // lines 6 and 12
 	}
 }
 
+// Checksums are a segment's, unless a peer has them otherwise (lines 11 and 13).
+func TestPeerChecksums(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		segment, never bool // the segment: made over IPv4, made over neither
+		peer           PeerOptions
+		want4, want6   bool
+	}{
+		{"the default", false, false, PeerOptions{}, false, true},
+		{"the segment's", true, false, PeerOptions{}, true, true},
+		{"the segment's, none", false, true, PeerOptions{}, false, false},
+		{"but for this peer", true, false, PeerOptions{NoChecksum: true}, false, true},
+		{"but for this peer, over IPv6 as well", true, false, PeerOptions{NoChecksum: true, ZeroChecksum6: true}, false, false},
+		{"for this peer", false, true, PeerOptions{Checksum: true}, true, true},
+	} {
+		for _, v6 := range []bool{false, true} {
+			s := testSegment(t, func(o *SegmentOptions) {
+				c.peer.Addr = peer
+				if v6 {
+					o.TunnelOptions, c.peer.Addr = options6(), peer6
+				}
+				o.Checksum, o.ZeroChecksum6, o.Peers = c.segment, c.never, []PeerOptions{c.peer}
+			})
+			want := c.want4
+			if v6 {
+				want = c.want6
+			}
+			if d := decode(t, sent(t, s.Peers[0].Tunnel, inner(), 0)); (d.udp.Checksum != 0) != want {
+				t.Errorf("%s, IPv6 %v: checksum %#x, want one: %v", c.name, v6, d.udp.Checksum, want)
+			}
+		}
+	}
+}
+
+// The MAC addresses of groups, by the examples of RFC 1112 and RFC 2464.
+func TestGroupMAC(t *testing.T) {
+	for group, want := range map[string][6]byte{
+		"224.0.0.1":       {0x01, 0x00, 0x5e, 0, 0, 1},
+		"239.129.2.3":     {0x01, 0x00, 0x5e, 1, 2, 3}, // the 24th bit does not count
+		"239.255.255.255": {0x01, 0x00, 0x5e, 0x7f, 0xff, 0xff},
+		"ff05::1":         {0x33, 0x33, 0, 0, 0, 1},
+		"ff0e::8c1f:1234": {0x33, 0x33, 0x8c, 0x1f, 0x12, 0x34},
+	} {
+		if got := GroupMAC(address(group)); got != want {
+			t.Errorf("%s: % x, want % x", group, got, want)
+		}
+	}
+}
+
 func TestSegmentGroup(t *testing.T) { // line 16: to the group
-	s := testSegment(t, func(o *SegmentOptions) { o.Group = address("239.1.1.1") })
+	s := testSegment(t, func(o *SegmentOptions) { o.Group, o.GroupPort = address("239.1.1.1"), 3 })
+	if s.GroupPort != 3 || s.GroupMAC != GroupMAC(address("239.1.1.1")) {
+		t.Errorf("the group's port is %d, its MAC % x", s.GroupPort, s.GroupMAC)
+	}
 	if len(s.Flood) != 1 || s.Flood[0].Peer() != NoPeer {
 		t.Fatalf("floods go to %d, want the group", len(s.Flood))
 	}
@@ -241,7 +293,9 @@ func TestStrangers(t *testing.T) {
 	a4, _ := AddrOf(peer)
 	a6, _ := AddrOf(peer6)
 	for i := range 5 {
-		s.Note(3, a4, false, Second(100+i))
+		if fresh := s.Note(3, a4, false, Second(100+i)); fresh != (i == 0) {
+			t.Errorf("frame %d of a source: it is new: %v", i, fresh)
+		}
 	}
 	s.Note(3, a6, true, 100)
 	s.Note(4, a4, false, 100)

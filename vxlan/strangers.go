@@ -38,8 +38,9 @@ type Stranger struct {
 // NewStrangers makes an empty table. A secret of zero is replaced by a random one.
 func NewStrangers(secret [2]uint64) *Strangers { return &Strangers{key: newKey(secretOr(secret))} }
 
-// Note counts a frame that a source sent into a segment. It takes the lock for new sources alone, within their limit.
-func (t *Strangers) Note(segment uint16, a Addr, v6 bool, now Second) {
+// Note counts a frame that a source sent into a segment, and reports whether the source was not noted yet and is now. It takes the lock for
+// new sources alone, within their limit.
+func (t *Strangers) Note(segment uint16, a Addr, v6 bool, now Second) (fresh bool) {
 	where := uint64(segment)
 	if v6 {
 		where |= 1 << 16
@@ -52,12 +53,12 @@ func (t *Strangers) Note(segment uint16, a Addr, v6 bool, now Second) {
 			if s.seen.Load() != uint32(now) {
 				s.seen.Store(uint32(now))
 			}
-			return
+			return false
 		}
 	}
 	if !t.budget.take(now, strangersSecond) {
 		t.others.Add(1)
-		return
+		return false
 	}
 	t.lock.lock()
 	defer t.lock.unlock()
@@ -66,7 +67,7 @@ func (t *Strangers) Note(segment uint16, a Addr, v6 bool, now Second) {
 		s := &row[i]
 		if s.name.Load() == name {
 			s.count.Add(1)
-			return
+			return false
 		}
 		if victim.name.Load() != 0 && (s.name.Load() == 0 || now.since(Second(s.seen.Load())) > now.since(Second(victim.seen.Load()))) {
 			victim = s
@@ -81,6 +82,7 @@ func (t *Strangers) Note(segment uint16, a Addr, v6 bool, now Second) {
 	victim.seen.Store(uint32(now))
 	victim.count.Store(1)
 	victim.name.Store(name)
+	return true
 }
 
 // List is all sources that are noted, in no order, and how many frames came from others.
