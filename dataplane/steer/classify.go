@@ -40,7 +40,9 @@ func (c *Compiled) explain(device uint32, b []byte) Reason {
 		return PassNotOurPort
 	case bits&portAccess != 0:
 		return TakeAccess
-	case c.macs.get(macKey(device, vlan, mac(b))) == 0:
+	}
+	station := c.macs.get(macKey(device, vlan, mac(b)))
+	if station == 0 {
 		if etherType == packet.EtherTypeARP {
 			return PassARPND
 		}
@@ -68,11 +70,12 @@ func (c *Compiled) explain(device uint32, b []byte) Reason {
 	default:
 		return PassNotIP
 	}
-	return c.rules(&t, b)
+	return c.rules(&t, b, station&portGroup != 0)
 }
 
-// rules asks rules 2 to 6, and the part of rule 1 that is about ND.
-func (c *Compiled) rules(t *tuple, b []byte) Reason {
+// rules asks rules 2 to 6, and the part of rule 1 that is about ND. A frame to a group's MAC address may be for another group that has the
+// same, or is the host's own business: it is asked rule 2 alone.
+func (c *Compiled) rules(t *tuple, b []byte, group bool) Reason {
 	if t.family == 6 && t.isICMP() && t.shape == shapeWhole && t.icmp >= 133 && t.icmp <= 137 {
 		return PassARPND
 	}
@@ -82,6 +85,11 @@ func (c *Compiled) rules(t *tuple, b []byte) Reason {
 	fromUs := quotes && q.src == t.dst
 
 	bits := c.hosts.get(key{t.dst.hi, t.dst.lo, uint64(t.family)})
+	if group {
+		if bits &= hostVTEP; bits == 0 {
+			return PassNotOurMAC
+		}
+	}
 	if bits == 0 {
 		if n, is := c.nets.longest(t.dst, t.family); is != 0 {
 			if is&hostVIP == 0 {

@@ -33,6 +33,7 @@ const (
 	portOurs   = 1 << iota // frames for our MAC are looked at
 	portAccess             // every frame is taken
 	portNets               // there are VIPs that are prefixes: without any, the program need not look for them
+	portGroup              // the MAC address is a group's
 )
 
 // Compiled is the rules as the software twin reads them. It is immutable and serves any number of workers.
@@ -136,6 +137,9 @@ func Compile(r *Rules) (*Compiled, error) {
 		vlans[macKey(device, p.VLAN, 0)] |= portOurs
 		for _, m := range p.MACs {
 			macs[macKey(device, p.VLAN, mac(m[:]))] |= portOurs
+		}
+		for _, m := range p.Groups {
+			macs[macKey(device, p.VLAN, mac(m[:]))] |= portOurs | portGroup
 		}
 		for _, v := range p.Access {
 			vlans[macKey(device, v, 0)] |= portAccess

@@ -62,6 +62,9 @@ func (g gen) rules() *Rules {
 		for range g.intn(10) / 8 {
 			p.Access = append(p.Access, draw(g, vids))
 		}
+		for range g.intn(5) / 3 {
+			p.Groups = append(p.Groups, draw(g, macs))
+		}
 		r.Ports = append(r.Ports, p)
 	}
 	r.Ports[0].VLAN, r.Ports[0].MACs = 0, [][6]byte{ourMAC}

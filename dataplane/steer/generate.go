@@ -181,7 +181,7 @@ func (g *generator) station() {
 	g.emit(asm.And.Imm(asm.R1, portAccess), asm.JNE.Imm(asm.R1, 0, TakeAccess.String()))
 	g.load(asm.R3, sEther, asm.DWord)
 	g.emit(asm.JEq.Imm(asm.R3, packet.EtherTypeARP, PassARPND.String()))
-	g.decide(PassNotOurMAC)
+	g.decideAt(PassNotOurMAC)
 	g.decideAt(PassNotOurPort)
 	g.decideAt(TakeAccess)
 	g.at("station")

@@ -18,6 +18,14 @@ func (g *generator) hosts() {
 	g.at("hosts")
 	g.forget()
 	g.hostBits(sTuple + tDst)
+	g.load(asm.R2, sPort, asm.DWord)
+	g.emit(
+		asm.And.Imm(asm.R2, portGroup),
+		asm.JEq.Imm(asm.R2, 0, "station_host"),
+		asm.And.Imm(asm.R1, hostVTEP), // to a group's MAC address: rule 2 alone
+		asm.JEq.Imm(asm.R1, 0, PassNotOurMAC.String()),
+	)
+	g.at("station_host")
 	g.store(sHost, asm.R1, asm.DWord)
 	g.emit(asm.JEq.Imm(asm.R1, 0, "net"))
 

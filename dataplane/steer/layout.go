@@ -4,13 +4,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
 
 // layoutVersion numbers the layout of the maps' keys and values, and what they mean. A change of any of them needs another number: a
 // start that finds pinned maps of its own number goes on with them, else it replaces them.
-const layoutVersion = 3
+const layoutVersion = 4
 
 // tableID names a map that the rules fill. Additions go through them in this order and removals in the opposite one, so that an
 // address is known to be ours only while all that is asked next about it is there.
@@ -177,6 +178,9 @@ func portsImage(m map[string]uint32, r *Rules, n *numbers, nets bool) error {
 		for _, mac := range p.MACs {
 			m[key(p.Ifindex, p.VLAN, mac)] |= ours | s<<slotShift
 		}
+		for _, mac := range p.Groups {
+			m[key(p.Ifindex, p.VLAN, mac)] |= ours | portGroup | s<<slotShift
+		}
 		for _, v := range p.Access {
 			m[key(p.Ifindex, v|vlanWhole, [6]byte{})] |= portAccess | s<<slotShift
 		}
@@ -185,7 +189,7 @@ func portsImage(m map[string]uint32, r *Rules, n *numbers, nets bool) error {
 		if p.Ifindex == 0 || m[key(p.Ifindex, p.VLAN|vlanWhole, [6]byte{})]&portAccess == 0 {
 			continue
 		}
-		for _, mac := range p.MACs {
+		for _, mac := range slices.Concat(p.MACs, p.Groups) {
 			m[key(p.Ifindex, p.VLAN, mac)] |= portAccess
 		}
 	}

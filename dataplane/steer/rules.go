@@ -4,7 +4,7 @@
 // (it drops what is ours, so that the kernel does not answer it too), and by [Classify], their twin in software, for ports with no
 // program in front. A frame is asked, in this order, and the first answer stands:
 //
-//  1. Is it of an access VLAN? Take. Not on a VLAN of ours, not for our MAC, ARP, ND, not IP? Pass.
+//  1. Is it of an access VLAN? Take. Not on a VLAN of ours, not for our MAC or a group's, ARP, ND, not IP? Pass.
 //  2. To a local NAT address inside its port range, or VXLAN to a VTEP with a VNI of ours? Take.
 //  3. To a network that is routed, and no address known by itself? Take. To a VIP: to a service, a fragment, an ICMP error that quotes a packet of ours, or malformed? Take; else pass.
 //  4. To another address of this host? Pass. (Here, as for a VIP: an ICMP error that quotes what we put into a tunnel? Take.)
@@ -55,6 +55,7 @@ type Port struct {
 	MACs    [][6]byte // frames to any of these are for us
 	VLAN    uint16    // the tag its traffic bears, 0: none, or a priority tag
 	Access  []uint16  // VLANs on its device that belong to a VXLAN segment as a whole: every frame is ours; 0: the untagged
+	Groups  [][6]byte // multicast MAC addresses of VTEPs that are groups: of frames to these, VXLAN to a VTEP alone is looked at
 }
 
 // NAT is a local address of fullnat or masquerade services and its ports From..To, for TCP, UDP and SCTP, ours alone. The host may
@@ -64,7 +65,7 @@ type NAT struct {
 	From, To uint16
 }
 
-// VTEP is a tunnel end of ours. VXLAN for other VNIs than these, on the same address and port, is the kernel's.
+// VTEP is a tunnel end of ours, or a multicast group that stands for those of a segment. VXLAN for other VNIs than these, on the same address and port, is the kernel's.
 type VTEP struct {
 	Addr netip.Addr
 	Port uint16

@@ -43,6 +43,12 @@ var (
 	stray4           = ip("198.19.3.3")   // a server
 )
 
+// The groups of VTEPs, and the MAC addresses these have.
+var (
+	vteps4, vteps6       = ip("239.1.1.1"), ip("ff05::1:1")
+	vtepsMAC4, vtepsMAC6 = [6]byte{0x01, 0x00, 0x5e, 1, 1, 1}, [6]byte{0x33, 0x33, 0, 1, 0, 1}
+)
+
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // loopback is the device that BPF_PROG_RUN says frames came in by, unless told otherwise.
@@ -52,13 +58,13 @@ const loopback = 1
 func testRules() *Rules {
 	return &Rules{
 		Ports: []Port{
-			{Name: "wan", Ifindex: loopback, MACs: [][6]byte{ourMAC}},
+			{Name: "wan", Ifindex: loopback, MACs: [][6]byte{ourMAC}, Groups: [][6]byte{vtepsMAC4, vtepsMAC6}},
 			{Name: "lan", Ifindex: loopback, MACs: [][6]byte{ourMAC}, VLAN: 7},
 			{Name: "tenant", Ifindex: loopback, MACs: [][6]byte{ourMAC}, VLAN: 8, Access: []uint16{9}},
 		},
 		Local: []netip.Addr{local4, local6, nat4, vip4, vtep4, vip6, own4},
 		NAT:   []NAT{{nat4, 32768, 60999}, {nat6, 1024, 1024}, {low4, 0, 99}},
-		VTEPs: []VTEP{{vtep4, 4789, []uint32{5001, 5002}}, {vtep6, 8472, []uint32{maxVNI}}},
+		VTEPs: []VTEP{{vtep4, 4789, []uint32{5001, 5002}}, {vtep6, 8472, []uint32{maxVNI}}, {vteps4, 4789, []uint32{5001}}, {vteps6, 8472, []uint32{maxVNI}}},
 		Services: []Service{
 			{One(vip4), packet.ProtoTCP, 80, 80}, {One(vip4), packet.ProtoUDP, 53, 53}, {One(vip4), packet.ProtoTCP, 8000, 8010},
 			{One(vip4), packet.ProtoSCTP, 0, 0}, {One(vip6), packet.ProtoTCP, 80, 80}, {One(vip6), packet.ProtoUDP, 53, 53},
