@@ -181,7 +181,7 @@ func (c *Control) loop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	var settled <-chan time.Time
+	var settled, adopting <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -210,6 +210,12 @@ func (c *Control) loop(ctx context.Context) error {
 			c.follow()
 		case <-c.wake:
 			c.engine.Wants(c.ports.resolve)
+			if adopting == nil {
+				adopting = time.After(settle)
+			}
+		case <-adopting:
+			adopting = nil
+			c.adopt()
 		case <-tick.C:
 			c.mu.Lock()
 			c.ports.tend()
@@ -219,6 +225,7 @@ func (c *Control) loop(ctx context.Context) error {
 			if freed {
 				c.republish("the last connections of a backend, or by a former way, ended")
 			}
+			c.adopt()
 		}
 	}
 }

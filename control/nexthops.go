@@ -83,7 +83,9 @@ func stations(cfg *config.Config) (all []netip.Addr) {
 	}
 	for i := range cfg.VXLAN.Segments {
 		s := &cfg.VXLAN.Segments[i]
-		all = append(all, s.Peers...)
+		for j := range s.Peers {
+			all = append(all, s.Peers[j].Address)
+		}
 		for _, f := range s.FDB {
 			all = append(all, f.VTEP)
 		}

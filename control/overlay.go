@@ -41,15 +41,17 @@ type meaning struct {
 
 // numbered is a segment's number and those within it. An index that is free is reused.
 type numbered struct {
-	index  uint16
-	peers  []netip.Addr   // by peer index; invalid: free
-	access []vxlan.Access // by access index
-	counts dataplane.SegmentCounts
+	index   uint16
+	peers   []netip.Addr   // by peer index; invalid: free
+	access  []vxlan.Access // by access index
+	adopted adopted
+	floods  *vxlan.Gate
+	counts  dataplane.SegmentCounts
 }
 
 func (n *numbered) clone() *numbered {
 	c := *n
-	c.peers, c.access, c.counts = slices.Clone(n.peers), slices.Clone(n.access), countsOf(n)
+	c.peers, c.access, c.adopted, c.counts = slices.Clone(n.peers), slices.Clone(n.access), maps.Clone(n.adopted), countsOf(n)
 	return &c
 }
 
@@ -106,7 +108,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 	o := r.overlay
 	out := &dataplane.Overlay{Access: make([]bool, len(cfg.Ports)), Stations: o.stations, Hosts: o.hosts, Strangers: o.strangers, Twins: o.twins, Entropy: o.entropy}
 	var list []*vxlan.Segment
-	vteps := map[netip.Addr]*steer.VTEP{}
+	var vteps vtepList
 	known := map[uint32]bool{}
 	for i := range cfg.VXLAN.Segments {
 		known[cfg.VXLAN.Segments[i].VNI] = true
@@ -133,17 +135,19 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 				rules.Ports[a.Port].Access = append(rules.Ports[a.Port].Access, a.VLAN)
 			}
 		}
-		if vteps[c.VTEP] == nil {
-			vteps[c.VTEP] = &steer.VTEP{Addr: c.VTEP, Port: cfg.VXLAN.Port}
-			addr, v6 := dataplane.AddrOf(c.VTEP)
-			out.VTEPs = append(out.VTEPs, dataplane.VTEP{Addr: addr, V6: v6, Port: cfg.VXLAN.Port})
+		vteps.add(c.VTEP, c)
+		if c.Group.IsValid() {
+			vteps.add(c.Group, c)
+			p := &rules.Ports[portNamed(cfg, c.GroupInterface)]
+			p.Groups = append(slices.Clone(p.Groups), vxlan.GroupMAC(c.Group))
 		}
-		vteps[c.VTEP].VNIs = append(vteps[c.VTEP].VNIs, c.VNI)
 	}
 	o.reach(cfg, out, rules)
 	out.Ends = endsOf(list)
+	rules.VTEPs = vteps
 	for _, v := range vteps {
-		rules.VTEPs = append(rules.VTEPs, *v)
+		addr, v6 := dataplane.AddrOf(v.Addr)
+		out.VTEPs = append(out.VTEPs, dataplane.VTEP{Addr: addr, V6: v6, Port: v.Port})
 	}
 	var err error
 	out.Segments, err = vxlan.NewSegments(list)
@@ -159,7 +163,8 @@ func (o *overlay) number(cfg *config.Config, c *config.Segment, workers int) (*n
 		for _, x := range o.segments {
 			taken[x.index] = true
 		}
-		n = &numbered{counts: dataplane.SegmentCounts{Segment: make([]dataplane.SegmentCounters, workers), Group: make([]dataplane.PlaceCounters, workers)}}
+		n = &numbered{adopted: adopted{}, floods: new(vxlan.Gate),
+			counts: dataplane.SegmentCounts{Segment: make([]dataplane.SegmentCounters, workers), Group: make([]dataplane.PlaceCounters, workers)}}
 		for taken[n.index] {
 			n.index++
 		}
@@ -168,12 +173,7 @@ func (o *overlay) number(cfg *config.Config, c *config.Segment, workers int) (*n
 		}
 		o.segments[c.VNI] = n
 	}
-	peers := slices.Clone(c.Peers)
-	for _, f := range c.FDB { // a station may be behind a VTEP that nothing is flooded to
-		if !slices.Contains(peers, f.VTEP) {
-			peers = append(peers, f.VTEP)
-		}
-	}
+	peers := n.adopted.peers(c)
 	for i := range n.peers {
 		if !slices.Contains(peers, n.peers[i]) {
 			n.peers[i] = netip.Addr{}
@@ -213,12 +213,28 @@ func (o *overlay) number(cfg *config.Config, c *config.Segment, workers int) (*n
 
 func segmentOf(cfg *config.Config, c *config.Segment, n *numbered) (*vxlan.Segment, error) {
 	x := &cfg.VXLAN
+	checksum, none := checksums(c.UDPChecksum)
 	o := vxlan.SegmentOptions{
-		TunnelOptions: vxlan.TunnelOptions{VNI: c.VNI, Local: c.VTEP, Port: x.Port, SourcePorts: [2]uint16{x.SourcePorts.From, x.SourcePorts.To}, Checksum: x.UDPChecksum},
-		Index:         n.index, Access: n.access, Learning: c.Learning, Suppress: c.Suppression, Gateway: gatewayOf(c.Gateway),
+		TunnelOptions: vxlan.TunnelOptions{
+			VNI: c.VNI, Local: c.VTEP, Port: c.Port, SourcePorts: [2]uint16{x.SourcePorts.From, x.SourcePorts.To}, Checksum: checksum, ZeroChecksum6: none,
+			TTL: c.TTL.Value, InheritTTL: c.TTL.Inherit, DSCP: c.DSCP.Value, InheritDSCP: c.DSCP.Inherit,
+		},
+		Index: n.index, Access: n.access, Group: c.Group, Learning: c.Learning, Open: c.Accept == "any", BUM: n.floods,
+		Suppress: c.Suppression, Gateway: gatewayOf(c.Gateway),
+		Policy: vxlan.Policy{Strict: c.Strict, KeepTags: c.KeepTags},
+		Clamp:  map[string]vxlan.Clamp{"true": vxlan.ClampServices, "false": vxlan.ClampNone, "all": vxlan.ClampAll}[c.MSSClamp],
 	}
-	for _, p := range n.peers {
-		o.Peers = append(o.Peers, vxlan.PeerOptions{Addr: p, NoFlood: !slices.Contains(c.Peers, p)})
+	if c.Group.IsValid() {
+		o.GroupPort = uint16(portNamed(cfg, c.GroupInterface))
+	}
+	for _, addr := range n.peers {
+		p := vxlan.PeerOptions{Addr: addr, NoFlood: true}
+		if i := slices.IndexFunc(c.Peers, func(x config.Peer) bool { return x.Address == addr }); i >= 0 {
+			p.NoFlood, p.Port = false, c.Peers[i].Port
+			p.Checksum, p.ZeroChecksum6 = checksums(c.Peers[i].UDPChecksum)
+			p.NoChecksum = !p.Checksum
+		}
+		o.Peers = append(o.Peers, p)
 	}
 	return vxlan.NewSegment(o)
 }
@@ -232,6 +248,9 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 		c := &cfg.VXLAN.Segments[i]
 		n := o.segments[c.VNI]
 		ageing := uint32(c.Ageing.Seconds())
+		if n.floods.Set(c.FloodLimit.PerSecond); c.FloodLimit.PerSecond == 0 {
+			n.floods.Set(-1)
+		}
 		o.stations.Configure(n.index, uint32(c.MaxEntries), ageing)
 		o.hosts.Configure(n.index, uint32(c.MaxEntries), ageing)
 		if c.Gateway != nil {

@@ -35,6 +35,7 @@ type ports struct {
 	keeper  *host.Keeper
 	vips    *host.VIPs
 	local   *host.LocalPorts
+	groups  *host.Groups
 	tun     *host.TUN
 	program *steer.Program
 	restore []func() error // offloads
@@ -46,6 +47,7 @@ type ports struct {
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
+	under   map[string]string // what is wrong with the underlay, by segment
 	scarce  string            // the last warning about local ports
 	renewed time.Time         // when local ports were looked at last
 	workers int
@@ -346,7 +348,9 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 		if p.keeper, err = p.host.NewKeeper(); err != nil {
 			return err
 		}
+		p.groups = p.host.NewGroups()
 	}
+	p.tendUnderlay()
 	p.reserve(x)
 	p.wants = nil
 	if cfg.BindVIPs {
@@ -396,6 +400,7 @@ func (p *ports) tend() {
 	p.register()
 	p.renew()
 	p.letGo()
+	p.tendUnderlay()
 }
 
 // unbind takes the VIPs away, first of all that is taken down: from then on nothing new comes to us.
@@ -409,6 +414,9 @@ func (p *ports) unbind() error {
 	}
 	if p.keeper != nil {
 		errs = append(errs, p.keeper.Release())
+	}
+	if p.groups != nil {
+		errs = append(errs, p.groups.Close())
 	}
 	return errors.Join(errs...)
 }

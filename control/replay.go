@@ -18,6 +18,7 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/route"
 	"weir/dataplane/steer"
+	"weir/vxlan"
 )
 
 // ReplayOptions say what to replay. Port names map to files, in the order given.
@@ -58,6 +59,7 @@ func Replay(o ReplayOptions) (err error) {
 	r := &replay{core: newCore(table, 1, o.Seed), clock: pcapfile.NewClock(), options: &o}
 	r.engine.HostAnswers = true
 	r.core.clock = r.clock.Now
+	r.engine.Wake = func() { r.woken = true }
 	if err := r.apply(cfg); err != nil {
 		return err
 	}
@@ -83,6 +85,8 @@ type replay struct {
 	clock   *pcapfile.Clock
 	queues  []*pcapfile.Queue // by port
 	worker  *dataplane.Worker
+	around  *surroundings
+	woken   bool  // by the worker: a stranger sent into an open segment
 	refused error // of the reloads
 }
 
@@ -98,7 +102,23 @@ func (r *replay) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	r.around = s
 	return r.publish(cfg, x, time.Unix(0, r.clock.Now()))
+}
+
+// adopt makes strangers peers as the daemon does, in no time.
+func (r *replay) adopt() error {
+	r.woken = false
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.reg.overlay; o == nil || !o.adopt(r.cfg, vxlan.SecondOf(r.clock.Now())) {
+		return nil
+	}
+	x, err := r.again(r.around)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.engine.Publish(x.snapshot), r.reg.overlay.settle(r.cfg, r.clock.Now()))
 }
 
 // offline is what surrounds a configuration without a kernel behind it: ports as they are written, and the links they are on.
@@ -184,6 +204,9 @@ func (r *replay) run() {
 		r.clock.Set(now)
 		r.worker.ExpireAll(now)
 		r.worker.Round(now)
+		if r.woken {
+			r.refused = errors.Join(r.refused, r.adopt())
+		}
 	}
 }
 

@@ -163,6 +163,9 @@ func (p *ports) complaints() (all []string) {
 			all = append(all, "port "+port+": "+what)
 		}
 	}
+	for what, why := range p.under {
+		all = append(all, what+": "+why)
+	}
 	if p.scarce != "" {
 		all = append(all, p.scarce)
 	}

@@ -113,6 +113,9 @@ func (w *Worker) room(l *lane) int {
 			least = w.roomTo(&s.Peers[i], least)
 		}
 	}
+	if (s.Group != vxlan.Addr{}) && s.Tunnel(l.place) == nil && int(s.GroupPort) < len(w.snap.Ports) {
+		least = min(least, w.snap.Ports[s.GroupPort].MTU-s.Flood[0].Overhead())
+	}
 	return least
 }
 

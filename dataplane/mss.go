@@ -1,6 +1,9 @@
 package dataplane
 
-import "weir/dataplane/packet"
+import (
+	"weir/dataplane/packet"
+	"weir/vxlan"
+)
 
 // TCP options (RFC 9293 3.2).
 const (
@@ -47,16 +50,14 @@ func (w *Worker) clamp(f *packet.Frame, l *lane) {
 	if f.Proto != packet.ProtoTCP || f.Flags&packet.TCPSyn == 0 || f.Kind&(fragment|packet.KindICMPError) != 0 {
 		return
 	}
-	mtu := 0xffff
-	switch {
-	case l.into == 0:
-	case l.station != 0:
-		mtu = int(l.routeMTU)
-	default:
-		mtu = w.room(&lane{into: l.into})
+	if s := w.at(l.into); s != nil && s.Clamp != vxlan.ClampNone {
+		if l.station != 0 {
+			clampMSS(f, int(l.routeMTU))
+		} else {
+			clampMSS(f, w.room(&lane{into: l.into}))
+		}
 	}
-	if l.segment != 0 { // what answers it goes there
-		mtu = min(mtu, w.room(&lane{into: l.segment}))
+	if s := w.at(l.segment); s != nil && s.Clamp != vxlan.ClampNone {
+		clampMSS(f, w.room(&lane{into: l.segment}))
 	}
-	clampMSS(f, mtu)
 }

@@ -119,8 +119,8 @@ func (w *Worker) decap(v *vector) {
 		if a.Segment != nil {
 			l.home = refOf(a.Segment)
 		}
-		if fault == vxlan.FaultPeer {
-			o.Strangers.Note(a.Segment.Index, a.Src, a.V6, vxlan.SecondOf(w.now))
+		if fault == vxlan.FaultPeer || fault == vxlan.FaultNone && a.At == 0 {
+			w.strange(&a)
 		}
 		if fault != vxlan.FaultNone {
 			l.discard(vxlanDrops[fault])
@@ -153,14 +153,19 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 			return
 		}
 		o.Twins.Note(s.Index, vxlan.SecondOf(w.now))
-	case s.Learning && a.At != 0 && o.Stations.Learn(s.Index, src, a.At, vxlan.SecondOf(w.now)) == vxlan.Static:
+	case s.Learning && a.At != 0:
+		if o.Stations.Learn(s.Index, src, a.At, vxlan.SecondOf(w.now)) == vxlan.Static {
+			l.discard(DropStaticMAC)
+			return
+		}
+	case w.impostor(s, src, a.At):
 		l.discard(DropStaticMAC)
 		return
 	}
-	if forGateway {
+	if forGateway = forGateway && f.VLANs == 0; forGateway { // the gateway is in none of the VLANs that a segment keeps
 		w.segmentCounters(s.Index).Gateway.add(1)
 	}
-	if f.EtherType == packet.EtherTypeARP && w.hearARP(v, i, a, forGateway, twin) || f.Proto == packet.ProtoICMPv6 && w.hearND(v, i, a, forGateway, twin) {
+	if f.VLANs == 0 && (f.EtherType == packet.EtherTypeARP && w.hearARP(v, i, a, forGateway, twin) || f.Proto == packet.ProtoICMPv6 && w.hearND(v, i, a, forGateway, twin)) {
 		return
 	}
 	if !forGateway {
@@ -187,6 +192,9 @@ func (w *Worker) bridge(v *vector) {
 	for i := range q {
 		b, to := &v.bridges[i], q[i].Place
 		f, s := &v.frames[b.frame], b.segment
+		if s.Clamp == vxlan.ClampAll && opensTCP(f) {
+			w.clampFrom(f, s, b.from)
+		}
 		_, fromPeer := b.from.Peer()
 		_, toPeer := to.Peer()
 		switch {
@@ -233,7 +241,7 @@ func (w *Worker) hand(f *packet.Frame, s *vxlan.Segment, i int, own bool) {
 	a := s.Access[i]
 	p, c, size := &w.snap.Ports[a.Port], w.placeCounters(s, vxlan.AtAccess(uint16(i))), f.Len()
 	switch {
-	case size-etherLen > p.MTU:
+	case size-etherLen-tagLen*int(f.VLANs) > p.MTU:
 		c.OutDropped.add(1)
 		w.lose(f, s, DropTooBig, own)
 	case a.VLAN != 0 && !vxlan.Tag(f, a.VLAN):
@@ -245,7 +253,11 @@ func (w *Worker) hand(f *packet.Frame, s *vxlan.Segment, i int, own bool) {
 	}
 }
 
-const etherLen = 14
+// Lengths in bytes.
+const (
+	etherLen = 14
+	tagLen   = 4
+)
 
 // tunnel puts an inner frame into a tunnel, whose outer packet is never cut (RFC 7348 4.3). The next hop is found first: it is the same for
 // the outer packet, and what does not fit is told so as it came.
@@ -256,9 +268,12 @@ func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own 
 	}
 	var l lane
 	entropy := w.snap.Overlay.Entropy.Of(f)
-	mtu, ok := w.nextHop(&l, to, t.V6(), entropy)
+	mtu, ok := w.underlay(&l, s, t, to, entropy)
 	reason := DropNoRoute
 	if ok {
+		if s.Clamp == vxlan.ClampAll && opensTCP(f) {
+			clampMSS(f, mtu-t.Overhead()-tagLen*int(f.VLANs))
+		}
 		switch room := mtu - t.Overhead() + etherLen; {
 		case size > room && !own && w.tellStation(f, s, room-etherLen):
 			return
@@ -279,7 +294,7 @@ func (w *Worker) tunnel(f *packet.Frame, s *vxlan.Segment, t *vxlan.Tunnel, own 
 // flood sends an inner frame to every place of its segment but the one it came from: to each access port, and, unless it came from a
 // tunnel, to each peer (head-end replication). All but the last get a copy, which counts as sent.
 func (w *Worker) flood(f *packet.Frame, s *vxlan.Segment, from vxlan.Place, own bool) {
-	if s.BUM != nil && !s.BUM.Allow(w.now) {
+	if !own && s.BUM != nil && !s.BUM.Allow(w.now) { // a gateway must hear from its hosts also while they flood
 		w.lose(f, s, DropFloodLimit, own)
 		return
 	}

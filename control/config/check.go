@@ -29,6 +29,11 @@ type portNames struct {
 
 // known tells of a name that no port has.
 func (d *decoder) known(names portNames, place *Place, name string) *Port {
+	return d.knownAs(names, place, "port", name)
+}
+
+// knownAs is known for a name that stands under another key than port.
+func (d *decoder) knownAs(names portNames, place *Place, key, name string) *Port {
 	if name == "" {
 		return nil
 	}
@@ -39,7 +44,7 @@ func (d *decoder) known(names portNames, place *Place, name string) *Port {
 		if near == "" && len(names.list) > 0 {
 			others = ": there are " + abridged(names.list)
 		}
-		d.suggestf(place.Field("port"), join(place.Path, "port"), near, "unknown port %s%s", quoted(name), others)
+		d.suggestf(place.Field(key), join(place.Path, key), near, "unknown port %s%s", quoted(name), others)
 	}
 	return p
 }

@@ -100,6 +100,28 @@ func TestChecks(t *testing.T) {
 			"services[1].vip: tcp 172.16.1.100 port 80 is services[0] already"},
 		{"chained in a segment", tenancy("{vip: 172.16.1.100, vni: 5001, port: 80, backends: [{address: 198.18.1.10}]}, {name: b, vip: 198.18.9.9, port: 80, backends: [{address: 172.16.1.100, forward: vxlan, vni: 5001}]}"),
 			"services[1].backends[0].address: 172.16.1.100 is the VIP of services[0]: services cannot be chained"},
+		{"group without a port", segments("group: 239.1.1.1"), "vxlan.segments[0].group: group_interface is missing"},
+		{"port of no group", segments("group_interface: wan"), "vxlan.segments[0].group_interface: is for group only"},
+		{"group on no port", segments("group: 239.1.1.1, group_interface: wam"), `vxlan.segments[0].group_interface: unknown port "wam" (did you mean "wan"?)`},
+		{"group on an access port", segments("group: 239.1.1.1, group_interface: wan, access: [{port: wan}]"),
+			"vxlan.segments[0].group_interface: wan is an access port of the segment"},
+		{"group that is a station", segments("group: 192.0.2.9, group_interface: wan"), "vxlan.segments[0].group: must be a multicast address such as 239.1.1.1 or ff05::1, not 192.0.2.9"},
+		{"group within the host", segments(`group: "ff01::1", group_interface: wan`), "vxlan.segments[0].group: ff01::1 does not leave the host"},
+		{"group of another family", segments(`group: "ff05::1", group_interface: wan`), "vxlan.segments[0].group: ff05::1 is IPv6, but our VTEP is IPv4"},
+		{"group and nobody else", segments("group: 239.1.1.1, group_interface: wan, accept: peers"), "vxlan.segments[0].accept: there are no peers whose frames could be taken"},
+		{"accepts everyone", segments("accept: all"), `vxlan.segments[0].accept: unknown source of frames "all": must be one of peers, any`},
+		{"strangers stay strange", segments("accept: any, learning: false"), "warning: vxlan.segments[0].learning: stations behind VTEPs that are no peers stay unknown"},
+		{"TTL of 0", segments("ttl: 0"), "vxlan.segments[0].ttl: must be 1 to 255, not 0"},
+		{"TTL inherited, nearly", segments("ttl: inherited"), `vxlan.segments[0].ttl: must be 1 to 255 or inherit, not "inherited" (did you mean "inherit"?)`},
+		{"DSCP of 64", segments("dscp: 64"), "vxlan.segments[0].dscp: must be 0 to 63, not 64"},
+		{"DSCP in quotes", segments(`dscp: "46"`), "vxlan.segments[0].dscp: must be a whole number, not text: write it without quotes, 46"},
+		{"DSCP as a list", segments(`dscp: [46]`), "vxlan.segments[0].dscp: must be a whole number, not a list"},
+		{"floods without unit", segments("flood_limit: 100"), `vxlan.segments[0].flood_limit: must be a rate with its unit, not 100 (did you mean "100/s"?)`},
+		{"clamp of bridged", segments("mss_clamp: bridged"), `vxlan.segments[0].mss_clamp: unknown extent of the clamp "bridged": must be one of true, false, all`},
+		{"checksum as a word", segments("udp_checksum: yes"), `vxlan.segments[0].udp_checksum: must be true or false, not "yes": write true`},
+		{"peer without address", segments("peers: [{port: 4789}]"), "vxlan.segments[0].peers[0]: address is missing"},
+		{"peer twice, once in full", segments("peers: [192.0.2.2, {address: 192.0.2.2, port: 8472}]"), "vxlan.segments[0].peers[1]: duplicate peer 192.0.2.2"},
+		{"peer on port 0", segments("peers: [{address: 192.0.2.2, port: 0}]"), "vxlan.segments[0].peers[0].port: must be 1 to 65535, not 0"},
 		{"max_connections too many", ports(wan) + "conntrack: {max_connections: 67108865}", "conntrack.max_connections: must be 1024 to 67108864, not 67108865"},
 		{"too many answers", ports(wan) + "limits: {answers: 1000001/s}", `limits.answers: must be 0/s to 1000000/s, not "1000001/s"`},
 		{"answers a minute", ports(wan) + "limits: {answers: 60/m}", `limits.answers: must be a rate such as 1000/s, not "60/m"`},
@@ -133,6 +155,7 @@ func TestBounds(t *testing.T) {
 		ports("{name: a, interface: eth1}") + "conntrack: {max_connections: 1024, timeouts: {udp: 1s, tcp_none: 744h}, conn_reuse_mode: 3}\ngrace: 0s\nlimits: {answers: 0/s}",
 		ports("{name: a, interface: eth1}") + "conntrack: {max_connections: 67108864, conn_reuse_mode: 0}\ngrace: 10m\nlimits: {answers: 1000000/s}",
 		ports("{name: a, interface: eth1}") + "vxlan: {port: 65535, segments: [{vni: 1, vtep: 192.0.2.1}, {vni: 16777215, vtep: 192.0.2.1}]}",
+		segments("port: 1, ttl: 1, dscp: 0, flood_limit: 0/s, mss_clamp: false"), segments("port: 65535, ttl: 255, dscp: 63, flood_limit: 1000000/s"),
 		services("{vip: 198.18.9.9, port: 1-65535, backends: [{address: 198.18.1.10, weight: 65535, lower_threshold: 2147483647, upper_threshold: 2147483647}, {address: 198.18.1.11, weight: 0}]}"),
 		"version: 1\nengine: {workers: 256}\n" + strings.TrimPrefix(ports("{name: a, interface: eth1}"), "version: 1\n"),
 	} {
@@ -143,6 +166,10 @@ func TestBounds(t *testing.T) {
 }
 
 func ports(list string) string { return "version: 1\nports: [" + list + "]\n" }
+
+func segments(keys string) string {
+	return ports("{name: wan, interface: eth1}") + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, " + keys + "}]}\n"
+}
 
 func services(list string) string {
 	return ports("{name: wan, interface: eth1}") + "services: [" + list + "]\n"

@@ -21,6 +21,7 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 			}
 		}
 		d.checkPeers(s)
+		d.checkGroup(names, s)
 		d.checkFDB(s)
 		if s.Gateway != nil && s.Gateway.keys != nil {
 			d.checkGateway(s.Gateway)
@@ -48,13 +49,42 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 
 func (d *decoder) checkPeers(s *Segment) {
 	seen := map[netip.Addr]bool{}
-	for i, a := range s.Peers {
-		pos, path := d.item(&s.Place, "peers", i)
-		d.checkVTEP(s, a, pos, path)
-		if seen[a] {
-			d.errorf(pos, path, "duplicate peer %s", a)
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		if !p.Address.IsValid() {
+			continue
 		}
-		seen[a] = true
+		pos, path := p.Field("address"), p.Path
+		d.checkVTEP(s, p.Address, pos, path)
+		if seen[p.Address] {
+			d.errorf(pos, path, "duplicate peer %s", p.Address)
+		}
+		seen[p.Address] = true
+	}
+}
+
+// checkGroup checks where floods go and whose frames are taken.
+func (d *decoder) checkGroup(names portNames, s *Segment) {
+	switch p := d.knownAs(names, &s.Place, "group_interface", s.GroupInterface); {
+	case !s.Given("group") && s.Given("group_interface"):
+		d.errorf(s.Field("group_interface"), s.Path+".group_interface", "is for group only")
+	case s.Given("group") && !s.Given("group_interface"):
+		d.errorf(s.Field("group"), s.Path+".group", "group_interface is missing: the name of the port that the group is joined on")
+	case p != nil:
+		for i := range s.Access {
+			if a := &s.Access[i]; a.Port == s.GroupInterface && (a.VLAN == p.VLAN || p.VLAN != 0) {
+				d.errorf(s.Field("group_interface"), s.Path+".group_interface", "%s is an access port of the segment: every frame of it is the segment's own", printable(a.Port))
+			}
+		}
+	}
+	if s.Group.IsValid() && s.VTEP.IsValid() && s.Group.Is4() != s.VTEP.Is4() {
+		d.errorf(s.Field("group"), s.Path+".group", "%s is %s, but our VTEP is %s", s.Group, family(s.Group), family(s.VTEP))
+	}
+	switch {
+	case s.Accept == "peers" && s.Given("accept") && s.Group.IsValid() && len(s.Peers) == 0 && !s.bad("peers"):
+		d.errorf(s.Field("accept"), s.Path+".accept", "there are no peers whose frames could be taken: name them, or accept any")
+	case s.Accept == "any" && !s.Learning:
+		d.warnf(s.Field("learning"), s.Path+".learning", "stations behind VTEPs that are no peers stay unknown: what is for them is flooded")
 	}
 }
 

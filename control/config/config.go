@@ -209,17 +209,51 @@ type VXLAN struct {
 // Segment is all that is configured of one VNI.
 type Segment struct {
 	Place
-	VNI        uint32     // 1 to 1<<24-1
-	VTEP       netip.Addr // ours
-	Peers      []netip.Addr
-	Access     []Access
-	FDB        []FDB
-	Learning   bool
-	Ageing     time.Duration // 1 s to 31 days
-	MaxEntries int           // 1 to 1<<20
+	VNI            uint32     // 1 to 1<<24-1
+	VTEP           netip.Addr // ours
+	Port           uint16     // UDP port of our VTEP, and of peers that have none of their own
+	Peers          []Peer
+	Group          netip.Addr // floods go there instead of to each peer; invalid: none
+	GroupInterface string     // name of the port that the group is on; empty without a group
+	Accept         string     // one of Accepts: whose frames are taken
+	Access         []Access
+	FDB            []FDB
+	Learning       bool
+	Ageing         time.Duration // 1 s to 31 days
+	MaxEntries     int           // 1 to 1<<20
+	UDPChecksum    Checksum
+	Strict         bool
+	KeepTags       bool
+	TTL            Inheritable // 1 to 255
+	DSCP           Inheritable // 0 to 63
+	FloodLimit     Rate        // frames that are for all; 0: no limit
+	MSSClamp       string      // one of MSSClamps
+	Suppression    bool        // answer ARP and ND in the stead of stations that are known
+	Gateway        *Gateway    // nil: none
+}
 
-	Suppression bool     // answer ARP and ND in the stead of stations that are known
-	Gateway     *Gateway // nil: none
+// Peer is one VTEP of other's that floods go to.
+type Peer struct {
+	Place
+	Address     netip.Addr
+	Port        uint16 // UDP port it receives on
+	UDPChecksum Checksum
+}
+
+// Checksum is whether a tunnel's UDP checksums are made. Over IPv6 a missing one is the receiver's to permit (RFC 6935), so only who
+// says "no" to it there, and not for the overlay as a whole, gets none.
+type Checksum uint8
+
+const (
+	ChecksumIPv6  Checksum = iota // over IPv6 alone
+	ChecksumMade                  // over both families
+	ChecksumNever                 // over neither
+)
+
+// Inheritable is a field of the outer header: a number, or what the packet inside has.
+type Inheritable struct {
+	Value   uint8 // with Inherit that of frames which are not IP
+	Inherit bool
 }
 
 // Access is a local port of a segment.
@@ -276,6 +310,8 @@ var (
 	Forwards        = []string{"nat", "fullnat", "dr", "ipip", "gue", "gre", "vxlan", "vxlan-dr"}
 	ClientAddresses = []string{"none", "toa"}
 	Masquerades     = []string{"never", "always", "hairpin", "except"} // except is written {except: [...]}
+	Accepts         = []string{"peers", "any"}
+	MSSClamps       = []string{"true", "false", "all"} // services in a segment, nothing, bridged frames as well
 	MHTables        = []int{4093, 251, 509, 1021, 2039, 8191, 16381, 32749, 65521, 131071}
 )
 

@@ -144,13 +144,20 @@ func TestEveryKeyArrives(t *testing.T) {
 		Conntrack: conntrack,
 		Limits:    Limits{Answers: Rate{500}},
 		VXLAN: VXLAN{Port: 8472, SourcePorts: PortRange{50000, 60000}, UDPChecksum: true, Segments: []Segment{{
-			VNI: 5001, VTEP: addr("192.0.2.1"), Peers: []netip.Addr{addr("192.0.2.21"), addr("192.0.2.22")}, Access: []Access{{Port: "tenant"}},
-			FDB: []FDB{{MAC: [6]byte{2, 0, 0, 0, 1, 10}, VTEP: addr("192.0.2.21")}}, Ageing: 10 * time.Minute, MaxEntries: 1024,
+			VNI: 5001, VTEP: addr("192.0.2.1"), Port: 4790, UDPChecksum: ChecksumNever, Access: []Access{{Port: "tenant"}},
+			Peers: []Peer{{Address: addr("192.0.2.21"), Port: 4790, UDPChecksum: ChecksumNever}, {Address: addr("192.0.2.22"), Port: 4789, UDPChecksum: ChecksumMade}},
+			Group: addr("239.1.1.1"), GroupInterface: "wan", Accept: "any", Strict: true, KeepTags: true, FloodLimit: Rate{5000}, MSSClamp: "all",
+			TTL: Inheritable{Value: 64, Inherit: true}, DSCP: Inheritable{Value: 46},
+			FDB: []FDB{{MAC: [6]byte{2, 0, 0, 0, 1, 10}, VTEP: addr("192.0.2.21")}}, Learning: true, Ageing: 10 * time.Minute, MaxEntries: 1024,
 			Suppression: true,
 			Gateway:     &Gateway{Addresses: []netip.Prefix{prefix("172.16.1.1/24")}, MAC: [6]byte{2, 0, 0, 0, 0x50, 1}, Reaches: []Reach{{5002}, {}}},
 		}, {
-			VNI: 5002, VTEP: addr("192.0.2.1"), Learning: true, Ageing: 5 * time.Minute, MaxEntries: 16384,
+			VNI: 5002, VTEP: addr("192.0.2.1"), Port: 8472, UDPChecksum: ChecksumMade, Accept: "peers", MSSClamp: "true", TTL: Inheritable{Value: 64},
+			Learning: true, Ageing: 5 * time.Minute, MaxEntries: 16384,
 			Gateway: &Gateway{Addresses: []netip.Prefix{prefix("172.16.2.1/24"), prefix("2001:db8:5002::1/64")}, MAC: [6]byte{2, 0, 0, 0, 0x50, 2}, Reaches: []Reach{{5001}}},
+		}, {
+			VNI: 5003, VTEP: addr("2001:db8:2::1"), Port: 8472, UDPChecksum: ChecksumMade, Accept: "peers", MSSClamp: "true",
+			TTL: Inheritable{Value: 255}, DSCP: Inheritable{Inherit: true}, Ageing: 300 * time.Second, MaxEntries: 16384,
 		}}},
 		Admin: Admin{Socket: "/run/weir-test.sock", HTTP: netip.MustParseAddrPort("127.0.0.1:9180"), TokenFile: "/etc/weir/token"},
 		Grace: time.Minute,
@@ -226,6 +233,7 @@ func TestDefaults(t *testing.T) {
 		}},
 		VXLAN: VXLAN{Port: 4789, SourcePorts: PortRange{49152, 65535}, Segments: []Segment{{
 			VNI: 1, VTEP: netip.MustParseAddr("192.0.2.1"), Learning: true, Ageing: 300 * time.Second, MaxEntries: 16384,
+			Port: 4789, Accept: "peers", MSSClamp: "true", TTL: Inheritable{Value: 64},
 		}}},
 		Admin: Admin{Socket: "/run/weir.sock"}, BindVIPs: true, Grace: 10 * time.Second,
 	}

@@ -18,9 +18,20 @@ var vxlanTable = table[VXLAN]{"vxlan", []field[VXLAN]{
 var segmentTable = table[Segment]{"vxlan.segments[]", []field[Segment]{
 	{"vni", func(d *decoder, v value, s *Segment) { integer(d, v, &s.VNI, 1, maxVNI) }},
 	{"vtep", func(d *decoder, v value, s *Segment) { d.unicast(v, &s.VTEP, "a VTEP") }},
+	{"port", func(d *decoder, v value, s *Segment) { integer(d, v, &s.Port, 1, 65535) }},
+	{"udp_checksum", func(d *decoder, v value, s *Segment) { d.checksum(v, &s.UDPChecksum) }},
 	{"peers", func(d *decoder, v value, s *Segment) {
-		decodeList(d, v, &s.Peers, func(d *decoder, v value, a *netip.Addr) bool { return d.unicast(v, a, "a peer") })
+		decodeList(d, v, &s.Peers, func(d *decoder, v value, p *Peer) bool { return decodePeer(d, v, s, p) })
 	}},
+	{"group", func(d *decoder, v value, s *Segment) { d.group(v, &s.Group) }},
+	{"group_interface", func(d *decoder, v value, s *Segment) { d.name(v, &s.GroupInterface) }},
+	{"accept", func(d *decoder, v value, s *Segment) { d.enum(v, &s.Accept, "source of frames", Accepts) }},
+	{"strict", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Strict) }},
+	{"keep_tags", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.KeepTags) }},
+	{"ttl", func(d *decoder, v value, s *Segment) { d.inheritable(v, &s.TTL, 1, 255) }},
+	{"dscp", func(d *decoder, v value, s *Segment) { d.inheritable(v, &s.DSCP, 0, 63) }},
+	{"flood_limit", func(d *decoder, v value, s *Segment) { d.rate(v, &s.FloodLimit, 1_000_000) }},
+	{"mss_clamp", func(d *decoder, v value, s *Segment) { d.enum(v, &s.MSSClamp, "extent of the clamp", MSSClamps) }},
 	{"access", func(d *decoder, v value, s *Segment) { decodeList(d, v, &s.Access, decodeAccess) }},
 	{"fdb", func(d *decoder, v value, s *Segment) { decodeList(d, v, &s.FDB, decodeFDB) }},
 	{"learning", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Learning) }},
@@ -31,9 +42,16 @@ var segmentTable = table[Segment]{"vxlan.segments[]", []field[Segment]{
 }}
 
 func decodeSegment(d *decoder, v value, s *Segment) bool {
-	*s = Segment{Learning: true, Ageing: 300 * time.Second, MaxEntries: 16384}
+	x := &d.config.VXLAN
+	*s = Segment{Learning: true, Ageing: 300 * time.Second, MaxEntries: 16384, Port: x.Port, TTL: Inheritable{Value: 64}, MSSClamp: MSSClamps[0], Accept: Accepts[0]}
+	if x.UDPChecksum {
+		s.UDPChecksum = ChecksumMade
+	}
 	if decodeMapping(d, v, s, &s.Place, &segmentTable) {
 		d.require(&s.Place, "vni", "vtep")
+		if s.Given("group") && !s.Given("peers") && !s.Given("accept") {
+			s.Accept = Accepts[1] // who sends to a group is not known beforehand
+		}
 	}
 	return true
 }
@@ -134,6 +152,7 @@ func Keys() (keys []string) {
 	add(limitsTable.path, limitsTable.keys())
 	add(vxlanTable.path, vxlanTable.keys())
 	add(segmentTable.path, segmentTable.keys())
+	add(peerTable.path, peerTable.keys())
 	add(accessTable.path, accessTable.keys())
 	add(fdbTable.path, fdbTable.keys())
 	add(gatewayTable.path, gatewayTable.keys())

@@ -1,0 +1,51 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+
+	"weir/control/host"
+)
+
+// tendUnderlay looks after what the segments need of the host: that it has joined their groups, and has our VTEPs' addresses. What is
+// wrong is logged when it changes; it is nothing to refuse, as addresses may come later, and move.
+func (p *ports) tendUnderlay() {
+	if p.groups == nil {
+		return
+	}
+	state := p.mirror.State()
+	trouble := map[string]string{}
+	var want []host.Membership
+	for i := range p.cfg.VXLAN.Segments {
+		c := &p.cfg.VXLAN.Segments[i]
+		name := fmt.Sprintf("segment %d", c.VNI)
+		if !slices.Contains(state.Locals, host.HostPrefix(c.VTEP)) {
+			trouble[name] = fmt.Sprintf("its VTEP %s is no address of this host, so nobody answers ARP or ND for it (cure: ip addr add %s dev lo)",
+				c.VTEP, host.HostPrefix(c.VTEP))
+		}
+		if !c.Group.IsValid() {
+			continue
+		}
+		m := host.Membership{Ifindex: state.Ports.Ifindex(portNamed(p.cfg, c.GroupInterface)), Group: c.Group}
+		switch {
+		case m.Ifindex == 0:
+			trouble[name] = fmt.Sprintf("group %s: the host has no device for port %s", c.Group, c.GroupInterface)
+		case !slices.Contains(want, m):
+			want = append(want, m)
+		}
+	}
+	if err := p.groups.Set(want); err != nil {
+		trouble["groups"] = err.Error()
+	}
+	for what, why := range trouble {
+		if p.under[what] != why {
+			p.log.Warn("underlay", "what", what, "err", why)
+		}
+	}
+	for what := range p.under {
+		if trouble[what] == "" {
+			p.log.Info("underlay is as it should be", "what", what)
+		}
+	}
+	p.under = trouble
+}
