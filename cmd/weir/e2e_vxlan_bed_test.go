@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -32,6 +33,8 @@ type overlay struct {
 	vni    int
 	over6  bool             // the underlay is IPv6
 	gate6  bool             // the gateway is IPv6; hosts speak both
+	udp    int              // UDP port, 0: the bed's
+	group  string           // floods go there; empty: to each peer
 	routed bool             // our VTEP and the first are on no link, as it is done where the underlay is routed
 	hosts  []*testnet.Space // hosts[i] is behind VTEP i
 	access []*testnet.Space // on devices of the balancer, see port
@@ -48,6 +51,9 @@ func (o *overlay) underlay() string {
 	}
 	return "IPv4"
 }
+
+// portOf is a segment's UDP port.
+func (b *overlayBed) portOf(seg *overlay) int { return cmp.Or(seg.udp, b.port) }
 
 // ours is the balancer's VTEP.
 func (o *overlay) ours() string { return o.vtepOf(lan4, lan6, ourVTEP4, ourVTEP6) }
@@ -182,9 +188,12 @@ func (b *overlayBed) vtep(seg *overlay, s *testnet.Space, local string, peers ..
 	default:
 		options = "udp6zerocsumrx"
 	}
+	if seg.group != "" {
+		options, peers = options+" ttl 64 group "+seg.group, nil
+	}
 	for _, line := range []string{
 		fmt.Sprintf("link add br%d type bridge mcast_snooping 0", seg.vni),
-		fmt.Sprintf("link add vx%d type vxlan id %d local %s dev %s dstport %d srcport 49152 65535 %s", seg.vni, seg.vni, local, dev, b.port, options),
+		fmt.Sprintf("link add vx%d type vxlan id %d local %s dev %s dstport %d srcport 49152 65535 %s", seg.vni, seg.vni, local, dev, b.portOf(seg), options),
 		fmt.Sprintf("link set vx%d master br%d", seg.vni, seg.vni),
 		fmt.Sprintf("link set vx%d up", seg.vni),
 		fmt.Sprintf("link set br%d up", seg.vni),
@@ -273,7 +282,12 @@ func (b *overlayBed) config(more func(*overlay) string, parts ...string) string 
 			fmt.Fprintf(&text, "{port: %s}, ", seg.port(i))
 		}
 		text.WriteString("]\n")
-		if !strings.Contains(extra, "peers:") {
+		if seg.udp != 0 {
+			fmt.Fprintf(&text, "      port: %d\n", seg.udp)
+		}
+		if seg.group != "" {
+			fmt.Fprintf(&text, "      group: %q\n      group_interface: lan\n", seg.group)
+		} else if !strings.Contains(extra, "peers:") {
 			fmt.Fprintf(&text, "      peers: [%q, %q]\n", seg.theirs(0), seg.theirs(1))
 		}
 		if !strings.Contains(extra, "fdb:") {

@@ -167,7 +167,7 @@ func spreads(t *testing.T, b *overlayBed, seg *overlay) {
 	var mu sync.Mutex
 	ports := map[uint16]map[uint16]int{} // a flow's source port -> those of the underlay
 	frames(t, b.servers[0], "eth0", func(f []byte) {
-		o, ok := untunnel(f, b.port)
+		o, ok := untunnel(f, b.portOf(seg))
 		if !ok || o.from.Addr() != netip.MustParseAddr(seg.ours()) {
 			return
 		}

@@ -118,7 +118,7 @@ func (w *watch) note(place string, f []byte) (text string, ok bool) {
 
 // underlay counts a probe that the balancer sends to a VTEP. The outer headers must be right.
 func (w *watch) underlay(place, vtep string, f []byte) {
-	o, ok := untunnel(f, w.b.port)
+	o, ok := untunnel(f, w.b.portOf(w.seg))
 	if !ok || o.from.Addr() != netip.MustParseAddr(w.seg.ours()) {
 		return
 	}
@@ -134,7 +134,7 @@ func (w *watch) underlay(place, vtep string, f []byte) {
 	w.ports[text][o.from.Port()]++
 	want := [8]byte{0: 0x08, 4: byte(w.seg.vni >> 16), 5: byte(w.seg.vni >> 8), 6: byte(w.seg.vni)}
 	switch {
-	case o.to.Addr() != netip.MustParseAddr(vtep):
+	case o.to.Addr() != netip.MustParseAddr(vtep) && o.to.Addr().String() != w.seg.group:
 		w.wrong = append(w.wrong, fmt.Sprintf("%s: %q is sent to %v", place, text, o.to))
 	case o.header != want:
 		w.wrong = append(w.wrong, fmt.Sprintf("%s: %q has the VXLAN header %x", place, text, o.header))

@@ -24,7 +24,7 @@ type forged struct {
 
 // forge is a packet that is as it should be, with this frame inside.
 func (b *overlayBed) forge(seg *overlay, inner []byte) forged {
-	return forged{seg: seg, from: netip.MustParseAddrPort(hostPort(seg.theirs(0), 50000)), to: netip.MustParseAddrPort(hostPort(seg.ours(), b.port)),
+	return forged{seg: seg, from: netip.MustParseAddrPort(hostPort(seg.theirs(0), 50000)), to: netip.MustParseAddrPort(hostPort(seg.ours(), b.portOf(seg))),
 		flags: 0x08, vni: seg.vni, inner: inner}
 }
 
