@@ -35,6 +35,9 @@ func (c *Compiled) explain(device uint32, b []byte) Reason {
 	}
 
 	bits := c.vlans.get(macKey(device, vlan, 0))
+	if bits == 0 && tagged {
+		bits = c.vlans.get(macKey(device, vlanOther, 0))
+	}
 	switch {
 	case bits == 0:
 		return PassNotOurPort

@@ -110,6 +110,10 @@ func (t Tunnel) key() setKey {
 	return setKey{kind: kindTunnel, family: family, proto: t.Protocol, addr: a}
 }
 
+// vlanOther stands for every VLAN of a device that is not there by itself. IEEE 802.1Q gives nobody this number; a frame that bears it
+// nevertheless is one of them.
+const vlanOther = 0xfff
+
 func macKey(device uint32, vlan uint16, mac uint64) key {
 	return key{mac, uint64(device), uint64(vlan)}
 }
@@ -143,6 +147,9 @@ func Compile(r *Rules) (*Compiled, error) {
 		}
 		for _, v := range p.Access {
 			vlans[macKey(device, v, 0)] |= portAccess
+		}
+		if p.Trunk {
+			vlans[macKey(device, vlanOther, 0)] |= portAccess
 		}
 	}
 

@@ -62,6 +62,7 @@ func (g gen) rules() *Rules {
 		for range g.intn(10) / 8 {
 			p.Access = append(p.Access, draw(g, vids))
 		}
+		p.Trunk = g.intn(8) == 0
 		for range g.intn(5) / 3 {
 			p.Groups = append(p.Groups, draw(g, macs))
 		}

@@ -173,10 +173,14 @@ func (g *generator) station() {
 	g.set(sMACKey+6, 0, asm.Half)
 	g.set(sMACKey+8, 0, asm.Word)
 	g.lookup(g.maps.tables[tableMACs], sMACKey)
-	g.emit(
-		asm.JEq.Imm(asm.R0, 0, PassNotOurPort.String()),
-		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
-	)
+	g.emit(asm.JNE.Imm(asm.R0, 0, "vlan_known"))
+	g.load(asm.R1, sTagged, asm.DWord)
+	g.emit(asm.JEq.Imm(asm.R1, 0, PassNotOurPort.String()))
+	g.set(sMACKey+4, vlanOther|vlanWhole, asm.Half)
+	g.lookup(g.maps.tables[tableMACs], sMACKey)
+	g.emit(asm.JEq.Imm(asm.R0, 0, PassNotOurPort.String()))
+	g.at("vlan_known")
+	g.emit(asm.LoadMem(asm.R1, asm.R0, 0, asm.Word))
 	g.store(sPort, asm.R1, asm.DWord)
 	g.emit(asm.And.Imm(asm.R1, portAccess), asm.JNE.Imm(asm.R1, 0, TakeAccess.String()))
 	g.load(asm.R3, sEther, asm.DWord)

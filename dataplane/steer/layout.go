@@ -184,6 +184,9 @@ func portsImage(m map[string]uint32, r *Rules, n *numbers, nets bool) error {
 		for _, v := range p.Access {
 			m[key(p.Ifindex, v|vlanWhole, [6]byte{})] |= portAccess | s<<slotShift
 		}
+		if p.Trunk {
+			m[key(p.Ifindex, vlanOther|vlanWhole, [6]byte{})] |= portAccess | s<<slotShift
+		}
 	}
 	for _, p := range r.Ports { // a MAC found on an access VLAN must say so: the program then asks no further
 		if p.Ifindex == 0 || m[key(p.Ifindex, p.VLAN|vlanWhole, [6]byte{})]&portAccess == 0 {

@@ -55,6 +55,7 @@ type Port struct {
 	MACs    [][6]byte // frames to any of these are for us
 	VLAN    uint16    // the tag its traffic bears, 0: none, or a priority tag
 	Access  []uint16  // VLANs on its device that belong to a VXLAN segment as a whole: every frame is ours; 0: the untagged
+	Trunk   bool      // besides these, frames of every VLAN that no port is on and no segment has by itself belong to a segment
 	Groups  [][6]byte // multicast MAC addresses of VTEPs that are groups: of frames to these, VXLAN to a VTEP alone is looked at
 }
 

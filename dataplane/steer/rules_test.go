@@ -315,6 +315,31 @@ func TestEveryPrefix(t *testing.T) {
 	}
 }
 
+// TestTrunk has all VLANs of a device belong to a segment but those that are somebody's.
+func TestTrunk(t *testing.T) {
+	r := testRules()
+	r.Ports[2].Trunk = true
+	p, c := loaded(t, r, Options{}), compiled(r)
+	v4 := tcp(client4, 4000, vip4, 80)
+	for _, tt := range []struct {
+		name  string
+		frame []byte
+		want  Reason
+	}{
+		{"another VLAN", eth(otherMAC, layers.EthernetTypeIPv4, v4, 10), TakeAccess},
+		{"another VLAN, stacked", eth(otherMAC, layers.EthernetTypeIPv4, v4, 10, 7), TakeAccess},
+		{"the number that is nobody's", eth(otherMAC, layers.EthernetTypeIPv4, v4, 4095), TakeAccess},
+		{"a VLAN that has a port", eth(ourMAC, layers.EthernetTypeIPv4, v4, 7), TakeService},
+		{"a VLAN that has a port, for another", eth(otherMAC, layers.EthernetTypeIPv4, v4, 7), PassNotOurMAC},
+		{"untagged, for another", eth(otherMAC, layers.EthernetTypeIPv4, v4), PassNotOurMAC},
+		{"a priority tag, for another", eth(otherMAC, layers.EthernetTypeIPv4, v4, 0), PassNotOurMAC},
+	} {
+		if got := agree(t, p, c, tt.frame); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestDevices(t *testing.T) {
 	r := testRules()
 	p := loaded(t, r, Options{})
