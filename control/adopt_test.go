@@ -64,6 +64,34 @@ func TestSegmentOptions(t *testing.T) {
 	}
 }
 
+// TestAccessVLANs has a VLAN be an access port in both ways it can be written, and a segment that keeps tags have all of a port's.
+func TestAccessVLANs(t *testing.T) {
+	cfg, diags := config.Parse("f", []byte(`version: 1
+ports: [{name: a, interface: eth1, vlan: 5}, {name: b, interface: eth1}, {name: c, interface: eth2}]
+vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, access: [{port: a}, {port: b, vlan: 6}, {port: b}]}, {vni: 2, vtep: 192.0.2.1, keep_tags: true, access: [{port: c}]}]}`))
+	if len(diags) > 0 {
+		t.Fatal(config.Errors(diags))
+	}
+	rules := &steer.Rules{Ports: []steer.Port{{VLAN: 5}, {}, {}}}
+	o, err := newRegistry(8, 1).compileOverlay(cfg, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct{ port, vlan uint16 }{{0, 5}, {1, 6}, {1, 0}} {
+		if s, _ := o.Segments.ByAccess(x.port, x.vlan); s == nil || s.VNI != 1 || !slices.Contains(rules.Ports[x.port].Access, x.vlan) {
+			t.Errorf("VLAN %d of port %d: segment %v, steering takes %v", x.vlan, x.port, s, rules.Ports[x.port].Access)
+		}
+	}
+	if s, _ := o.Segments.ByAccess(0, 0); s != nil || slices.Contains(rules.Ports[0].Access, 0) {
+		t.Error("untagged frames are an access port of a port with a VLAN")
+	}
+	for i, p := range rules.Ports {
+		if p.Trunk != (i == 2) {
+			t.Errorf("port %d is a trunk: %v", i, p.Trunk)
+		}
+	}
+}
+
 // TestFloodLimitStays holds the limit to outliving a reload, so that a reload is no new burst, and to changing with it.
 func TestFloodLimitStays(t *testing.T) {
 	r := newRegistry(8, 1)

@@ -133,6 +133,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 			if a.Used {
 				out.Access[a.Port] = true
 				rules.Ports[a.Port].Access = append(rules.Ports[a.Port].Access, a.VLAN)
+				rules.Ports[a.Port].Trunk = rules.Ports[a.Port].Trunk || c.KeepTags && a.VLAN == 0
 			}
 		}
 		vteps.add(c.VTEP, c)
@@ -191,7 +192,8 @@ func (o *overlay) number(cfg *config.Config, c *config.Segment, workers int) (*n
 	}
 	var access []vxlan.Access
 	for _, a := range c.Access {
-		access = append(access, vxlan.Access{Port: uint16(portNamed(cfg, a.Port)), VLAN: a.VLAN, Used: true})
+		port := portNamed(cfg, a.Port)
+		access = append(access, vxlan.Access{Port: uint16(port), VLAN: max(a.VLAN, cfg.Ports[port].VLAN), Used: true}) // one of them is 0
 	}
 	for i := range n.access {
 		if !slices.Contains(access, n.access[i]) {

@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // checkVXLAN returns the segments by VNI.
 func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
@@ -22,6 +25,7 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 		}
 		d.checkPeers(s)
 		d.checkGroup(names, s)
+		d.checkTags(names, s)
 		d.checkFDB(s)
 		if s.Gateway != nil && s.Gateway.keys != nil {
 			d.checkGateway(s.Gateway)
@@ -120,5 +124,35 @@ func (d *decoder) checkVTEP(s *Segment, a netip.Addr, pos Pos, path string) {
 		d.errorf(pos, path, "%s is our own VTEP", a)
 	case a.Is4() != s.VTEP.Is4():
 		d.errorf(pos, path, "%s is %s, but our VTEP is %s", a, family(a), family(s.VTEP))
+	}
+}
+
+// checkTags keeps segments apart: where a segment that keeps tags has a port's untagged frames, it has all its VLANs, and a tag from a
+// tunnel may be any.
+func (d *decoder) checkTags(names portNames, s *Segment) {
+	if !s.KeepTags {
+		return
+	}
+	for i := range s.Access {
+		p := names.port[s.Access[i].Port]
+		if p == nil || s.Access[i].VLAN != 0 || p.VLAN != 0 {
+			continue
+		}
+		tell := func(what string) {
+			d.errorf(s.Field("keep_tags"), s.Path+".keep_tags", "with %s untagged every VLAN of it is the segment's, but %s", printable(p.Name), what)
+		}
+		for j := range d.config.Ports {
+			if o := &d.config.Ports[j]; o != p && o.Interface == p.Interface && p.Interface != "" && !d.replay {
+				tell(o.Path + " is on the same interface")
+			}
+		}
+		for j := range d.config.VXLAN.Segments {
+			o := &d.config.VXLAN.Segments[j]
+			for k := range o.Access {
+				if a := &o.Access[k]; a.Port == p.Name && a.VLAN != 0 {
+					tell(fmt.Sprintf("VLAN %d is %s", a.VLAN, a.Path))
+				}
+			}
+		}
 	}
 }
