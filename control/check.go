@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"weir/control/config"
 	"weir/control/host"
@@ -25,6 +26,7 @@ func Check(path string, live bool, w io.Writer) error {
 	}
 	defer h.Close()
 	bad := false
+	links := cfg.WrittenLinks()
 	for i := range cfg.Ports {
 		p := &cfg.Ports[i]
 		if p.Interface == "" {
@@ -43,11 +45,38 @@ func Check(path string, live bool, w io.Writer) error {
 		case p.MTU > l.MTU:
 			fmt.Fprintln(w, cfg.Warnf(p.Field("mtu"), p.Path+".mtu", "the MTU of %s is %d; that holds", p.Interface, l.MTU))
 		}
+		if links[i].MTU == 0 || l.MTU < links[i].MTU {
+			links[i].MTU = l.MTU
+		}
+		links[i].Addresses = append(links[i].Addresses, l.Addresses...)
+	}
+	told := cfg.MTUWarnings(cfg.WrittenLinks())
+	for _, d := range cfg.MTUWarnings(links) {
+		if !slices.Contains(told, d) {
+			fmt.Fprintln(w, d)
+		}
+	}
+	for _, d := range lacking(cfg, h) {
+		fmt.Fprintln(w, d)
 	}
 	if bad {
 		return fmt.Errorf("%s: %w", path, ErrInvalid)
 	}
 	return nil
+}
+
+// lacking warns of VTEPs that the host has no address for, as the daemon does in its log.
+func lacking(cfg *config.Config, h *host.Host) (diags []config.Diagnostic) {
+	locals, err := h.Locals()
+	if err != nil {
+		return nil // an old kernel's trouble; the daemon will say it
+	}
+	for i := range cfg.VXLAN.Segments {
+		if s := &cfg.VXLAN.Segments[i]; !slices.Contains(locals, host.HostPrefix(s.VTEP)) {
+			diags = append(diags, cfg.Warnf(s.Field("vtep"), s.Path+".vtep", "%s", noVTEP(s.VTEP)))
+		}
+	}
+	return diags
 }
 
 // diagnose prints diagnostics and turns them into an error, or nil if there are only warnings.

@@ -2,10 +2,16 @@ package control
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"weir/control/host"
 )
+
+// noVTEP says that a VTEP is no address of the host, and what to do.
+func noVTEP(a netip.Addr) string {
+	return fmt.Sprintf("the VTEP %s is no address of this host, so nobody answers ARP or ND for it (cure: ip addr add %s dev lo)", a, host.HostPrefix(a))
+}
 
 // tendUnderlay looks after what the segments need of the host: that it has joined their groups, and has our VTEPs' addresses. What is
 // wrong is logged when it changes; it is nothing to refuse, as addresses may come later, and move.
@@ -20,8 +26,7 @@ func (p *ports) tendUnderlay() {
 		c := &p.cfg.VXLAN.Segments[i]
 		name := fmt.Sprintf("segment %d", c.VNI)
 		if !slices.Contains(state.Locals, host.HostPrefix(c.VTEP)) {
-			trouble[name] = fmt.Sprintf("its VTEP %s is no address of this host, so nobody answers ARP or ND for it (cure: ip addr add %s dev lo)",
-				c.VTEP, host.HostPrefix(c.VTEP))
+			trouble[name] = noVTEP(c.VTEP)
 		}
 		if !c.Group.IsValid() {
 			continue

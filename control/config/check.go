@@ -15,6 +15,12 @@ func (d *decoder) check() {
 	d.checkNeighbors(names)
 	segments := d.checkVXLAN(names)
 	d.checkServices(segments)
+	d.warnServices()
+	for _, w := range c.MTUWarnings(c.WrittenLinks()) {
+		if len(d.diags) < maxDiagnostics {
+			d.diags = append(d.diags, w)
+		}
+	}
 	if c.Admin.Given("token_file") && !c.Admin.Given("http") {
 		d.warnf(c.Admin.Field("token_file"), "admin.token_file", "has no effect without admin.http")
 	}

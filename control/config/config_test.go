@@ -90,7 +90,9 @@ func TestEveryKeyArrives(t *testing.T) {
 	own1.Timeouts.TCPEstablished, own1.SloppyTCP, own1.ConnReuseMode = time.Minute, true, 3
 	own1.ExpireNodestConn, own1.ExpireQuiescentTemplate = false, false
 	own2 := conntrack
-	own2.Timeouts.UDP, own2.SloppyTCP, own2.ConnReuseMode = 10*time.Second, true, 0
+	own2.Timeouts.UDP = 10 * time.Second
+	own3 := conntrack
+	own3.SloppyTCP, own3.ConnReuseMode = true, 0
 	want := &Config{
 		File: "testdata/valid/full.yaml", Version: 1,
 		Engine: Engine{Workers: Workers{Count: 5, CPUs: []int{2, 3, 4, 5, 7}}, Wait: "busy"},
@@ -131,7 +133,7 @@ func TestEveryKeyArrives(t *testing.T) {
 			},
 			{
 				Name: "tcp-198.18.9.11:8000-8010", VIPs: []netip.Prefix{one("198.18.9.11")}, Port: PortRange{8000, 8010}, Protocol: "tcp",
-				Scheduler: "mh", MHTable: 65521, Forward: "fullnat", Masquerade: Masquerade{Mode: "never"}, Conntrack: conntrack,
+				Scheduler: "mh", MHTable: 65521, Forward: "fullnat", Masquerade: Masquerade{Mode: "never"}, Conntrack: own3,
 				FullNAT:  &FullNAT{Addresses: []netip.Addr{addr("198.18.1.2")}, Ports: PortRange{40000, 50000}, ClientAddress: "toa"},
 				Backends: []Backend{{Name: "198.18.1.10:0", Address: addr("198.18.1.10"), Weight: 1, Forward: "fullnat"}},
 			},
