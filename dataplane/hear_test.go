@@ -35,8 +35,8 @@ func TestAdvertisements(t *testing.T) {
 	}
 }
 
-// TestFloodLimit: what a segment may flood bounds broadcasts, and the copies of answers that other gateways with our MAC get.
-func TestFloodLimit(t *testing.T) {
+// TestFloodLimitOfTwinsCopies: what a segment may flood bounds broadcasts, and the copies of answers that other gateways with our MAC get.
+func TestFloodLimitOfTwinsCopies(t *testing.T) {
 	b := newTenants(t, loneTenant)
 	g := gateOf(0)
 	limit := new(vxlan.Gate)

@@ -1,12 +1,18 @@
 package main_test
 
 import (
+	"bytes"
 	"fmt"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weir/control/host/testnet"
+	"weir/dataplane/packet/pkttest"
 )
 
 // grouped are segments that flood to multicast groups, on the port of the bed and on another.
@@ -28,6 +34,7 @@ func TestVXLANGroupBed(t *testing.T) {
 // configured as a peer but the VTEP of the static station.
 func TestVXLANGroup(t *testing.T) {
 	b := newOverlayBed(t, options{}, vxlanPort, grouped()...)
+	reports := hearReports(t, b)
 	text := b.config(nil, b.allServices())
 	d := b.start(text)
 	members := func(seg *overlay) bool {
@@ -36,6 +43,9 @@ func TestVXLANGroup(t *testing.T) {
 	for _, seg := range b.segments {
 		eventually(t, dialLimit, seg.String()+": the kernel is a member of the group", func() bool { return members(seg) })
 		befriend(t, b, seg)
+	}
+	for _, seg := range b.segments {
+		eventually(t, dialLimit, seg.String()+": the membership is reported", func() bool { return reports(seg.group, joins) })
 	}
 	bridging(t, b)
 	visits(t, b)
@@ -60,6 +70,53 @@ func TestVXLANGroup(t *testing.T) {
 	b.cleared(d)
 	if members(first) || members(second) {
 		t.Error("a group is not left")
+	}
+	for _, seg := range b.segments {
+		eventually(t, dialLimit, seg.String()+": the end of the membership is reported", func() bool { return reports(seg.group, leaves) })
+	}
+}
+
+// Records of a membership report (RFC 3376 section 4.2.12, RFC 3810 section 5.2.12) when any source will do.
+const (
+	leaves = 3 // CHANGE_TO_INCLUDE_MODE, of no source
+	joins  = 4 // CHANGE_TO_EXCLUDE_MODE, of no source
+)
+
+// hearReports listens for the balancer's IGMPv3 and MLDv2 reports from now on, and returns a function that says whether one had that record.
+func hearReports(t *testing.T, b *overlayBed) func(group string, record byte) bool {
+	type report struct {
+		group  netip.Addr
+		record byte
+	}
+	var mu sync.Mutex
+	heard := map[report]bool{}
+	frames(t, b.servers[0], "eth0", func(f []byte) {
+		if !bytes.Equal(f[6:12], pkttest.MAC(lanMAC)) {
+			return
+		}
+		size := 4
+		var m []byte // the message
+		switch ip := f[14:]; {
+		case f[12] == 8 && f[13] == 0 && ip[9] == unix.IPPROTO_IGMP && ip[0] == 0x46 && ip[24] == 0x22:
+			m = ip[24:]
+		case f[12] == 0x86 && f[13] == 0xdd && ip[6] == 0 && ip[40] == unix.IPPROTO_ICMPV6 && ip[48] == 143:
+			m, size = ip[48:], 16
+		default:
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		n := int(m[7])
+		for m = m[8:]; n > 0 && len(m) >= 4+size; n-- {
+			group, _ := netip.AddrFromSlice(m[4 : 4+size])
+			heard[report{group, m[0]}] = true
+			m = m[4+size:] // there are no sources
+		}
+	})
+	return func(group string, record byte) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return heard[report{netip.MustParseAddr(group), record}]
 	}
 }
 
