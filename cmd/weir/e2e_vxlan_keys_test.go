@@ -51,6 +51,10 @@ func TestVXLANKeys(t *testing.T) {
 		if n := after.Verdicts.Forwarded - before.Verdicts.Forwarded; n < 3*2*2*2*(8<<20+150_000)/1500 {
 			t.Errorf("%d frames were forwarded", n)
 		}
+		for _, ring := range []string{"rx_ring_full", "fill_ring_empty", "send_ring_full"} { // a worker that waits for a processor
+			delete(before.Drops, ring)
+			delete(after.Drops, ring)
+		}
 		if !maps.Equal(before.Drops, after.Drops) {
 			t.Errorf("drops are %v, were %v", after.Drops, before.Drops)
 		}
