@@ -249,3 +249,42 @@ func TestKeptTags(t *testing.T) {
 		t.Errorf("a tagged ARP request for the gateway was answered, and not bridged: %x", out)
 	}
 }
+
+// FuzzSegment puts any bytes into a segment, by its access port and through its tunnel, with every option that reads more of a frame. Verdicts
+// and chunks must add up, whatever it is.
+func FuzzSegment(f *testing.F) {
+	mss := []byte{2, 4, 0x05, 0xb4}
+	other := netip.MustParseAddrPort("198.19.1.8:9")
+	syn := inFrame(hostMAC, localMAC, 0x0800, pkttest.TCP(other, tenant).SYN().TCPOptions(mss...).Bytes())
+	for _, seed := range [][]byte{
+		syn, tag(7, syn), tag(7, tag(8, syn)), inFrame(vxlan.Broadcast, hostMAC, 0x0806, arp(1, hostMAC, tenant.Addr(), 0, gateIP)), syn[:14], syn[:40],
+		inFrame(gatewayMAC, hostMAC, 0x0800, pkttest.Echo(tenant.Addr(), gateIP, 7, 1).Bytes()), inFrame(vxlan.Broadcast, localMAC, 0x88b5, make([]byte, 1500)),
+		inFrame(hostMAC, localMAC, 0x86dd, pkttest.TCP(client6, web6).SYN().TCPOptions(mss...).Bytes()),
+	} {
+		f.Add(seed, false)
+		f.Add(seed, true)
+	}
+	gate := new(vxlan.Gate)
+	gate.Set(1000)
+	b := newBed(f, shaped(f, func(o *vxlan.SegmentOptions) {
+		o.Group, o.GroupPort, o.Open, o.Clamp, o.Policy.KeepTags, o.BUM = netip.MustParseAddr("239.1.1.1"), wan, true, vxlan.ClampAll, true, gate
+		o.InheritTTL, o.InheritDSCP = true, true
+	})...)
+	f.Fuzz(func(t *testing.T, frame []byte, tunnel bool) {
+		if len(frame) > 1700 || len(frame) < 14 {
+			t.Skip("no frame that a driver gives out")
+		}
+		b.t = t
+		b.now += 1e6
+		if tunnel {
+			b.fromClient(tunneled(stranger, tenantVNI, frame))
+		} else {
+			b.inject(lan, tag(30, frame))
+		}
+		b.round()
+		for p := range b.ports {
+			for b.take(p) != nil {
+			}
+		}
+	})
+}
