@@ -217,3 +217,38 @@ func TestReplayRefuses(t *testing.T) {
 		}
 	})
 }
+
+// TestReplayAdopts replays an open segment: what a VTEP that is no peer sends to the group makes it one, so that its station is known from the
+// second frame on.
+func TestReplayAdopts(t *testing.T) {
+	mac := pkttest.MAC
+	station, local, all := mac("02:00:00:00:0a:07"), mac("02:00:00:00:0b:08"), mac("ff:ff:ff:ff:ff:ff")
+	inner := pkttest.Ethernet(make([]byte, 46), station, all, 0x88b5)
+	vtep, group := netip.MustParseAddrPort("198.18.0.2:50000"), netip.MustParseAddrPort("239.1.1.1:8472")
+	flood := pkttest.UDP(vtep, group).Payload(append([]byte{8, 0, 0, 0, 0, 0x13, 0x89, 0}, inner...)).Frame(mac("02:00:00:00:00:01"), mac("01:00:5e:01:01:01"))
+	to := pkttest.Ethernet(make([]byte, 46), local, station, 0x88b5, 30)
+	b := newReplayBed(t, frameAt{0, flood}, frameAt{2 * time.Second, flood})
+	b.write(t, "weir.yaml", coreHead+web("10 1")+`vxlan:
+  segments:
+    - {vni: 5001, vtep: 198.18.0.1, port: 8472, group: 239.1.1.1, group_interface: wan, access: [{port: lan, vlan: 30}]}
+`)
+	b.o.In = append(b.o.In, PortFile{"lan", writeCapture(t, filepath.Join(b.dir, "lan-in.pcap"), frameAt{time.Second, to}, frameAt{3 * time.Second, to})})
+	if err := Replay(b.o); err != nil {
+		t.Fatal(err)
+	}
+	if out := readCapture(t, b.o.Out[1].File); len(out) != 2 || !bytes.Equal(out[0].frame, append(append(append([]byte(nil), inner[:12]...), 0x81, 0, 0, 30), inner[12:]...)) {
+		t.Errorf("the access port got %v", out)
+	}
+	out := readCapture(t, b.o.Out[0].File)
+	if len(out) != 2 {
+		t.Fatalf("%d frames left by the underlay, want 2: %+v", len(out), b.counters(t))
+	}
+	for i, want := range []struct {
+		mac []byte
+		ip  string
+	}{{mac("01:00:5e:01:01:01"), "239.1.1.1"}, {mac("02:00:00:00:00:01"), "198.18.0.2"}} {
+		if f := out[i].frame; !bytes.Equal(f[:6], want.mac) || netip.AddrFrom4([4]byte(f[30:])).String() != want.ip {
+			t.Errorf("frame %d went to % x, %v; want % x, %s", i, f[:6], netip.AddrFrom4([4]byte(f[30:])), want.mac, want.ip)
+		}
+	}
+}
