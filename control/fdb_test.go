@@ -294,3 +294,27 @@ func TestStationsAPI(t *testing.T) {
 		}
 	}
 }
+
+// A segment that floods to a group says so, and counts what goes there; one that is open shows whom it has let in.
+func TestGroupView(t *testing.T) {
+	b := newCoreBed(t, segment("group: 239.1.1.1, group_interface: wan, accept: any, access: [{port: lan, vlan: 30}]"))
+	b.core.clock = func() int64 { return b.now }
+	b.ports[1].Inject(frameIn("02:00:00:00:cc:01"))
+	b.worker.Round(b.now)
+	all, err := b.core.Segments(0)
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	v := all[0]
+	if v.State != "up" || v.BUMMode != "multicast" || v.Group.String() != "239.1.1.1" || v.Multicast.OutFrames != 1 || v.Multicast.OutBytes != 60 || v.OutFrames != 1 || len(v.Peers) != 0 {
+		t.Errorf("%+v", v)
+	}
+	b.core.mu.Lock()
+	b.core.reg.overlay.segments[5001].adopted[netip.MustParseAddr("198.18.0.2")] = vxlan.SecondOf(b.now)
+	b.core.mu.Unlock()
+	b.reload(segment("group: 239.1.1.1, group_interface: wan, accept: any, access: [{port: lan, vlan: 30}]"))
+	all, _ = b.core.Segments(0)
+	if p := all[0].Peers; len(p) != 1 || !p[0].Adopted || p[0].Flooded || p[0].State != resolved {
+		t.Errorf("%+v", p)
+	}
+}

@@ -59,7 +59,8 @@ type PeerView struct {
 	State    string     `json:"state"` // resolved, unresolved (the MAC address of its next hop is not known yet) or no_route
 	Port     string     `json:"port,omitempty"`
 	NextHop  netip.Addr `json:"next_hop,omitzero"`
-	Flooded  bool       `json:"flooded"` // in the replication list; otherwise known stations alone are behind it
+	Flooded  bool       `json:"flooded"`           // in the replication list; otherwise known stations alone are behind it
+	Adopted  bool       `json:"adopted,omitempty"` // a stranger that `accept: any` let in
 	Stations int        `json:"stations"`
 	dataplane.PlaceTraffic
 }
@@ -218,6 +219,7 @@ func (c *core) segmentView(x *config.Segment, n *numbered, snap *dataplane.Snaps
 		}
 		w := PeerView{Address: p, Flooded: s.Peers[i].Tunnel != nil && slices.Contains(s.Flood, s.Peers[i].Tunnel),
 			Stations: at(who.peers, i), PlaceTraffic: dataplane.SumPlace(n.counts.Peers[i])}
+		_, w.Adopted = n.adopted[p]
 		w.State, w.Port, w.NextHop = wayTo(snap, p)
 		if w.State != noRoute {
 			ways++

@@ -78,11 +78,14 @@ func printSegments(w io.Writer, all []control.SegmentView, verbose bool) {
 			}
 			row(s.VNI, s.State, hostPort(s.VTEP, s.Port), bumMode(s), fmt.Sprintf("%d/%d", s.Stations.Used, s.Stations.Limit), s.InFrames, s.InBytes, s.OutFrames, s.OutBytes, dropped)
 			for _, p := range s.Peers {
-				flood := ""
-				if p.Flooded {
-					flood = "flooded"
+				how := ""
+				switch {
+				case p.Flooded:
+					how = "flooded"
+				case p.Adopted:
+					how = "adopted"
 				}
-				row("  ->", p.State, p.Address, flood, p.Stations, p.InFrames, p.InBytes, p.OutFrames, p.OutBytes, p.InDropped+p.OutDropped)
+				row("  ->", p.State, p.Address, how, p.Stations, p.InFrames, p.InBytes, p.OutFrames, p.OutBytes, p.InDropped+p.OutDropped)
 			}
 			for _, a := range s.Access {
 				row("  ->", "access", accessText(a), "", a.Stations, a.InFrames, a.InBytes, a.OutFrames, a.OutBytes, a.InDropped+a.OutDropped)
