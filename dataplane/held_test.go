@@ -91,3 +91,30 @@ func TestHeldForTwoTenantsOfOneIndex(t *testing.T) {
 	}
 	b.silent("what waited for the former tenant")
 }
+
+// A tenant that looks for hosts where none are leaves room for the services' packets that wait for their next hop.
+func TestScansLeaveRoomToWait(t *testing.T) {
+	b := newTenants(t, routedTenants(), func(x *Snapshot, _ *Engine) { x.Neighbors = neighbors(web.Addr()) })
+	b.known(0, "198.19.1.7", hostMAC, false)
+	b.known(2, "198.19.3.7", hostMAC, false)
+	for i := range 50 { // hosts of a segment, and on the link of our servers
+		b.behind(0, inFrame(gateOf(0), hostMAC, 0x0800, pkttest.UDP(port("198.19.1.7", 9), netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 2, byte(100 + i)}), 9)).Bytes()))
+		b.empty()
+		b.behind(2, inFrame(gateOf(2), hostMAC, 0x0800, pkttest.UDP(port("198.19.3.7", 9), netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 1, byte(100 + i)}), 9)).Bytes()))
+	}
+	const others = 32
+	if v, drops := b.engine.Verdicts(); v.Held != others || drops[DropNoNeighbor] != 100-others {
+		t.Fatalf("%d wait, %d were dropped", v.Held, drops[DropNoNeighbor])
+	}
+	b.fromClient(pkttest.TCP(client, vip).SYN().Bytes())
+	b.round()
+	if v, _ := b.engine.Verdicts(); v.Held != others+1 {
+		t.Errorf("%d wait (%v)", v.Held, b.dropped())
+	}
+	b.snap.Neighbors = neighbors()
+	b.publish()
+	b.round()
+	if out := b.take(lan); out == nil || !bytes.Equal(out[14:], pkttest.TCP(client, web).SYN().TTL(63).Bytes()) {
+		t.Errorf("the service's packet became %x (%v)", out, b.dropped())
+	}
+}

@@ -8,9 +8,10 @@ import (
 // Frames whose next hop has no MAC address yet wait here while control makes the kernel resolve it: the first few of each hop, for up
 // to holdTime, as the kernel's own neighbour queues do. All memory is in the worker.
 const (
-	holdHops  = 64            // next hops that can be waited for at once
-	holdDepth = 3             // frames that wait for one of them
-	holdTime  = 1_000_000_000 // nanoseconds
+	holdHops   = 64            // next hops that can be waited for at once
+	holdOthers = holdHops / 2  // of them for what anybody may send anywhere: into segments, out of them, and answers of ours
+	holdDepth  = 3             // frames that wait for one of them
+	holdTime   = 1_000_000_000 // nanoseconds
 )
 
 type hold struct {
@@ -31,15 +32,19 @@ type heldHop struct {
 	from     [holdDepth]uint32 // VNI of the segment that such a packet came from
 }
 
-// wait holds f until its next hop is known. What finds no room is dropped.
+// wait holds f until its next hop is known. What finds no room is dropped. A half of the room is for services' packets on our links alone: their next
+// hops are few, while a tenant that looks for hosts where none are wants as many as there is room for, every second.
 func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 	var free *heldHop
-	vni := w.vni(l.into)
+	vni, room := w.vni(l.into), holdHops
+	if own || l.into|l.segment != 0 {
+		room = holdOthers
+	}
 	for i := range w.hold.hops {
 		h := &w.hold.hops[i]
 		if h.n == 0 {
-			if free == nil {
-				free = h
+			if i < room {
+				free = h // the last one, so that the first half is not filled by those who may have the second
 			}
 			continue
 		}
