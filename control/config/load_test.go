@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestUnreadable tells a file that cannot be read from one that is wrong.
@@ -129,9 +131,9 @@ func TestHostile(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			start := time.Now()
+			start := cpuTime()
 			_, diags := Parse("f", []byte(x.text))
-			took := time.Since(start)
+			took := cpuTime() - start
 			runtime.ReadMemStats(&after)
 			if got := Errors(diags).Error(); !strings.Contains(got, x.want) {
 				t.Errorf("got %.300s", got)
@@ -168,4 +170,13 @@ func TestManyErrors(t *testing.T) {
 	if got, want := diags[maxDiagnostics].String(), "f:1002:1: error: and 500 more"; got != want {
 		t.Errorf("got %s", got)
 	}
+}
+
+// cpuTime is what this process has computed so far: unlike the clock it stands still while others have the processor.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err) // cannot fail
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

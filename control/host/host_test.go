@@ -28,7 +28,7 @@ func must(t *testing.T, err error) {
 // eventually waits until ok says yes.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	within(t, 5*time.Second, what, ok)
+	within(t, 20*time.Second, what, ok)
 }
 
 func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
@@ -206,7 +206,7 @@ func watch(t *testing.T, h *host.Host) <-chan host.Event {
 // await reads events until one is as wanted.
 func await(t *testing.T, events <-chan host.Event, what string, want func(host.Event) bool) {
 	t.Helper()
-	timeout := time.After(5 * time.Second)
+	timeout := time.After(20 * time.Second)
 	for {
 		select {
 		case e, ok := <-events:
@@ -217,7 +217,7 @@ func await(t *testing.T, events <-chan host.Event, what string, want func(host.E
 				return
 			}
 		case <-timeout:
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within 20 s: %s", what)
 		}
 	}
 }
@@ -272,8 +272,8 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 		for ok {
 			_, ok = <-events
 		}
-	case <-time.After(5 * time.Second):
-		t.Fatal("events is not closed 5 s after the context ended")
+	case <-time.After(20 * time.Second):
+		t.Fatal("events is not closed 20 s after the context ended")
 	}
 }
 
@@ -314,7 +314,7 @@ func TestOverflowedWatchIsReadAnew(t *testing.T) {
 				_, err := m.Refresh()
 				must(t, err)
 			}
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 			quiet = true
 		}
 	}
@@ -353,7 +353,7 @@ func TestMirrorFollows(t *testing.T) {
 			select {
 			case e := <-events:
 				m.Note(e)
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(300 * time.Millisecond):
 				quiet = true
 			}
 		}
