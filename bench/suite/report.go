@@ -39,8 +39,11 @@ func (r *Results) Markdown(plots []Plotted) string {
 	r.comparisons(&b)
 	for _, h := range headings {
 		r.table(&b, h.section, h.title, h.text)
-		if h.section == "throughput" {
+		switch h.section {
+		case "throughput":
 			r.latencies(&b)
+		case "cpu":
+			r.share(&b)
 		}
 		for _, p := range plots {
 			if p.Section == h.section {
@@ -116,6 +119,23 @@ func (r *Results) table(b *strings.Builder, section, title, text string) {
 		b.WriteString("\n")
 	}
 	b.WriteString("\n")
+}
+
+// share writes what weir's own work costs beyond the bare forwarder's.
+func (r *Results) share(b *strings.Builder) {
+	const unit = "ns user/packet"
+	for _, size := range sizes {
+		d := Differences(r.series("cpu", size, weirNAT.name, unit), r.series("cpu", size, bare.name, unit))
+		control := Differences(r.series("cpu", size, weirAgain.name, unit), r.series("cpu", size, weirNAT.name, unit))
+		if len(d) == 0 {
+			continue
+		}
+		fmt.Fprintf(b, "At %s, weir's user time less the bare forwarder's, median of %d rounds: %s ns a packet (%s to %s)", size, len(d), number(Median(d)), number(slices.Min(d)), number(slices.Max(d)))
+		if len(control) > 0 {
+			fmt.Fprintf(b, "; weir's less weir's, for comparison: %s (%s to %s)", number(Median(control)), number(slices.Min(control)), number(slices.Max(control)))
+		}
+		b.WriteString(".\n\n")
+	}
 }
 
 func (r *Results) latencies(b *strings.Builder) {

@@ -68,11 +68,18 @@ func (c *Comparison) judge() string {
 }
 
 // Ratios divides the runs of a by those of b in the same rounds. A round in which one of them failed has none.
-func Ratios(a, b Series) (r []float64) {
+func Ratios(a, b Series) []float64 { return pairs(a, b, func(x, y float64) float64 { return x / y }) }
+
+// Differences takes the runs of b from those of a, likewise.
+func Differences(a, b Series) []float64 {
+	return pairs(a, b, func(x, y float64) float64 { return x - y })
+}
+
+func pairs(a, b Series, f func(x, y float64) float64) (r []float64) {
 	for i, round := range a.Rounds {
 		if j := slices.Index(b.Rounds, round); j >= 0 {
-			if q := a.Values[i] / b.Values[j]; !math.IsNaN(q) && !math.IsInf(q, 0) {
-				r = append(r, q)
+			if v := f(a.Values[i], b.Values[j]); !math.IsNaN(v) && !math.IsInf(v, 0) {
+				r = append(r, v)
 			}
 		}
 	}
