@@ -76,6 +76,9 @@ func (s *session) rate() error {
 					s.results.add("cpu", size, p.name, "ns user/packet", t.cpu.ownUser*1e9/float64(t.Received), r, t.command)
 					s.results.add("cpu", size, p.name, "ns system/packet", t.cpu.ownSystem*1e9/float64(t.Received), r, t.command)
 					s.results.add("cpu", size, p.name, "ns softirq/packet", t.cpu.softirq*1e9/float64(t.Received), r, t.command)
+					if r.pid != 0 {
+						s.results.add("cpu", size, p.name, "% waited", t.cpu.waited*100/t.DurationS, r, t.command)
+					}
 				}
 				return nil
 			})

@@ -3,6 +3,7 @@ package suite
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -14,10 +15,12 @@ const hertz = 100
 type cpuTimes struct {
 	user, system, softirq, steal float64 // of all CPUs
 	ownUser, ownSystem           float64 // of the peer's process; what its system calls do on the way of a packet counts, softirqs too
+	waited                       float64 // its threads were ready to run and had no CPU
 }
 
 func (a cpuTimes) minus(b cpuTimes) cpuTimes {
-	return cpuTimes{a.user - b.user, a.system - b.system, a.softirq - b.softirq, a.steal - b.steal, a.ownUser - b.ownUser, a.ownSystem - b.ownSystem}
+	return cpuTimes{a.user - b.user, a.system - b.system, a.softirq - b.softirq, a.steal - b.steal, a.ownUser - b.ownUser, a.ownSystem - b.ownSystem,
+		max(a.waited-b.waited, 0)} // threads may end meanwhile
 }
 
 func readCPU(pid int) (cpuTimes, error) {
@@ -32,8 +35,26 @@ func readCPU(pid int) (cpuTimes, error) {
 	if text, err = os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil {
 		return t, err
 	}
-	t.ownUser, t.ownSystem, err = parseProcess(string(text))
-	return t, err
+	if t.ownUser, t.ownSystem, err = parseProcess(string(text)); err != nil {
+		return t, err
+	}
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid)) // the pattern is well-formed
+	for _, file := range threads {
+		if text, err := os.ReadFile(file); err == nil { // else it has just ended
+			t.waited += parseWaited(string(text))
+		}
+	}
+	return t, nil
+}
+
+// parseWaited reads the second number of a thread's schedstat, its time in run queues in ns, as seconds. A kernel without it says 0.
+func parseWaited(text string) float64 {
+	f := strings.Fields(text)
+	if len(f) < 2 {
+		return 0
+	}
+	ns, _ := strconv.ParseUint(f[1], 10, 64)
+	return float64(ns) / 1e9
 }
 
 // parseStat reads the first line of /proc/stat: user nice system idle iowait irq softirq steal.

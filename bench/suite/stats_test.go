@@ -3,6 +3,7 @@ package suite
 import (
 	"math"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -147,6 +148,12 @@ func TestParseStat(t *testing.T) {
 	}
 	if _, _, err := parseProcess("4711 (a) S 1"); err == nil {
 		t.Error("a short line is taken")
+	}
+	if w := parseWaited("123 4500000000 7\n"); w != 4.5 || parseWaited("") != 0 {
+		t.Errorf("waited %v s, want 4.5", w)
+	}
+	if own, err := readCPU(os.Getpid()); err != nil || own.ownUser+own.ownSystem < 0 || own.waited < 0 {
+		t.Errorf("this process: %+v, %v", own, err)
 	}
 	if t1, err := readCPU(0); err != nil || t1.user+t1.system <= 0 {
 		t.Errorf("this machine: %+v, %v", t1, err)
