@@ -76,7 +76,7 @@ func (s *session) overlay() error {
 					return err
 				}
 				for _, size := range []string{"64", "512"} {
-					t, err := s.through(b, r, load{size: size, flows: flowsUsual, length: s.length(700 * time.Millisecond)})
+					t, err := s.flooded(b, r, load{size: size, flows: flowsUsual, length: s.length(700 * time.Millisecond)})
 					if err != nil {
 						return err
 					}

@@ -65,7 +65,7 @@ func (s *session) rate() error {
 					if s.Quick && size != "64" && size != "imix" {
 						continue
 					}
-					t, err := s.through(b, r, load{size: size, flows: flowsUsual, length: s.length(700 * time.Millisecond)})
+					t, err := s.flooded(b, r, load{size: size, flows: flowsUsual, length: s.length(700 * time.Millisecond)})
 					if err != nil {
 						return err
 					}
@@ -73,6 +73,7 @@ func (s *session) rate() error {
 						return fmt.Errorf("nothing came through: %s", t.command)
 					}
 					s.results.add("rate", size, p.name, "pps", t.ReceivedPPS, r, t.command)
+					s.results.add("offered", size, p.name, "pps", t.SentPPS, r, t.command)
 					s.results.add("cpu", size, p.name, "ns user/packet", t.cpu.ownUser*1e9/float64(t.Received), r, t.command)
 					s.results.add("cpu", size, p.name, "ns system/packet", t.cpu.ownSystem*1e9/float64(t.Received), r, t.command)
 					s.results.add("cpu", size, p.name, "ns softirq/packet", t.cpu.softirq*1e9/float64(t.Received), r, t.command)

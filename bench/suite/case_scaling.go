@@ -31,7 +31,7 @@ func (s *session) flows() error {
 				return err
 			}
 			for s.results.round = range s.runs(5) {
-				t, err := s.through(b, r, load{size: "64", flows: n, shuffle: true, length: s.length(time.Second)})
+				t, err := s.flooded(b, r, load{size: "64", flows: n, shuffle: true, length: s.length(time.Second)})
 				if err != nil {
 					return err
 				}

@@ -12,7 +12,7 @@ var headings = []struct{ section, title, text string }{
 	{"ceiling", "The generator's own ceiling", "What `weir pktgen` sends over a veth pair whose other end only counts, with no device under test."},
 	{"rate", "Packet rate, more offered than any can take", "1,000 UDP flows. `weir again` is weir measured a second time in each round: how far it is from weir is what a difference means nothing below."},
 	{"cpu", "CPU time per packet, in the runs of the packet rate", "`user` and `system` are the peer's own process; a poller's spinning is in `user`. Where a frame is sent over veth, the other end's receiving runs in the sender's system call, so `system` has it. " +
-		"`softirq` is the whole machine's, generator and other programs included. `waited` is how much of the time the peer's threads were ready to run and had no CPU: where that is much, its rate is the machine's doing."},
+		"`softirq` is the whole machine's, generator and other programs included. `waited` is how long the peer's threads, all together, were ready to run and had no CPU, as a part of the run: where that is much, its rate is the machine's doing."},
 	{"throughput", "Throughput by binary search (RFC 2544)", "NDR: no frame lost. PDR: at most 0.5 %. On a shared machine a stall of the machine is a loss, so that NDR varies."},
 	{"overload", "Beyond the PDR", "64 bytes. What comes through should not fall when more is offered."},
 	{"reload", "Reload under load", "64 bytes at half the PDR, with and without other weights being loaded five times a second."},
