@@ -106,6 +106,9 @@ func newResults(o Options) *Results {
 			r.Machine.Versions = append(r.Machine.Versions, line)
 		}
 	}
+	if v := firstLine("dpkg-query", "-W", "-f", "DPDK ${Version}", "dpdk-dev"); strings.HasPrefix(v, "DPDK") { // testpmd does not say
+		r.Machine.Versions = append(r.Machine.Versions, v)
+	}
 	return r
 }
 
