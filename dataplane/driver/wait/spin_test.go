@@ -49,3 +49,51 @@ func TestSpinFollowsTheGaps(t *testing.T) {
 		t.Errorf("a clock that goes back: mean %v, limit %v", s.mean, s.limit)
 	}
 }
+
+// A wakeup that takes long makes every gap that is slept in seem longer than the longest look. The worker must find out all the same.
+func TestSpinIsNotFooledBySlowWakeups(t *testing.T) {
+	var s spin
+	s.reset()
+	now := time.Unix(0, 0)
+	gaps(&s, &now, 50, time.Millisecond)
+	const gap, wakeup = 10 * time.Microsecond, 80 * time.Microsecond
+	slept := 0
+	for range 200 {
+		asleep, end := false, now.Add(gap)
+		for ; now.Before(end); now = now.Add(time.Microsecond) {
+			if !s.goOn(now) {
+				asleep = true
+				break
+			}
+		}
+		if now = end; asleep {
+			slept++
+			now = end.Add(wakeup)
+		}
+		s.gapEnded(now)
+	}
+	if slept > 2*probeEvery {
+		t.Errorf("gaps of %v and wakeups of %v: slept in %d of 200 gaps, want a probe to end that", gap, wakeup, slept)
+	}
+}
+
+// Probes are rare: what they cost is a small part of what the sleeps between them do.
+func TestProbesAreRare(t *testing.T) {
+	var s spin
+	s.reset()
+	now, looked := time.Unix(0, 0), time.Duration(0)
+	gaps(&s, &now, 50, time.Millisecond)
+	const n = 1000
+	for range n {
+		began := now
+		for s.goOn(now) {
+			now = now.Add(time.Microsecond)
+		}
+		looked += now.Sub(began)
+		now = began.Add(time.Millisecond)
+		s.gapEnded(now)
+	}
+	if most := n * spinMax / probeEvery; looked > most || looked == 0 {
+		t.Errorf("looked for %v in %d gaps of a millisecond, want at most %v, and something", looked, n, most)
+	}
+}
