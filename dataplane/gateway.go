@@ -9,14 +9,18 @@ import (
 // A segment's gateway is our own station in it: it answers ARP and ND for its addresses, finds out the MAC addresses of hosts that
 // packets go to, and what it forwards gets its MAC as source.
 
-// reply sends a frame of the gateway's, which put writes, to where the frame of l came from.
+// reply sends a frame of the gateway's, which put writes, to where the frame of l came from. A VTEP that is no peer (yet) hears what is sent to the
+// group, but no tunnel leads to it: the copies for each peer would be many frames for one, and none of them for who asked.
 func (w *Worker) reply(l *lane, s *vxlan.Segment, to vxlan.Place, put func([]byte) int) {
 	l.verdict = Answered
 	if f, ok := w.frame(put); ok {
-		if to == 0 {
-			w.flood(&f, s, vxlan.AtGateway, true)
-		} else {
+		switch {
+		case to != 0:
 			w.deliver(&f, s, to, true)
+		case s.Group != vxlan.Addr{}:
+			w.tunnel(&f, s, s.Flood[0], true)
+		default:
+			w.lose(&f, s, DropNoStation, true)
 		}
 	}
 }

@@ -288,3 +288,35 @@ func FuzzSegment(f *testing.F) {
 		}
 	})
 }
+
+// A stranger that asks the gateway in an open segment is answered in the group, which it listens to. Without a group no tunnel leads to it until it is a
+// peer: the answer is not flooded to those who are, for whoever forges its source would have many frames sent for one.
+func TestAnswersToStrangers(t *testing.T) {
+	group := netip.MustParseAddr("239.129.2.3")
+	others := []vxlan.PeerOptions{{Addr: peerVTEP}, {Addr: netip.MustParseAddr("198.18.0.21")}, {Addr: netip.MustParseAddr("198.18.0.22")}}
+	for name, x := range map[string]struct {
+		edit func(o *vxlan.SegmentOptions)
+		sent int
+	}{
+		"group":    {func(o *vxlan.SegmentOptions) { o.Group, o.GroupPort, o.Open = group, wan, true }, 1},
+		"head-end": {func(o *vxlan.SegmentOptions) { o.Peers, o.Open = others, true }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, shaped(t, x.edit)...)
+			ask := inFrame(vxlan.Broadcast, hostMAC, 0x0806, arp(1, hostMAC, tenant.Addr(), 0, gateIP))
+			b.fromClient(tunneled(stranger, tenantVNI, ask))
+			b.round()
+			sent := 0
+			for out := b.take(wan); out != nil; out = b.take(wan) {
+				if f := inner(t, out); vxlan.MACOf(f) != hostMAC || netip.AddrFrom4([4]byte(out[30:])) != group {
+					t.Errorf("to %v went %x", netip.AddrFrom4([4]byte(out[30:])), f)
+				}
+				sent++
+			}
+			v, _ := b.engine.Verdicts()
+			if lost := b.worker.Counters.Sum().AnswerLost; sent != x.sent || v.Answered != 1 || lost != uint64(1-x.sent) || b.worker.Holding() != 0 || b.take(lan) != nil {
+				t.Errorf("%d frames were sent, want %d; %d answered, %d lost, %d wait", sent, x.sent, v.Answered, lost, b.worker.Holding())
+			}
+		})
+	}
+}
