@@ -144,7 +144,7 @@ func (r *registry) compileOverlay(cfg *config.Config, rules *steer.Rules) (*data
 		}
 	}
 	o.reach(cfg, out, rules)
-	out.Ends = endsOf(list)
+	out.Ends, out.EndPorts = endsOf(list)
 	rules.VTEPs = vteps
 	for _, v := range vteps {
 		addr, v6 := dataplane.AddrOf(v.Addr)

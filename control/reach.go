@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 
 	"weir/control/config"
 	"weir/dataplane"
@@ -77,23 +78,26 @@ func (o *overlay) reach(cfg *config.Config, out *dataplane.Overlay, rules *steer
 	}
 }
 
-// endsOf is a table of all addresses at which tunnels of the segments end.
-func endsOf(list []*vxlan.Segment) *route.Table {
+// endsOf is a table of all addresses at which tunnels of the segments end, and their UDP ports.
+func endsOf(list []*vxlan.Segment) (table *route.Table, ports []uint16) {
 	seen := map[netip.Addr]bool{}
 	var all []route.Route
-	add := func(a vxlan.Addr, v6 bool) {
+	add := func(a vxlan.Addr, v6 bool, port uint16) {
+		if !slices.Contains(ports, port) {
+			ports = append(ports, port)
+		}
 		if at := a.Netip(v6); !seen[at] {
 			seen[at] = true
 			all = append(all, route.Route{To: netip.PrefixFrom(at, at.BitLen()), Kind: route.Unicast, Hops: []route.Hop{{Weight: 1}}})
 		}
 	}
 	for _, s := range list {
-		add(s.VTEP, s.V6)
+		add(s.VTEP, s.V6, s.Port)
 		for _, p := range s.Peers {
 			if p.Tunnel != nil {
-				add(p.Addr, s.V6)
+				add(p.Addr, s.V6, p.Tunnel.Port())
 			}
 		}
 	}
-	return route.NewTable(all)
+	return route.NewTable(all), ports
 }

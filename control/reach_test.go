@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"weir/dataplane"
@@ -14,7 +15,7 @@ vxlan:
   segments:
     - {vni: 5001, vtep: 198.18.0.1, peers: [198.18.0.21, 198.18.0.22], gateway: {address: 172.16.1.1/24, mac: 02:00:00:00:50:01, reaches: [underlay]}}
     - {vni: 5002, vtep: 198.18.1.1, peers: [198.18.0.22], fdb: [{mac: 02:00:00:00:01:0a, vtep: 198.18.0.23}]}
-    - {vni: 5003, vtep: "2001:db8::1", peers: ["2001:db8::21"]}
+    - {vni: 5003, vtep: "2001:db8::1", peers: [{address: "2001:db8::21", port: 8472}]}
 `
 
 // TestTunnelEnds: what tenants must not send VXLAN to are the tunnel ends of all segments, the replication lists' and those of static stations, and ours.
@@ -22,6 +23,9 @@ func TestTunnelEnds(t *testing.T) {
 	b := newCoreBed(t, through("nat"))
 	b.reload(through("nat") + segmentsOfTwoVTEPs)
 	ends := b.core.engine.Snapshot().Overlay.Ends
+	if ports := b.core.engine.Snapshot().Overlay.EndPorts; !slices.Equal(ports, []uint16{4789, 8472}) {
+		t.Errorf("ports %v", ports)
+	}
 	for addr, want := range map[string]bool{
 		"198.18.0.1": true, "198.18.1.1": true, "198.18.0.21": true, "198.18.0.22": true, "198.18.0.23": true, "2001:db8::1": true, "2001:db8::21": true,
 		"198.18.0.24": false, "172.16.1.1": false, "2001:db8::22": false,

@@ -23,6 +23,8 @@ type Overlay struct {
 	Reach  []Reach      // by segment Index: where what comes to the gateway may go; shorter: nowhere
 	Inward *route.Table // networks of segments that are reached from outside, see Reach; nil: none
 	Ends   *route.Table // addresses at which tunnels of others end, and ours: what tenants must not send into; nil: none
+
+	EndPorts []uint16 // UDP ports of all these, each once: a peer may have one of its own
 }
 
 // VTEP is an address and UDP port at which tunnels of ours end.

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"slices"
+
 	"weir/conntrack"
 	"weir/dataplane/packet"
 	"weir/dataplane/route"
@@ -119,12 +121,7 @@ func (o *Overlay) smuggles(f *packet.Frame, dst conntrack.Addr, v6 bool) bool {
 	if f.Proto != packet.ProtoUDP || f.Kind&packet.KindTransport == 0 || o.Ends == nil {
 		return false
 	}
-	for i := range o.VTEPs {
-		if o.VTEPs[i].Port == f.DstPort {
-			return covers(o.Ends, dst, v6)
-		}
-	}
-	return false
+	return slices.Contains(o.EndPorts, f.DstPort) && covers(o.Ends, dst, v6)
 }
 
 // linkOnly reports whether a router must not forward packets from or to a (RFC 4291 section 2.5, RFC 3927 section 7, RFC 1812 section 5.3.7, and

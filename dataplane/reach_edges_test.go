@@ -27,7 +27,9 @@ func tunnelEnds(addrs ...netip.Addr) bedOption {
 	for _, a := range addrs {
 		all = append(all, route.Route{To: netip.PrefixFrom(a, a.BitLen()), Hops: []route.Hop{{Weight: 1}}})
 	}
-	return func(x *Snapshot, _ *Engine) { x.Overlay.Ends = route.NewTable(all) }
+	return func(x *Snapshot, _ *Engine) {
+		x.Overlay.Ends, x.Overlay.EndPorts = route.NewTable(all), []uint16{vxlan.Port, 8472}
+	}
 }
 
 // A default route leads everywhere, but not what a tenant must not reach by it: what is inside, what is no address of a host, and tunnels.
@@ -57,6 +59,7 @@ func TestDefaultRouteOfATenant(t *testing.T) {
 		{"IPv6 loopback", pkttest.UDP(port("2001:db8:5003::7", 9), port("::1", 9)), false, DropNoRoute, [2]byte{}},
 		{"a frame of another tenant's into a peer's tunnel", forged, false, DropVXLANRouted, [2]byte{}},
 		{"the first fragment of one", pkttest.UDP(c, netip.AddrPortFrom(peerVTEP, vxlan.Port)).Payload(inTunnel(5001)).Fragment(7, 0, true), false, DropVXLANRouted, [2]byte{}},
+		{"the port that a peer has of its own", pkttest.UDP(c, netip.AddrPortFrom(peerVTEP, 8472)).Payload(inTunnel(5001)), false, DropVXLANRouted, [2]byte{}},
 		{"another port of a peer", pkttest.UDP(c, netip.AddrPortFrom(peerVTEP, 53)), true, DropNone, [2]byte{}},
 		{"the port of somebody who is no tunnel's end", pkttest.UDP(c, port("203.0.113.9", vxlan.Port)), true, DropNone, [2]byte{}},
 	} {

@@ -103,6 +103,9 @@ func NewTunnel(o TunnelOptions) (*Tunnel, error) {
 	return t, nil
 }
 
+// Port is the UDP port that the tunnel leads to.
+func (t *Tunnel) Port() uint16 { return binary.BigEndian.Uint16(t.header[t.n-headerLen-udpLen+2:]) }
+
 // V6 reports whether the outer header is IPv6.
 func (t *Tunnel) V6() bool { return t.v6 }
 
