@@ -12,8 +12,8 @@ type SegmentCounters struct {
 	Copies              counter // made of them: each but the last place gets one
 	Gateway             counter // frames to our own station
 
-	Drops [NumDrops]counter // of the frames that came in, were refused, or were to go into it
-	_     [(8 - (7+int(NumDrops))%8) % 8]counter
+	Drops [NumDrops]counter                // of the frames that came in, were refused, or were to go into it
+	_     [8 - (7+int(NumDrops))%8]counter // never of length 0, for which a last field takes room
 }
 
 // PlaceCounters are one worker's counts for one peer, group or access port of a segment: a cache line.

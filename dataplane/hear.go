@@ -14,10 +14,15 @@ import (
 func (w *Worker) hearARP(v *vector, i int, a *vxlan.Arrival, forGateway, twin bool) bool {
 	f, l, s := &v.frames[i], &v.lanes[i], a.Segment
 	m, ok := vxlan.ReadARP(f)
+	g := s.Gateway
+	asked := ok && !m.Reply && !twin && w.answersTo(s, m.Target, false) // a twin's request: an answer would go to ourselves
+	if !asked && (m.Sender != vxlan.Addr{}) && w.answersTo(s, m.Sender, false) && m.SenderMAC != g.MAC {
+		l.discard(DropOwnAddress) // also if nobody should believe it; whoever announces our address is told whose it is
+		return true
+	}
 	if !ok {
 		return forGateway && w.swallow(l)
 	}
-	g := s.Gateway
 	if g == nil && !s.Suppress {
 		return false
 	}
@@ -31,8 +36,7 @@ func (w *Worker) hearARP(v *vector, i int, a *vxlan.Arrival, forGateway, twin bo
 	switch {
 	case m.Reply:
 		return forGateway && w.heardForAll(f, l, a)
-	case twin: // an answer would go to ourselves
-	case w.answersTo(s, m.Target, false):
+	case asked:
 		w.reply(l, s, a.At, func(b []byte) int { return vxlan.PutARPReply(b, &m, g.MAC) })
 		return true
 	}
@@ -57,9 +61,14 @@ func (w *Worker) hearND(v *vector, i int, a *vxlan.Arrival, forGateway, twin boo
 		return false
 	}
 	hosts, now := w.snap.Overlay.Hosts, vxlan.SecondOf(w.now)
+	ours := w.answersTo(s, m.Tells(), true)
+	if ours && m.MAC != g.MAC && !(twin && m.MAC == 0) {
+		l.discard(DropOwnAddress)
+		return true
+	}
 	switch {
-	case twin || m.MAC == 0:
-	case m.Advertisement && !w.answersTo(s, m.Target, true):
+	case ours || twin || m.MAC == 0:
+	case m.Advertisement:
 		proof := vxlan.Claim // RFC 4861 section 7.2.5
 		switch {
 		case m.Solicited && m.Override:
@@ -71,7 +80,7 @@ func (w *Worker) hearND(v *vector, i int, a *vxlan.Arrival, forGateway, twin boo
 		}
 		hosts.Learn(s.Index, m.Target, true, m.MAC, proof, now)
 		hosts.Advertised(s.Index, m.Target, m.MAC, m.Router)
-	case !m.Advertisement && m.Src != vxlan.Addr{} && !w.answersTo(s, m.Src, true):
+	case m.Src != vxlan.Addr{}:
 		hosts.Learn(s.Index, m.Src, true, m.MAC, vxlan.Heard, now)
 	}
 	switch {

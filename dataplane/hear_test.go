@@ -73,3 +73,71 @@ func TestFloodLimitOfTwinsCopies(t *testing.T) {
 		}
 	}
 }
+
+// TestStolenAddresses: a station that says an address of the gateway's, or a VIP, is its own convinces nobody: not us, nor the stations that hear it.
+// Whoever asks whether somebody has it, or announces it, is told.
+func TestStolenAddresses(t *testing.T) {
+	const thief = vxlan.MAC(0x020000000bad)
+	b := newTenants(t, loneTenant, serving{vip: tenantVIP, servers: []Backend{inSegment(inside, 5001, "198.19.1.1")}}.within(5001).option(t))
+	g := b.overlay.ByIndex[0].Gateway
+	victim, gate, other := netip.MustParseAddr("198.19.1.8"), netip.MustParseAddr("198.19.1.1"), netip.MustParseAddr("198.19.1.9")
+	gate6, _ := vxlan.AddrOf(netip.MustParseAddr("2001:db8:5001::1"))
+	victim6, _ := vxlan.AddrOf(netip.MustParseAddr("2001:db8:5001::8"))
+	nd := func(put func([]byte) int) []byte { f := make([]byte, 128); return f[:put(f)] }
+	masked := inFrame(vxlan.Broadcast, thief, 0x0806, arp(2, thief, gate, 0, victim))
+	vxlan.MAC(0x020000000bae).Put(masked[6:]) // the frame's source is not the sender's
+	for _, x := range []struct {
+		name     string
+		in       []byte
+		drop     Drop
+		answered bool
+	}{
+		{"a reply to all for the gateway's address", inFrame(vxlan.Broadcast, thief, 0x0806, arp(2, thief, gate, 0, victim)), DropOwnAddress, false},
+		{"a reply to a station for the gateway's address", inFrame(hostMAC, thief, 0x0806, arp(2, thief, gate, hostMAC, victim)), DropOwnAddress, false},
+		{"a reply to the gateway for its own address", inFrame(g.MAC, thief, 0x0806, arp(2, thief, gate, g.MAC, gate)), DropOwnAddress, false},
+		{"a reply whose frame has another source", masked, DropOwnAddress, false},
+		{"a reply for the VIP", inFrame(vxlan.Broadcast, thief, 0x0806, arp(2, thief, tenantVIP.Addr(), 0, victim)), DropOwnAddress, false},
+		{"a request from the gateway's address", inFrame(vxlan.Broadcast, thief, 0x0806, arp(1, thief, gate, 0, victim)), DropOwnAddress, false},
+		{"an announcement of it", inFrame(vxlan.Broadcast, thief, 0x0806, arp(1, thief, gate, 0, gate)), DropNone, true},
+		{"a probe for it", inFrame(vxlan.Broadcast, thief, 0x0806, arp(1, thief, netip.AddrFrom4([4]byte{}), 0, gate)), DropNone, true},
+		{"an advertisement of it", nd(func(f []byte) int { return vxlan.PutNDAnnouncement(f, thief, gate6, true) }), DropOwnAddress, false},
+		{"an advertisement of its link-local one", nd(func(f []byte) int { return vxlan.PutNDAnnouncement(f, thief, g.LinkLocal(), true) }), DropOwnAddress, false},
+		{"a solicitation from it", nd(func(f []byte) int { return vxlan.PutNDRequest(f, 0, thief, gate6, victim6) }), DropOwnAddress, false},
+		{"an address of the station's own", inFrame(vxlan.Broadcast, thief, 0x0806, arp(2, thief, other, 0, victim)), DropNone, false},
+	} {
+		for _, local := range []bool{true, false} {
+			if local {
+				b.local(0, x.in)
+			} else {
+				b.behind(0, x.in)
+			}
+			if d := b.dropped(); d != x.drop || b.answered() == 1 != x.answered {
+				t.Errorf("%s: dropped as %v, want %v; %d answered", x.name, d, x.drop, b.answered())
+			}
+			_, out := b.access()
+			if local {
+				if x.answered {
+					if out == nil || vxlan.MACOf(out[6:]) != g.MAC {
+						t.Errorf("%s: answered with %x", x.name, out)
+					}
+				}
+				_, out = b.outer()
+			} else if x.answered {
+				_, out = b.outer()
+				if out == nil || vxlan.MACOf(out[6:]) != g.MAC {
+					t.Errorf("%s: answered with %x", x.name, out)
+				}
+				out = nil
+			}
+			if passed := out != nil; passed != (x.drop == DropNone && !x.answered) {
+				t.Errorf("%s: to others went %x", x.name, out)
+			}
+			b.empty()
+		}
+	}
+	for _, a := range []vxlan.Addr{gate6, g.LinkLocal()} {
+		if mac := b.overlay.Hosts.Known(0, a, true, vxlan.SecondOf(b.now)); mac != 0 {
+			t.Errorf("%v was learned to be at %s", a.Netip(true), mac)
+		}
+	}
+}

@@ -65,6 +65,7 @@ const (
 	DropNoNeighbor        // its next hop did not answer ARP or ND in time, or too many waited for it
 	DropStaticMAC         // a frame from elsewhere than where its static MAC address is
 	DropOwnMAC            // a frame from our gateway's own MAC address, on a port of ours or to itself: a loop
+	DropOwnAddress        // ARP or ND of a station's that says an address of our gateway's, or of a VIP, is its own
 	DropSameSide          // a frame to a station that is where it came from
 	DropSplitHorizon      // a frame from one peer to another
 	DropNoStation         // a frame that nobody in its segment is there for
@@ -136,6 +137,7 @@ var dropNames = [NumDrops]string{
 	DropNoNeighbor:        "no_neighbor",
 	DropStaticMAC:         "static_mac",
 	DropOwnMAC:            "own_mac",
+	DropOwnAddress:        "own_address",
 	DropSameSide:          "same_side",
 	DropSplitHorizon:      "split_horizon",
 	DropNoStation:         "no_station",

@@ -29,7 +29,7 @@ type ARP struct {
 }
 
 // ReadARP reads the ARP message in f, as Parse found it. It reports false for whatever is no request or reply of a single station's: an
-// address that cannot be a host's, or a sender other than the frame's.
+// address that cannot be a host's, or a sender other than the frame's. If it is a request or reply at all, a says what it says also then.
 func ReadARP(f *packet.Frame) (a ARP, ok bool) {
 	b := f.Chunk()[f.L3:f.End]
 	if f.EtherType != packet.EtherTypeARP || len(b) < arpLen {

@@ -40,6 +40,14 @@ type ND struct {
 	Target        Addr
 }
 
+// Tells is the address whose MAC n tells: an advertisement its target's, a solicitation its sender's.
+func (n *ND) Tells() Addr {
+	if n.Advertisement {
+		return n.Target
+	}
+	return n.Src
+}
+
 // ReadND reads the neighbour solicitation or advertisement in f, as Parse found it. It reports false for all else, and for one that a node
 // must discard (RFC 4861 sections 7.1.1 and 7.1.2).
 func ReadND(f *packet.Frame) (n ND, ok bool) {
