@@ -31,6 +31,7 @@ var (
 type balancer struct {
 	engine   *dataplane.Engine
 	worker   *dataplane.Worker
+	pool     *packet.Pool
 	ports    [2]*mem.Recycler
 	timeouts conntrack.Timeouts // of the service's connections
 	now      int64
@@ -79,7 +80,7 @@ func newBalancer(b *testing.B, conns int, options ...func(*dataplane.Snapshot)) 
 	if err != nil {
 		b.Fatal(err)
 	}
-	x.ports = [2]*mem.Recycler{mem.NewRecycler(pool), mem.NewRecycler(pool)}
+	x.pool, x.ports = pool, [2]*mem.Recycler{mem.NewRecycler(pool), mem.NewRecycler(pool)}
 	x.worker = x.engine.AddWorker(pool, []driver.Queue{x.ports[0], x.ports[1]})
 	return x
 }
@@ -122,16 +123,25 @@ func (x *balancer) open(b *testing.B, conns int) {
 
 // requests and answers put frames of n random connections where the next round finds them.
 func (x *balancer) requests(b *testing.B, n int, r *sequence) {
-	x.fill(b, 0, requestFrame, n)
-	for i := range n {
-		aim(x.ports[0].Frame(i), 26, 34, r.next())
-	}
+	x.frames(b, 0, requestFrame, n, 26, 34, r)
 }
 
 func (x *balancer) answers(b *testing.B, n int, r *sequence) {
-	x.fill(b, 1, answerFrame, n)
-	for i := range n {
-		aim(x.ports[1].Frame(i), 30, 36, r.next())
+	x.frames(b, 1, answerFrame, n, 30, 36, r)
+}
+
+// frames writes f of n random connections, whose address and port lie at these offsets, in one pass.
+func (x *balancer) frames(b *testing.B, port int, f []byte, n, addr, number int, r *sequence) {
+	d, mem := x.ports[port].Room(len(f), n), x.pool.Memory()
+	if len(d) != n {
+		b.Fatal("no room for the frames")
+	}
+	var whole [64]byte
+	copy(whole[:], f)
+	for i := range d {
+		room := (*[64]byte)(mem[d[i].Addr:])
+		*room = whole
+		aim(room[:], addr, number, r.next())
 	}
 }
 

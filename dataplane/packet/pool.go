@@ -82,6 +82,16 @@ func (p *Pool) Put(addr uint64) {
 	p.free[n] = uint32(addr >> (p.log & 63))
 }
 
+// PutAll is Put for each of a burst of frames.
+func (p *Pool) PutAll(d []Desc) {
+	n := len(p.free)
+	p.free = p.free[:n+len(d)]
+	free, log := p.free[n:][:len(d)], p.log&63
+	for i := range d {
+		free[i] = uint32(d[i].Addr >> log)
+	}
+}
+
 // Bytes are the bytes of the frame that d names, or nil if d does not lie within one chunk of the pool.
 func (p *Pool) Bytes(d Desc) []byte {
 	end := d.Addr + uint64(d.Len)

@@ -39,7 +39,14 @@ func TestPoolKeepsEveryChunk(t *testing.T) {
 				if ok {
 					held = append(held, addr)
 				}
-			} else if n := len(held); n > 0 {
+			} else if n := len(held); n > 0 && rapid.Bool().Draw(t, "all") {
+				var d []packet.Desc
+				for _, addr := range held {
+					d = append(d, packet.Desc{Addr: addr + uint64(rapid.IntRange(0, size-1).Draw(t, "inside"))})
+				}
+				p.PutAll(d)
+				held = nil
+			} else if n > 0 {
 				p.Put(held[n-1] + uint64(rapid.IntRange(0, size-1).Draw(t, "inside")))
 				held = held[:n-1]
 			}

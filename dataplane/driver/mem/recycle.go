@@ -47,29 +47,37 @@ func (r *Recycler) Prepare(b []byte) []byte {
 
 // Fill prepares n copies of b, or fewer if fewer chunks are free, and returns how many. b must fit into a chunk.
 func (r *Recycler) Fill(b []byte, n int) int {
-	if len(b) > r.pool.ChunkSize()-packet.Headroom {
-		return 0
-	}
-	if r.next > 0 { // whatever was given out may be gone from the pool's view; the room is free again
-		r.ready, r.next = r.ready[:copy(r.ready, r.ready[r.next:])], 0
-	}
 	var small [smallest]byte
 	copy(small[:], b)
-	mem := r.pool.Memory()
-	for i := range n {
-		chunk, ok := r.pool.Get()
-		if !ok {
-			return i
-		}
-		at := chunk + packet.Headroom
-		if room := mem[at:]; len(b) <= smallest && len(room) >= smallest {
+	mem, d := r.pool.Memory(), r.Room(len(b), n)
+	for i := range d {
+		if room := mem[d[i].Addr:]; len(b) <= smallest && len(room) >= smallest {
 			*(*[smallest]byte)(room) = small // without a call, which costs as much as a stage
 		} else {
 			copy(room, b)
 		}
-		r.ready = append(r.ready, packet.Desc{Addr: at, Len: uint32(len(b))})
 	}
-	return n
+	return len(d)
+}
+
+// Room prepares n frames of so many bytes, or fewer if fewer chunks are free, and none if they do not fit into a chunk. Their bytes, which lie
+// behind [packet.Headroom] where the descriptors say, are the caller's to write before Receive gives them out.
+func (r *Recycler) Room(bytes, n int) []packet.Desc {
+	if bytes > r.pool.ChunkSize()-packet.Headroom {
+		return nil
+	}
+	if r.next > 0 { // whatever was given out may be gone from the pool's view; the room is free again
+		r.ready, r.next = r.ready[:copy(r.ready, r.ready[r.next:])], 0
+	}
+	first := len(r.ready)
+	n = min(n, r.pool.Free())
+	d := r.ready[first : first+n]
+	for i := range d {
+		chunk, _ := r.pool.Get()
+		d[i] = packet.Desc{Addr: chunk + packet.Headroom, Len: uint32(bytes)}
+	}
+	r.ready = r.ready[:first+n]
+	return d
 }
 
 // Frame is the i-th of those frames that are prepared.
@@ -94,9 +102,7 @@ func (r *Recycler) Receive(d []packet.Desc) int {
 
 // Send implements [driver.Queue]. It takes all of d.
 func (r *Recycler) Send(d []packet.Desc) int {
-	for i := range d {
-		r.pool.Put(d[i].Addr)
-	}
+	r.pool.PutAll(d)
 	r.sent.Store(r.sent.Load() + uint64(len(d)))
 	return len(d)
 }
