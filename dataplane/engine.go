@@ -89,7 +89,7 @@ func (e *Engine) Workers() []*Worker { return e.workers }
 func (e *Engine) AddWorker(pool *packet.Pool, queues []driver.Queue) *Worker {
 	w := &Worker{
 		id: len(e.workers), engine: e, table: e.Table, pool: pool, queues: queues,
-		snap: e.snapshot.Load(), epoch: 1, ways: make([]way, clientWays+e.backends), out: make([]outbox, len(queues)), Backends: make([]BackendCounters, e.backends),
+		snap: e.snapshot.Load(), epoch: 1, ways: byID[way](clientWays + e.backends), out: make([]outbox, len(queues)), Backends: byID[BackendCounters](e.backends),
 	}
 	e.workers = append(e.workers, w)
 	return w
