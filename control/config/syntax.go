@@ -67,16 +67,23 @@ func locate(b []byte, err error) (Pos, string) {
 		bad -= step
 	}
 	n := good + 1 + sort.Search(bad-good-1, func(i int) bool { return complains(good + 1 + i) })
-	before := b[:max(n-1, 0)]
-	at := bytes.LastIndexByte(before, '\n') + 1
-	pos := Pos{bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[at:]) + 1}
-	if at == 0 && bytes.HasPrefix(before, []byte(string(bom))) {
+	at := max(n-1, 0)
+	if name, ok := strings.CutPrefix(what, "unknown anchor '"); ok { // back to its asterisk, which may be some lines up: comments are read on
+		if i := bytes.LastIndex(b[:in.n], []byte("*"+strings.TrimSuffix(name, "' referenced"))); i >= 0 {
+			at = i
+		}
+	}
+	return placeOf(b, at), what
+}
+
+// placeOf is the place of the byte at an offset. A byte order mark takes no column.
+func placeOf(b []byte, at int) Pos {
+	line := bytes.LastIndexByte(b[:at], '\n') + 1
+	pos := Pos{bytes.Count(b[:at], []byte("\n")) + 1, utf8.RuneCount(b[line:at]) + 1}
+	if line == 0 && bytes.HasPrefix(b[:at], []byte(string(bom))) {
 		pos.Col--
 	}
-	if name, ok := strings.CutPrefix(what, "unknown anchor '"); ok {
-		pos.Col -= utf8.RuneCountInString(strings.TrimSuffix(name, "' referenced")) // back to its asterisk
-	}
-	return pos, what
+	return pos
 }
 
 // byteReader gives one byte at a time, so that its count is what a reader needed.
