@@ -198,6 +198,12 @@ func (t *Neighbors) room(s *neighborSegment) bool {
 	return s.used.Load() < int64(s.limit.Load()) && t.used.Load() < int64(t.capacity)
 }
 
+// spare reports whether there is room for entries that nobody asked for: three quarters, so that a station that speaks for very many addresses does not
+// keep the gateways from asking for theirs.
+func (t *Neighbors) spare(s *neighborSegment) bool {
+	return 4*s.used.Load() < 3*int64(s.limit.Load()) && 4*t.used.Load() < 3*int64(t.capacity)
+}
+
 // admit reports whether a segment may have another entry, or another MAC of one, at now. What is refused is counted.
 func (t *Neighbors) admit(s *neighborSegment, another bool, now Second) bool {
 	if another && !t.room(s) || !s.learns.take(now, t.learnRate) || !t.learns.take(now, shareOfAll*t.learnRate) {

@@ -193,3 +193,29 @@ func TestNewNeighborsRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Who speaks for very many addresses fills neither its segment's room nor all segments' so far that a gateway cannot ask for its hosts.
+func TestHeardNeighborsLeaveRoom(t *testing.T) {
+	n := newNeighbors(t, 64, 2)
+	n.Configure(0, 16, 300)
+	const m, now = MAC(0x020000000001), Second(1000)
+	for segment, want := range []int{12, 35} { // three quarters of 16; of all 64, less the 13 of the other
+		for i := range uint64(200) {
+			n.Learn(uint16(segment), Addr{Lo: ip1.Lo + i}, false, m, Heard, now)
+		}
+		if got := n.Used(uint16(segment)); got != want {
+			t.Errorf("segment %d: %d were heard, want %d", segment, got, want)
+		}
+		if n.Count(uint16(segment), NeighborRefused) != uint64(200-want) {
+			t.Errorf("segment %d: %d refused, want %d", segment, n.Count(uint16(segment), NeighborRefused), 200-want)
+		}
+		asked := Addr{Lo: ip1.Lo + 1000}
+		if _, ask := n.ask(uint16(segment), asked, false, now); ask != AskAll {
+			t.Errorf("segment %d: a host is not asked for", segment)
+		}
+		n.Learn(uint16(segment), asked, false, m, Confirmed, now)
+		if mac, _ := n.ask(uint16(segment), asked, false, now); mac != m {
+			t.Errorf("segment %d: its answer was not taken: %s", segment, mac)
+		}
+	}
+}

@@ -112,6 +112,10 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 		s.heard.Store(uint32(now))
 		return
 	}
+	if s == nil && !answer && !t.spare(x) {
+		x.counts[NeighborRefused].Add(1)
+		return
+	}
 	if change := s == nil || s.mac.Load() != uint64(mac); change && !t.admit(x, s == nil, now) {
 		return
 	}
