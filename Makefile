@@ -15,8 +15,8 @@ setup: ## install what tests and demo need and the machine lacks (Debian, as roo
 
 # The end-to-end tests run the binary as it is built for users, so a second time under the detector would only watch the tests themselves.
 test: setup build ## every test as it runs, then all but the end-to-end ones under the race detector
-	$(GO) test ./...
-	$(GO) test -race $$($(GO) list ./... | grep -v '^weir/cmd/')
+	$(GO) test -timeout 20m ./...
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v '^weir/cmd/')
 
 SEEDS ?= 400
 FROM  ?= $(shell date +%s)
