@@ -47,8 +47,11 @@ func (w *Worker) locate(l *lane) bool {
 	}
 	q := [1]vxlan.NeighborQuery{{Segment: s.Index, Addr: vxlan.Addr(l.hop), V6: l.v6}}
 	o.Hosts.Resolve(q[:], now)
-	if q[0].Ask != vxlan.AskNone {
+	switch q[0].Ask {
+	case vxlan.AskStation:
 		w.askFor(s, q[0].Addr, l.v6, q[0].MAC)
+	case vxlan.AskAll: // also while the MAC of a station that does not answer is still used
+		w.askFor(s, q[0].Addr, l.v6, 0)
 	}
 	if l.station = q[0].MAC; l.station == 0 {
 		return false

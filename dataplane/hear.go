@@ -67,7 +67,12 @@ func (w *Worker) hearND(v *vector, i int, a *vxlan.Arrival, forGateway, twin boo
 		return true
 	}
 	switch {
-	case ours || twin || m.MAC == 0:
+	case ours || twin:
+	case m.MAC == 0:
+		if m.Advertisement && m.Solicited {
+			hosts.Confirm(s.Index, m.Target, true, m.SrcMAC, now)
+			hosts.Advertised(s.Index, m.Target, m.SrcMAC, m.Router)
+		}
 	case m.Advertisement:
 		proof := vxlan.Claim // RFC 4861 section 7.2.5
 		switch {

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	. "weir/dataplane"
+	"weir/dataplane/packet"
+	"weir/dataplane/packet/pkttest"
 	"weir/vxlan"
 )
 
@@ -31,6 +33,60 @@ func TestAdvertisements(t *testing.T) {
 		b.behind(0, frame)
 		if mac := b.overlay.Hosts.Known(0, addr, true, vxlan.SecondOf(b.now)); mac != x.want {
 			t.Errorf("%s: the host is now at %s, want %s", x.name, mac, x.want)
+		}
+	}
+}
+
+// TestStaleHostIsAsked: a host that was not heard of for 30 s is asked itself, and its answer confirms it, also one over IPv6 that does not
+// name its MAC, as Linux answers (RFC 4861 section 7.2.4). One that is silent is asked for by all, while what is for it still goes to it.
+func TestStaleHostIsAsked(t *testing.T) {
+	for to, src := range map[string]string{"198.19.1.7": "198.19.2.7", "2001:db8:5001::7": "2001:db8:5002::7"} {
+		b := newTenants(t, []tenantOf{loneTenant[0], {vni: 5002, networks: []string{"198.19.2.1/24", "2001:db8:5002::1/64"}, reaches: []int{0}}})
+		host, g := netip.MustParseAddr(to), b.overlay.ByIndex[0].Gateway
+		ip := pkttest.Echo(netip.MustParseAddr(src), host, 1, 1).Bytes()
+		asked := vxlan.Broadcast // whom a request for the host goes to that is for all
+		if host.Is6() {
+			asked = 0x3333ff000007
+		}
+		// next sends a packet to the host after that time. It returns whom a request went to, 0: none did, and whether the packet went to the host.
+		next := func(after int64) (request vxlan.MAC, came bool) {
+			b.now += after
+			b.empty()
+			b.behind(1, inFrame(gateOf(1), hostMAC, etherTypeOf(ip), ip))
+			for {
+				switch _, f := b.outer(); {
+				case f == nil:
+					return request, came
+				case f[12] == 0x08 && f[13] == 0x06 || len(f) > 54 && f[12] == 0x86 && f[20] == packet.ProtoICMPv6 && f[54] == 135:
+					request = vxlan.MACOf(f)
+				default:
+					came = vxlan.MACOf(f) == hostMAC
+				}
+			}
+		}
+		b.known(0, to, hostMAC, false)
+		if ask, came := next(1e9); ask != 0 || !came {
+			t.Errorf("%s, just known: asked %v, came %v", to, ask, came)
+		}
+		if ask, came := next(30e9); ask != hostMAC || !came {
+			t.Errorf("%s, not heard of for 31 s: asked %v, came %v", to, ask, came)
+		}
+		if host.Is4() {
+			b.known(0, to, hostMAC, false)
+		} else {
+			bare := pkttest.ICMP(host, g.LinkLocal().Netip(true), 136, 0, 0x60000000).TTL(255).Payload(host.AsSlice())
+			b.behind(0, inFrame(g.MAC, hostMAC, packet.EtherTypeIPv6, bare.Bytes()))
+		}
+		if ask, came := next(29e9); ask != 0 || !came {
+			t.Errorf("%s, 29 s after its answer: asked %v, came %v", to, ask, came)
+		}
+		for i, want := range []vxlan.MAC{hostMAC, hostMAC, hostMAC, asked, asked, asked} {
+			if ask, came := next(1e9); ask != want || !came {
+				t.Errorf("%s, silent for %d s: asked %v, want %v; came %v", to, 30+i, ask, want, came)
+			}
+		}
+		if ask, came := next(1e9); ask != asked || came {
+			t.Errorf("%s, given up: asked %v, came %v", to, ask, came)
 		}
 	}
 }

@@ -31,6 +31,9 @@ func TestNeighborLife(t *testing.T) {
 	learn := func(mac MAC, p Proof) func(n *Neighbors, a Addr, v6 bool, now Second) {
 		return func(n *Neighbors, a Addr, v6 bool, now Second) { n.Learn(0, a, v6, mac, p, now) }
 	}
+	confirm := func(mac MAC) func(n *Neighbors, a Addr, v6 bool, now Second) {
+		return func(n *Neighbors, a Addr, v6 bool, now Second) { n.Confirm(0, a, v6, mac, now) }
+	}
 	type step struct {
 		now Second
 		do  func(n *Neighbors, a Addr, v6 bool, now Second) // before asking; nil: nothing
@@ -61,6 +64,9 @@ func TestNeighborLife(t *testing.T) {
 		{"an answer that overrides nothing changes no MAC, but makes it doubtful", []step{{0, learn(m, Confirmed), m, AskNone}, {1, learn(other, Seconded), m, AskStation}}},
 		{"an answer that overrides nothing confirms the MAC that is known", []step{{0, learn(m, Confirmed), m, AskNone}, {29, learn(m, Seconded), m, AskNone}, {58, nil, m, AskNone}}},
 		{"an answer that overrides nothing fills an entry", []step{{0, nil, 0, AskAll}, {1, learn(m, Seconded), m, AskNone}}},
+		{"an answer without a MAC confirms the one that it comes from", []step{{0, learn(m, Confirmed), m, AskNone}, {40, nil, m, AskStation}, {41, confirm(m), m, AskNone}, {70, nil, m, AskNone}, {71, nil, m, AskStation}}},
+		{"an answer without a MAC from elsewhere says nothing", []step{{0, learn(m, Confirmed), m, AskNone}, {40, confirm(other), m, AskStation}}},
+		{"an answer without a MAC fills no entry", []step{{0, confirm(m), 0, AskAll}, {1, confirm(m), 0, AskAll}}},
 		{"no station's MAC", []step{{0, learn(Broadcast, Confirmed), 0, AskAll}, {1, learn(0, Confirmed), 0, AskAll}}},
 	} {
 		for _, a := range []struct {

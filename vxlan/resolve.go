@@ -147,6 +147,21 @@ func (t *Neighbors) Learn(segment uint16, a Addr, v6 bool, mac MAC, p Proof, now
 	}
 }
 
+// Confirm takes notice of an answer that came from this MAC and names none, as Linux answers a solicitation to itself (RFC 4861 section 7.2.4).
+// From the MAC that a has it is as good as any; it fills no entry (section 7.2.5), and from elsewhere it proves nothing.
+func (t *Neighbors) Confirm(segment uint16, a Addr, v6 bool, mac MAC, now Second) {
+	id := who(segment, v6)
+	t.lock.lock()
+	defer t.lock.unlock()
+	s, _ := t.find(t.home(id, a), id, a)
+	if s == nil || s.mac.Load() != uint64(mac) {
+		return
+	}
+	s.heard.Store(uint32(now))
+	s.confirmed.Store(uint32(now))
+	s.tries.Store(0)
+}
+
 // What a station's advertisement says of it.
 const (
 	saidHost   = 1
