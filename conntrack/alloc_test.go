@@ -8,11 +8,14 @@ import (
 func TestNothingIsAllocated(t *testing.T) {
 	tab, to := newTable(t, 1000, 2), DefaultTimeouts()
 	tab.Sleep(1)
-	q := make([]Query, 64)
+	q, narrow := make([]Query, 64), make([]Query4, 64)
 	for i := range q {
 		c := nat(i, i%2 == 0, tcp)
 		mustInsert(t, tab, c, syn, 0)
 		q[i].Tuple = c.Reply
+		if !c.Reply.V6 {
+			narrow[i] = q[i].Narrow()
+		}
 	}
 	out := make([]Ended, 16)
 	extra, now := nat(500, false, tcp), Tick(0)
@@ -21,6 +24,10 @@ func TestNothingIsAllocated(t *testing.T) {
 		f    func()
 	}{
 		{"Lookup", func() { tab.Lookup(q) }},
+		{"Lookup4", func() {
+			tab.Lookup4(narrow)
+			tab.Wide(&narrow[1])
+		}},
 		{"Track", func() { now++; tab.Track(q[0].Ref, ack, &to, now) }},
 		{"Track with a transition", func() {
 			tab.Track(q[1].Ref, syn, &to, 0)

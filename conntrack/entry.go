@@ -10,7 +10,8 @@ import "sync/atomic"
 //
 // The exported fields do not change while a Ref to the entry is valid.
 type Entry4 struct {
-	src, dst, ports, space uint32
+	pair uint64 // source<<32 | destination
+	rest uint64 // ports<<32 | space
 
 	NewSrc, NewDst uint32 // host order
 	NewPorts       uint32 // source<<16 | destination
@@ -92,7 +93,7 @@ func (t *Table) is(r Ref, q *Tuple) bool {
 		return e.src == q.Src && e.dst == q.Dst && e.ports == q.Ports && e.space == q.Space
 	}
 	e := &t.v4[r]
-	return e.src == uint32(q.Src.Lo) && e.dst == uint32(q.Dst.Lo) && e.ports == q.Ports && e.space == q.Space
+	return e.pair == q.pair() && e.rest == q.rest()
 }
 
 // hash is that of r's key.
@@ -102,14 +103,14 @@ func (t *Table) hash(r Ref) uint64 {
 		return t.hasher.sum6(e.src, e.dst, e.ports, e.space)
 	}
 	e := &t.v4[r]
-	return t.hasher.sum4(e.src, e.dst, e.ports, e.space)
+	return t.hasher.sum4(e.pair, e.rest)
 }
 
 func (t *Table) proto(r Ref) uint8 {
 	if r.V6() {
 		return uint8(t.v6[r&^refV6].space)
 	}
-	return uint8(t.v4[r].space)
+	return uint8(t.v4[r].rest)
 }
 
 // fill writes the entry of r but for its atomic words: packets of in become out.
@@ -122,7 +123,7 @@ func (t *Table) fill(r Ref, in, out *Tuple, c *Conn) {
 		e = &f.common
 	} else {
 		f := &t.v4[r]
-		f.src, f.dst, f.ports, f.space = uint32(in.Src.Lo), uint32(in.Dst.Lo), in.Ports, in.Space
+		f.pair, f.rest = in.pair(), in.rest()
 		f.NewSrc, f.NewDst, f.NewPorts, f.NewSpace = uint32(out.Src.Lo), uint32(out.Dst.Lo), out.Ports, out.Space
 		e = &f.common
 	}
@@ -141,7 +142,7 @@ func (t *Table) tuples(r Ref) (in, out Tuple) {
 			Tuple{Src: e.NewSrc, Dst: e.NewDst, Ports: e.NewPorts, Space: e.NewSpace, V6: true}
 	}
 	e := &t.v4[r]
-	return Tuple{Src: Addr{Lo: uint64(e.src)}, Dst: Addr{Lo: uint64(e.dst)}, Ports: e.ports, Space: e.space},
+	return tuple4(e.pair, e.rest),
 		Tuple{Src: Addr{Lo: uint64(e.NewSrc)}, Dst: Addr{Lo: uint64(e.NewDst)}, Ports: e.NewPorts, Space: e.NewSpace}
 }
 

@@ -16,7 +16,7 @@ func (t *Table) Lookup(q []Query) {
 		if p.V6 {
 			h = t.hasher.sum6(p.Src, p.Dst, p.Ports, p.Space)
 		} else {
-			h = t.hasher.sum4(uint32(p.Src.Lo), uint32(p.Dst.Lo), p.Ports, p.Space)
+			h = t.hasher.sum4(p.pair(), p.rest())
 		}
 		p.at, p.Ref = t.home(h), Ref(tag(h)) // Ref holds the tag to look for until it is found
 		if p.Space == 0 {
@@ -36,7 +36,7 @@ func (t *Table) Lookup(q []Query) {
 	for i := range q {
 		p := &q[i]
 		if uint32(p.slot>>32)-uint32(p.Ref) > 1 || p.slot == slotEmpty {
-			t.seek(p)
+			p.slot = t.seek(p.at, uint32(p.Ref))
 		}
 		t.touch(p)
 	}
@@ -49,7 +49,7 @@ func (t *Table) Lookup(q []Query) {
 		}
 		if uint32(p.slot>>32) == p.Ports {
 			if !p.V6 && !r.V6() {
-				if e := &t.v4[r]; e.src == uint32(p.Src.Lo) && e.dst == uint32(p.Dst.Lo) && e.space == p.Space {
+				if e := &t.v4[r]; e.pair == p.pair() && e.rest == p.rest() {
 					p.Ref = r
 					continue
 				}
@@ -58,25 +58,19 @@ func (t *Table) Lookup(q []Query) {
 				continue
 			}
 		}
-		t.search(p)
+		p.Ref = t.search(&p.Tuple, p.at, uint32(p.Ref))
 	}
 }
 
-// seek walks from p's home to the first slot with its tag.
-func (t *Table) seek(p *Query) {
-	for at, want := p.at, uint32(p.Ref); ; at, want = at+1, want+1 {
+// seek walks from a home to the first slot with the tag, and returns what stands in it: an empty slot if there is none.
+func (t *Table) seek(at, want uint32) uint64 {
+	for ; ; at, want = at+1, want+1 {
 		s := atomic.LoadUint64(&t.index[at])
-		if s == slotEmpty {
-			p.slot = 0
-			return
-		}
-		if uint32(s>>32) == want {
-			p.slot = s
-			return
+		if s == slotEmpty || uint32(s>>32) == want {
+			return s
 		}
 		if want&(maxProbe-1) == maxProbe-1 {
-			p.slot = 0
-			return
+			return slotEmpty
 		}
 	}
 }
@@ -90,28 +84,25 @@ func (t *Table) touch(p *Query) {
 		ports = t.v6[r&^refV6].ports
 		atomic.LoadUint64(&t.v6[r&^refV6&^refReply].word)
 	} else {
-		ports = t.v4[r].ports
+		ports = uint32(t.v4[r].rest >> 32)
 		atomic.LoadUint64(&t.v4[r&^refReply].word)
 	}
 	p.slot = uint64(ports)<<32 | uint64(r)
 }
 
-// search walks from p's home to the slot with its key. It comes to that for one slot in millions, whose tag is p's and whose key is not, and for
+// search walks from a home to the slot with q's key. It comes to that for one slot in millions, whose tag is q's and whose key is not, and for
 // an entry that was replaced.
-func (t *Table) search(p *Query) {
-	at, want := p.at, uint32(p.Ref)
-	p.Ref = 0
+func (t *Table) search(q *Tuple, at, want uint32) Ref {
 	for ; ; at, want = at+1, want+1 {
 		s := atomic.LoadUint64(&t.index[at])
 		if s == slotEmpty {
-			return
+			return 0
 		}
-		if uint32(s>>32) == want && s != slotTombstone && t.is(Ref(s), &p.Tuple) {
-			p.Ref = Ref(s)
-			return
+		if uint32(s>>32) == want && s != slotTombstone && t.is(Ref(s), q) {
+			return Ref(s)
 		}
 		if want&(maxProbe-1) == maxProbe-1 {
-			return
+			return 0
 		}
 	}
 }

@@ -39,3 +39,17 @@ func (s State) step(d direction, event uint8) State {
 	}
 	return steps[d&3][event&31][s&31]
 }
+
+// steady has, by direction (input or output) and event byte, a bit for each state that such a packet leaves as it is.
+var steady = func() (t [2][32]uint32) {
+	for d := range t {
+		for e := range t[d] {
+			for s := range NumStates {
+				if s.step(direction(d), uint8(e)) == s {
+					t[d][e] |= 1 << s
+				}
+			}
+		}
+	}
+	return t
+}()

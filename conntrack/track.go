@@ -33,8 +33,8 @@ func (t *Table) Track(r Ref, event uint8, to *Timeouts, now Tick) (c Change, ali
 // compiled into its caller's loop. Keeps4 reports whether the packet is of this kind, as far as the state tells, and the timeout of the state.
 func (t *Table) Keeps4(r Ref, event uint8, to *Timeouts) (timeout uint32, ok bool) {
 	w := word(atomic.LoadUint64(&t.v4[r&^refReply].word))
-	s := w.state()
-	return w.timeout(), w&(wordLive|wordNoOutput) == wordLive && steps[r&refReply][event&31][s&31] == s && to[s] == w.timeout()
+	s := (w&(wordNoOutput|wordLive|wordState) ^ wordLive) // the state, if it is live and was answered, else more
+	return w.timeout(), s < word(NumStates) && steady[r&refReply][event&31]>>s&1 != 0 && to[s] == w.timeout()
 }
 
 // Seen counts the packet for its direction, whose entry e is, and restarts the timer. It reports false, and has changed nothing, if the

@@ -16,6 +16,14 @@ type Tuple struct {
 // Proto is the IP protocol of t's packets.
 func (t *Tuple) Proto() uint8 { return uint8(t.Space) }
 
+// pair and rest are an IPv4 tuple in two words, as entries and queries of that family have it.
+func (t *Tuple) pair() uint64 { return t.Src.Lo<<32 | t.Dst.Lo }
+func (t *Tuple) rest() uint64 { return uint64(t.Ports)<<32 | uint64(t.Space) }
+
+func tuple4(pair, rest uint64) Tuple {
+	return Tuple{Src: Addr{Lo: pair >> 32}, Dst: Addr{Lo: pair & 0xffffffff}, Ports: uint32(rest >> 32), Space: uint32(rest)}
+}
+
 // Ref names one direction of one connection; zero names none. It is valid until its holder's next [Table.Quiesce] or [Table.Sleep],
 // that is for the vector it was looked up in: until then its entry is not given to another connection, even if this one ends.
 type Ref uint32
@@ -27,6 +35,9 @@ const (
 
 // Reply reports whether r is the entry of the reply direction.
 func (r Ref) Reply() bool { return r&refReply != 0 }
+
+// Direction is 0 for the forward entry, 1 for that of the reply direction.
+func (r Ref) Direction() uint { return uint(r & refReply) }
 
 // Peer is the other direction of the same connection.
 func (r Ref) Peer() Ref { return r ^ refReply }
@@ -61,6 +72,18 @@ type Query struct {
 	slot uint64 // what stood there; later the entry's ports<<32 | its Ref
 }
 
+// Query4 is a Query of IPv4 in half the space, for what looks up all of a vector.
+type Query4 struct {
+	Pair uint64 // source<<32 | destination
+	Rest uint64 // ports<<32 | space: Ports and Space of the Tuple
+	Ref  Ref    // written by [Table.Lookup4]: most likely that of its entry
+	at   uint32
+	slot uint64
+}
+
+// Narrow is q as a Query4, to be looked up. It must be of IPv4.
+func (q *Query) Narrow() Query4 { return Query4{Pair: q.pair(), Rest: q.rest()} }
+
 // hasher is a keyed hash of tuples. The key is random and never leaves the process, so nobody who can only choose tuples can aim
 // many of them at one place of the index.
 type hasher [4]uint64
@@ -83,8 +106,8 @@ func mum(a, b uint64) uint64 {
 
 // sum4 is two multiplications deep. Both halves of the first product go into the second: folding them before would let tuples collide
 // whatever the key.
-func (k *hasher) sum4(src, dst, ports, space uint32) uint64 {
-	hi, lo := bits.Mul64(uint64(src)|uint64(dst)<<32^k[0], uint64(ports)|uint64(space)<<32^k[1])
+func (k *hasher) sum4(pair, rest uint64) uint64 {
+	hi, lo := bits.Mul64(pair^k[0], rest^k[1])
 	return mum(lo^k[2], hi^k[3])
 }
 
@@ -99,5 +122,5 @@ func (k *hasher) sum(t *Tuple) uint64 {
 	if t.V6 {
 		return k.sum6(t.Src, t.Dst, t.Ports, t.Space)
 	}
-	return k.sum4(uint32(t.Src.Lo), uint32(t.Dst.Lo), t.Ports, t.Space)
+	return k.sum4(t.pair(), t.rest())
 }

@@ -13,6 +13,7 @@ import "sync/atomic"
 type word uint64
 
 const (
+	wordState    word = 0xff
 	wordLive     word = 1 << 8  // packets may use the connection; once cleared it is only being taken apart
 	wordNoOutput word = 1 << 9  // the server was not seen yet and need not be: INPUT_ONLY holds (the kernel's IP_VS_CONN_F_NOOUTPUT)
 	wordOneWay   word = 1 << 10 // the reply is not in the index
