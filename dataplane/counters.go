@@ -21,10 +21,17 @@ type Counters struct {
 
 // BackendCounters are one worker's counts for one backend. In is from the client, Out from the server; bytes are of IP packets.
 type BackendCounters struct {
-	InPackets, InBytes   counter
-	OutPackets, OutBytes counter
-	Conns                counter
-	_                    [3]counter // a cache line of its own
+	Ways  [2]WayCounters // by conntrack.Ref.Direction: in, out
+	Conns counter
+	_     [3]counter // a cache line of its own
+}
+
+// WayCounters are those of one direction.
+type WayCounters struct{ Packets, Bytes counter }
+
+func (c *WayCounters) add(bytes uint64) {
+	c.Packets.add(1)
+	c.Bytes.add(bytes)
 }
 
 // Verdicts are a worker's or all workers' sums, as `weir stats` shows them: Received is the sum of the others.
@@ -91,5 +98,6 @@ func (t Traffic) Minus(o Traffic) Traffic {
 
 // Sum reads one worker's counters for the backend.
 func (c *BackendCounters) Sum() Traffic {
-	return Traffic{c.Conns.load(), c.InPackets.load(), c.InBytes.load(), c.OutPackets.load(), c.OutBytes.load()}
+	in, out := &c.Ways[0], &c.Ways[1]
+	return Traffic{c.Conns.load(), in.Packets.load(), in.Bytes.load(), out.Packets.load(), out.Bytes.load()}
 }

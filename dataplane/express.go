@@ -1,6 +1,9 @@
 package dataplane
 
-import "weir/dataplane/packet"
+import (
+	"weir/conntrack"
+	"weir/dataplane/packet"
+)
 
 // express takes frames from v.to on that every later stage would wave through, and does the work of all of them: IPv4 packets of established
 // NAT connections whose state stays as it is and whose way out is known. It sets v.to to the first frame that is not of this kind, of which
@@ -9,69 +12,120 @@ import "weir/dataplane/packet"
 //
 // It decides nothing that the stages do not decide: TestExpress holds the two against each other.
 func (w *Worker) express(v *vector) {
-	t, backends, counters, ways, epoch, mem := w.table, w.snap.Backends, w.Backends, w.ways, w.epoch, w.pool.Memory()
-	counters = counters[:min(len(counters), len(backends))]
-	for ; v.to < v.n; v.to++ {
-		p, ref := &v.plain[v.to], v.queries[v.to].Ref
-		if p.size == 0 || ref == 0 {
+	w.makeRoom()
+	for {
+		from := v.to
+		unsettled := w.admit(v)
+		for i := w.dispatch(v, from); i < v.to; i = w.dispatch(v, i+1) {
+			w.into(v, i)
+		}
+		if !unsettled || !w.settleEntry(v.narrow[v.to].Ref) {
 			return
+		}
+	}
+}
+
+// admit moves v.to over the frames that express may take, and counts them for their connections and servers. It reports true if what stops it is
+// only that the next one's way is not settled: the ways of those before it must not change until they are on theirs. Like dispatch it calls
+// nothing and has little at hand at a time, so that the compiler keeps that in registers.
+func (w *Worker) admit(v *vector) (unsettled bool) {
+	t, backends, counters, ways, epoch, now := w.table, w.snap.Backends, w.Backends, w.ways, w.epoch, w.tick
+	counters = counters[:min(len(counters), len(backends))]
+	records := v.plain[:v.n]
+	queries := v.narrow[:len(records)]
+	for i := v.to; i < len(records); i++ {
+		p, ref := &records[i], queries[i].Ref
+		v.to = i
+		if ref == 0 || !t.Is4(&queries[i]) {
+			return false
 		}
 		e := t.Entry4(ref)
 		id := e.Backend
 		if uint64(id) >= uint64(len(counters)) {
-			return
+			return false
 		}
-		b, c := &backends[id], &counters[id]
-		packets, bytes := &c.InPackets, &c.InBytes
-		var x *way
+		b := &backends[id]
 		if b.Timeouts == nil {
-			return // a server of a newer snapshot, see backend
+			return false // a server of a newer snapshot, see backend
 		}
-		var segment *inward
-		switch {
-		case ref.Reply():
-			if e.NewSpace>>8 != 0 {
-				return
+		to := uint64(e.NewDst % clientWays)
+		if !ref.Reply() {
+			if !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0 {
+				return false
 			}
-			x = &ways[e.NewDst%clientWays]
-			if r := &w.clients[e.NewDst%clientWays]; (x.epoch != epoch || e.NewDst < r.first || e.NewDst > r.last) && !w.settleClient(e.NewDst) {
-				return
-			}
-			packets, bytes = &c.OutPackets, &c.OutBytes
-		case !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0:
-			return
-		case e.NewSpace>>8 != 0:
-			if segment = w.inwardWay(e); segment == nil {
-				return
-			}
-			x = &segment.way
-		default:
-			if x = &ways[clientWays+id]; x.epoch != epoch && !w.settleWay(x, b.Addr, b.V6) {
-				return
-			}
+			to = clientWays + uint64(id)
 		}
-		tcp := p.proto == packet.ProtoTCP
+		x := &ways[to]
+		if e.NewSpace>>8 != 0 {
+			if ref.Reply() {
+				return false
+			}
+			in := &w.inward[id%inwardWays]
+			if in.tick != now || in.backend != id {
+				return true
+			}
+			x = &in.way
+		}
+		if x.epoch != epoch || e.NewDst-x.first > x.span {
+			return true
+		}
 		timeout, keeps := t.Keeps4(ref, p.event, b.Timeouts)
-		if p.size > x.mtu || tcp && p.event&packet.TCPSyn != 0 || !keeps || !e.Seen(w.tick, timeout) {
-			return
+		if p.size > x.mtu || p.event&packet.TCPSyn != 0 || !keeps || !e.Seen(now, timeout) {
+			return false
 		}
-		packets.add(1)
-		bytes.add(uint64(p.size))
-		if segment != nil {
-			w.into(segment, p, &v.queries[v.to], e, &v.frames[v.to])
-			continue
-		}
+		counters[id].Ways[ref.Direction()].add(uint64(p.size))
+	}
+	v.to = v.n
+	return false
+}
 
-		at := p.at - windowFront
-		h := mem[at : at+window][:window]
-		ip := h[windowFront:][:windowBack]
-		put32(ip[12:], e.NewSrc)
-		put32(ip[16:], e.NewDst)
-		put32(ip[ipv4Len:], e.NewPorts)
-		ip[8]--
+// settleEntry finds the way of packets of the entry that ref is of. It reports false if they are for the stages.
+func (w *Worker) settleEntry(ref conntrack.Ref) bool {
+	e := w.table.Entry4(ref)
+	switch {
+	case ref.Reply():
+		return w.settleClient(e.NewDst)
+	case e.NewSpace>>8 != 0:
+		return w.settleInward(&w.inward[e.Backend%inwardWays], e.Backend, e.NewSpace>>8, e.NewDst)
+	}
+	b := &w.snap.Backends[e.Backend]
+	return w.settleWay(&w.ways[clientWays+e.Backend], b.Addr, b.V6)
+}
+
+// makeRoom makes room for a vector in each outbox.
+func (w *Worker) makeRoom() {
+	for i := range w.out {
+		if w.out[i].n > outboxSize-packet.VectorSize {
+			w.flush(i)
+		}
+	}
+}
+
+// dispatch makes of the frames that admit has let in, from i on, what leaves, and puts them into their outboxes. It returns the first that goes
+// into a segment, or v.to.
+func (w *Worker) dispatch(v *vector, i int) int {
+	t, ways, mem, out := w.table, w.ways, w.pool.Memory(), w.out
+	records := v.plain[:v.to]
+	queries := v.narrow[:len(records)]
+	for ; i < len(records); i++ {
+		p, ref := &records[i], queries[i].Ref
+		e := t.Entry4(ref)
+		if e.NewSpace>>8 != 0 {
+			return i
+		}
+		to := clientWays + uint64(e.Backend)
+		if ref.Reply() {
+			to = uint64(e.NewDst % clientWays)
+		}
+		x := &ways[to]
+		h := (*[window]byte)(mem[p.at-windowFront:])
+		ip := h[windowFront:]
 		l3 := uint32(e.DeltaL3) + agedBy
 		put16(ip[10:], packet.ApplyDelta(be16(ip[10:]), uint16(l3+l3>>16)))
-		if tcp {
+		ip[8]--
+		put64(ip[12:], uint64(e.NewSrc)<<32|uint64(e.NewDst))
+		put32(ip[ipv4Len:], e.NewPorts)
+		if p.proto == packet.ProtoTCP {
 			put16(ip[ipv4Len+16:], packet.ApplyDelta(be16(ip[ipv4Len+16:]), e.DeltaL4))
 		} else {
 			l4 := packet.ApplyDelta(be16(ip[ipv4Len+6:]), e.DeltaL4)
@@ -82,22 +136,19 @@ func (w *Worker) express(v *vector) {
 		}
 		front := uint64(etherLen)
 		if x.tag == 0 {
-			put64(h[4:], x.dst)
-			put32(h[12:], x.src)
+			put64(h[4:], x.head)
+			put64(h[10:], x.tail)
 		} else {
 			front = windowFront
-			put64(h, x.dst)
-			put32(h[8:], x.src)
-			put32(h[12:], x.tag)
+			put64(h[:], x.head)
+			put64(h[6:], x.tail)
+			put32(h[14:], x.tag)
 		}
-		put16(h[16:], packet.EtherTypeIPv4)
-		o := &w.out[x.device]
-		if o.n == len(o.desc) {
-			w.flush(int(x.device))
-		}
+		o := &out[x.device]
 		o.desc[o.n&(outboxSize-1)] = packet.Desc{Addr: p.at - front, Len: uint32(p.size) + uint32(front)}
 		o.n++
 	}
+	return i
 }
 
 // agedBy is what one less of TTL, which shares a word with the protocol, adds to the sum of an IPv4 header: minus 0x0100 in one's complement.
@@ -107,11 +158,14 @@ const agedBy = 0xffff - 0x0100
 // those that there was but a glance at.
 func (w *Worker) stretch(v *vector) int {
 	for i := v.to; ; i++ {
-		if i == v.n || i > v.to && v.plain[i].size != 0 && v.queries[i].Ref != 0 {
+		if i == v.n || i > v.to && v.narrow[i].Ref != 0 {
 			return i
 		}
-		if p := &v.plain[i]; p.size != 0 && !p.known {
-			w.inspect(v, i)
+		if p := &v.plain[i]; p.size != 0 {
+			v.queries[i] = w.table.Wide(&v.narrow[i])
+			if v.narrow[i].Ref = 0; !p.known {
+				w.inspect(v, i)
+			}
 		}
 	}
 }

@@ -236,14 +236,11 @@ func (w *Worker) later(v *vector, i int, waited bool) {
 	}
 	v.tails[i] = to
 	l.backend, l.flags = to.backend, to.flags
-	c, bytes := &w.Backends[to.backend], uint64(f.L3End-f.L3)
+	direction := 0
 	if to.reply {
-		c.OutPackets.add(1)
-		c.OutBytes.add(bytes)
-	} else {
-		c.InPackets.add(1)
-		c.InBytes.add(bytes)
+		direction = 1
 	}
+	w.Backends[to.backend].Ways[direction].add(uint64(f.L3End - f.L3))
 }
 
 // rewriteTail gives a later fragment the addresses of its first.

@@ -12,7 +12,7 @@ type plain struct {
 	at    uint64 // of its IP header in the pool
 	size  uint16 // of its IP packet, in bytes; 0: the frame is not plain
 	proto uint8
-	event uint8 // byte 13 of the TCP header; of UDP anything
+	event uint8 // byte 13 of the TCP header; of UDP zero
 	known bool  // packet.Parse has seen the frame
 }
 
@@ -33,7 +33,7 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 		vteps = w.snap.Overlay.VTEPs
 	}
 	records := v.plain[:len(d)]
-	queries := v.queries[:len(records)]
+	queries := v.narrow[:len(records)]
 	for i := range records {
 		p, addr, n := &records[i], d[i].Addr, uint64(d[i].Len)
 		p.size = 0
@@ -64,6 +64,7 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 				continue
 			}
 		case packet.ProtoUDP:
+			p.event = 0
 			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || tunnelled(vteps, h) || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {
 				continue
 			}
@@ -72,9 +73,7 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 		}
 		p.at, p.size, p.proto, p.known = addr+etherLen, uint16(size), proto, false
 		q := &queries[i]
-		q.Src.Hi, q.Src.Lo = 0, uint64(bits.ReverseBytes32(uint32(b>>32)))
-		q.Dst.Hi, q.Dst.Lo = 0, uint64(bits.ReverseBytes32(c))
-		q.Ports, q.Space, q.V6 = be32(h[34:]), uint32(proto), false
+		q.Pair, q.Rest = be64(h[26:]), uint64(be32(h[34:]))<<32|uint64(proto)
 	}
 }
 

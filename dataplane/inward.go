@@ -42,22 +42,15 @@ func (w *Worker) settleInward(x *inward, backend, vni, dst uint32) bool {
 	return true
 }
 
-// inwardWay is the way of packets of the entry e into a segment, nil if they are for the stages.
-func (w *Worker) inwardWay(e *conntrack.Entry4) *inward {
+// into translates frame i as its entry says and sends it into the tunnel that its way leads through.
+func (w *Worker) into(v *vector, i int) {
+	p, q, f := &v.plain[i], &v.narrow[i], &v.frames[i]
+	e := w.table.Entry4(q.Ref)
 	x := &w.inward[e.Backend%inwardWays]
-	if (x.epoch != w.epoch || x.tick != w.tick || x.backend != e.Backend) && !w.settleInward(x, e.Backend, e.NewSpace>>8, e.NewDst) {
-		x.epoch = 0
-		return nil
-	}
-	return x
-}
-
-// into translates a plain packet as e says and sends it into the tunnel.
-func (w *Worker) into(x *inward, p *plain, q *conntrack.Query, e *conntrack.Entry4, f *packet.Frame) {
 	f.Open(w.pool, packet.Desc{Addr: p.at, Len: uint32(p.size)})
 	f.Headers = packet.Headers{
 		Kind: packet.KindIPv4 | packet.KindTransport, L3: f.Start, L4: f.Start + ipv4Len, L3End: f.End,
-		SrcPort: uint16(q.Ports >> 16), DstPort: uint16(q.Ports), Proto: p.proto, EtherType: packet.EtherTypeIPv4,
+		SrcPort: uint16(q.Rest >> 48), DstPort: uint16(q.Rest >> 32), Proto: p.proto, EtherType: packet.EtherTypeIPv4,
 	}
 	rewrite4(f, e)
 	f.Start -= etherLen
@@ -72,20 +65,14 @@ func (w *Worker) into(x *inward, p *plain, q *conntrack.Query, e *conntrack.Entr
 		return
 	}
 	w.countOut(x.segment, x.count, size)
-	front := uint16(etherLen)
 	b := f.Chunk()
+	at := f.L3 - etherLen
 	if x.tag != 0 {
-		front += 4
-		put32(b[f.L3-6:], x.tag)
+		at -= 4
+		put32(b[f.L3-4:], x.tag)
 	}
-	at := f.L3 - front
-	put64(b[at:], x.dst)
-	put32(b[at+8:], x.src)
-	etherType := uint16(packet.EtherTypeIPv4)
-	if x.tunnel.V6() {
-		etherType = packet.EtherTypeIPv6
-	}
-	put16(b[f.L3-2:], etherType)
+	put64(b[at:], x.head)
+	put64(b[at+6:], x.tail)
 	f.Start = at
 	w.transmit(int(x.device), f.Desc(), false)
 }

@@ -7,23 +7,47 @@ import (
 
 // lookup asks the connection table for all frames of the vector at once. An ICMP error is asked for by the packet it quotes, turned
 // round: the quoted packet went the other way, so its reverse is the tuple of the connection's packets that come the error's way.
+//
+// Those that are plain are asked for by themselves, in half the space. Most vectors have nothing else.
 func (w *Worker) lookup(v *vector) {
-	for i := range v.n {
-		if v.plain[i].size != 0 {
-			continue
-		}
-		f, q := &v.frames[i], &v.queries[i]
-		q.Ref, q.Space = 0, 0
-		if v.lanes[i].verdict != Pending {
-			continue
-		}
-		ask(f, &q.Tuple)
-		w.note(&v.plain[i], f)
-		if r := v.lanes[i].segment; r != 0 && q.Space != 0 {
-			q.Space |= w.at(r).VNI << 8
-		}
+	plain, others := v.n, 0
+	if v.others {
+		plain, others = w.askOthers(v)
 	}
-	w.table.Lookup(v.queries[:v.n])
+	if plain > 0 {
+		w.table.Lookup4(v.narrow[:v.n])
+	}
+	if others > 0 {
+		w.table.Lookup(v.queries[:v.n])
+	}
+}
+
+// askOthers asks for the frames that there was more than a glance at. It returns how many are plain and are not. Either are no question among the
+// others: a Space or Rest of zero.
+func (w *Worker) askOthers(v *vector) (plain, others int) {
+	for i := range v.n {
+		q, p := &v.queries[i], &v.plain[i]
+		if p.size == 0 {
+			f := &v.frames[i]
+			q.Ref, q.Space = 0, 0
+			if v.lanes[i].verdict == Pending {
+				ask(f, &q.Tuple)
+				if r := v.lanes[i].segment; r != 0 && q.Space != 0 {
+					q.Space |= w.at(r).VNI << 8
+				}
+				w.note(p, f)
+			}
+			if p.size == 0 {
+				v.narrow[i].Rest, v.narrow[i].Ref = 0, 0
+				others++
+				continue
+			}
+			v.narrow[i] = q.Narrow()
+		}
+		q.Space = 0
+		plain++
+	}
+	return plain, others
 }
 
 // ask writes the tuple that f is to be looked up by into t; Space stays zero when f can belong to no connection.

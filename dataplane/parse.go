@@ -16,9 +16,11 @@ func (w *Worker) parse(v *vector) {
 			v.plain[i].size = 0
 		}
 	}
+	v.others = false
 	for i := range v.plain[:v.n] {
 		if v.plain[i].size == 0 {
 			w.inspect(v, i)
+			v.others = true
 		}
 	}
 }

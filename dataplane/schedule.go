@@ -150,14 +150,7 @@ func (w *Worker) transition(b *Backend, ref conntrack.Ref, c conntrack.Change) {
 
 // count counts a packet for its backend.
 func (w *Worker) count(f *packet.Frame, id uint32, ref conntrack.Ref) {
-	c, bytes := &w.Backends[id], uint64(f.L3End-f.L3)
-	if ref.Reply() {
-		c.OutPackets.add(1)
-		c.OutBytes.add(bytes)
-	} else {
-		c.InPackets.add(1)
-		c.InBytes.add(bytes)
-	}
+	w.Backends[id].Ways[ref.Direction()].add(uint64(f.L3End - f.L3))
 }
 
 // miss takes a packet of no connection: it opens one, or is answered, or is the kernel's.

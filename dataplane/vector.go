@@ -13,11 +13,13 @@ type vector struct {
 	from    int  // the stages behind lookup are at work on the frames from here
 	to      int  // up to here
 	port    int  // all frames of a vector were received on one port
+	others  bool // some frame is not plain, or was not at a glance
 	tunnels bool // some packet goes through a tunnel: encap has work
 	descs   []packet.Desc
 	plain   [packet.VectorSize]plain
+	narrow  [packet.VectorSize]conntrack.Query4 // of those that are plain; else its Ref is zero
 	frames  [packet.VectorSize]packet.Frame
-	queries [packet.VectorSize]conntrack.Query
+	queries [packet.VectorSize]conntrack.Query // of those that are for the stages
 	lanes   [packet.VectorSize]lane
 	tails   [packet.VectorSize]tail // of later fragments, which have no entry in their lane
 

@@ -10,9 +10,11 @@ import (
 // header ready to be written.
 type way struct {
 	epoch  uint32 // it is valid while this is the worker's
-	tag    uint32 // the port's VLAN tag, 0: none
-	dst    uint64 // the first 8 bytes of the Ethernet header
-	src    uint32 // the next 4
+	first  uint32 // the first address that it is the way to
+	span   uint32 // and how many more
+	tag    uint32 // the last 4 bytes of the Ethernet header if the port has a VLAN tag, else 0
+	head   uint64 // the first 8 bytes of the Ethernet header
+	tail   uint64 // 8 bytes from the sixth on: the source, and the type of what follows
 	device int16  // the port whose queue it is
 	mtu    uint16 // of the IP packet, in bytes
 }
@@ -20,9 +22,6 @@ type way struct {
 // clientWays is how many ways to clients a worker keeps: one for each value of the last bits of an address. Most lead to a router and so to all
 // clients of a network.
 const clientWays = 16
-
-// interval is all addresses from first to last.
-type interval struct{ first, last uint32 }
 
 // look loads the snapshot.
 func (w *Worker) look() {
@@ -45,26 +44,31 @@ func (w *Worker) settleWay(x *way, dst conntrack.Addr, v6 bool) bool {
 		return false
 	}
 	p := &w.snap.Ports[l.out]
-	var head [12]byte
+	var head [etherLen]byte
 	copy(head[:], l.mac[:])
 	copy(head[6:], p.MAC[:])
-	*x = way{epoch: w.epoch, dst: be64(head[:]), src: be32(head[8:]), device: int16(p.Device), mtu: uint16(min(mtu, 0xffff))}
-	if p.VLAN != 0 {
-		x.tag = packet.EtherTypeVLAN<<16 | uint32(p.VLAN)
+	etherType, tag := uint16(packet.EtherTypeIPv4), uint32(0)
+	if v6 {
+		etherType = packet.EtherTypeIPv6
 	}
+	if p.VLAN != 0 {
+		etherType, tag = packet.EtherTypeVLAN, uint32(p.VLAN)<<16|uint32(etherType)
+	}
+	put16(head[12:], etherType)
+	*x = way{epoch: w.epoch, span: ^uint32(0), tag: tag, head: be64(head[:]), tail: be64(head[6:]), device: int16(p.Device), mtu: uint16(min(mtu, 0xffff))}
 	return true
 }
 
 // settleClient finds the way to a client.
 func (w *Worker) settleClient(dst uint32) bool {
-	x, r := &w.ways[dst%clientWays], &w.clients[dst%clientWays]
+	x := &w.ways[dst%clientWays]
 	if !w.settleWay(x, conntrack.Addr{Lo: uint64(dst)}, false) {
 		x.epoch = 0
 		return false
 	}
-	r.first, r.last = dst, dst
+	x.first, x.span = dst, 0
 	if first, last, via := w.snap.Routes.Interval4(dst); via {
-		r.first, r.last = first, last
+		x.first, x.span = first, last-first
 	}
 	return true
 }

@@ -17,20 +17,19 @@ import (
 // resolve stands before rewrite: a packet that cannot leave has not been touched yet, and the ICMP answer quotes it as it came.
 type Worker struct {
 	// read for every packet
-	id      int
-	engine  *Engine
-	table   *conntrack.Table
-	pool    *packet.Pool
-	queues  []driver.Queue       // by port; nil where this worker has none
-	snap    *Snapshot            // of the current vector
-	now     int64                // nanoseconds, of the current vector
-	tick    conntrack.Tick       // the same, coarse
-	epoch   uint32               // counts the snapshots that this worker has seen: see way
-	ways    []way                // of clients, by the last bits of the address, then by backend ID
-	clients [clientWays]interval // whom the first ways lead to
-	inward  [inwardWays]inward   // to servers in segments, by the last bits of the backend's ID
-	v       vector
-	out     []outbox // by port
+	id     int
+	engine *Engine
+	table  *conntrack.Table
+	pool   *packet.Pool
+	queues []driver.Queue     // by port; nil where this worker has none
+	snap   *Snapshot          // of the current vector
+	now    int64              // nanoseconds, of the current vector
+	tick   conntrack.Tick     // the same, coarse
+	epoch  uint32             // counts the snapshots that this worker has seen: see way
+	ways   []way              // of clients, by the last bits of the address, then by backend ID
+	inward [inwardWays]inward // to servers in segments, by the last bits of the backend's ID
+	v      vector
+	out    []outbox // by port
 
 	// Counters and Backends are written by the worker alone and read by anyone.
 	Counters Counters
