@@ -118,7 +118,7 @@ func (w *Worker) dispatch(v *vector, i int) int {
 			to = uint64(e.NewDst % clientWays)
 		}
 		x := &ways[to]
-		h := (*[window]byte)(mem[p.at-windowFront:])
+		h := windowAt(mem, p.at)
 		ip := h[windowFront:]
 		l3 := uint32(e.DeltaL3) + agedBy
 		put16(ip[10:], packet.ApplyDelta(be16(ip[10:]), uint16(l3+l3>>16)))

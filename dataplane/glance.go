@@ -41,7 +41,7 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 		if end > uint64(len(mem)) || addr&(chunk-1) < windowFront-etherLen || addr&(chunk-1)+n > chunk || n < etherLen+ipv4Len+udpLen {
 			continue
 		}
-		h := mem[addr:end][:etherLen+windowBack]
+		h := windowAt(mem, addr+etherLen)[windowFront-etherLen:]
 		if le32(h[12:])&0xffffff != 0x45<<16|0x0008 { // Ethernet type 0x0800, header of 20 bytes
 			continue
 		}
