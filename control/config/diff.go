@@ -10,14 +10,19 @@ import (
 // Diff is what a reload changes.
 type Diff struct {
 	Added, Removed, Changed []string     // services, by identity: "tcp 198.18.9.9:80"
+	Segments                [3]int       // added, removed and changed, by VNI
 	Sections                []string     // other parts that changed and can be reloaded: routes, limits, ...
 	Restart                 []string     // keys that changed and need a restart: the reload must be refused
 	Refusals                []Diagnostic // the same at their place in the new configuration
 }
 
-// String is what the log tells of a reload: "services +1 -0 ~2".
+// String is what the log tells of a reload: "services +1 -0 ~2", and of segments if there is anything to tell.
 func (d Diff) String() string {
-	return fmt.Sprintf("services +%d -%d ~%d", len(d.Added), len(d.Removed), len(d.Changed))
+	s := fmt.Sprintf("services +%d -%d ~%d", len(d.Added), len(d.Removed), len(d.Changed))
+	if x := d.Segments; x != [3]int{} {
+		s += fmt.Sprintf(", segments +%d -%d ~%d", x[0], x[1], x[2])
+	}
+	return s
 }
 
 // Empty reports whether nothing changed.
@@ -41,6 +46,7 @@ func Compare(old, next *Config) (d Diff) {
 			d.Removed = append(d.Removed, id)
 		}
 	}
+	d.Segments = compareSegments(old.VXLAN.Segments, next.VXLAN.Segments)
 	for _, x := range []struct {
 		name      string
 		old, next any
@@ -63,6 +69,25 @@ func Compare(old, next *Config) (d Diff) {
 		d.Restart = append(d.Restart, r.Path)
 	}
 	return d
+}
+
+// compareSegments counts what changes. What segments take from the section itself they have as their own.
+func compareSegments(old, next []Segment) (n [3]int) {
+	before := make(map[uint32]*Segment, len(old))
+	for i := range old {
+		before[old[i].VNI] = &old[i]
+	}
+	for i := range next {
+		switch was := before[next[i].VNI]; {
+		case was == nil:
+			n[0]++
+		case !same(*was, next[i]):
+			n[2]++
+		}
+		delete(before, next[i].VNI)
+	}
+	n[1] = len(before)
+	return n
 }
 
 // RestartFields are the keys that differ between old and next and need a restart, such as ports[0].queues.

@@ -38,6 +38,7 @@ func TestCompare(t *testing.T) {
 		{name: "a backend of one family", old: `{address: "2001:db8:1::10"}`, new: `{address: "2001:db8:1::11"}`, want: "services +0 -0 ~1"},
 		{name: "timeouts of all", old: "services:", new: "conntrack: {timeouts: {udp: 10s}}\nservices:", want: "services +0 -0 ~4"},
 		{name: "routes", old: "services:", new: "routes: [{to: 198.18.128.0/17, via: 198.18.0.2}]\nservices:", want: "services +0 -0 ~0", sections: []string{"routes"}},
+		{name: "segments that come", old: "services:", new: "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1}, {vni: 2, vtep: 192.0.2.1}]}\nservices:", want: "services +0 -0 ~0, segments +2 -0 ~0", sections: []string{"vxlan"}},
 		{name: "grace and limits", old: "services:", new: "grace: 1s\nlimits: {answers: 1/s}\nservices:", want: "services +0 -0 ~0", sections: []string{"limits", "grace"}},
 		{name: "VLAN of a port", old: "eth1", new: "eth1, vlan: 5", want: "services +0 -0 ~0", sections: []string{"ports"}},
 		{name: "queues", old: `"0-1"`, new: `"0-2"`, want: "services +0 -0 ~0", restart: []string{"ports[1].queues"}},
@@ -99,4 +100,27 @@ func parsed(t *testing.T, text string) *Config {
 		t.Fatalf("%v\n%s", Errors(diags), text)
 	}
 	return c
+}
+
+// TestCompareSegments has segments come, go and change, by VNI: their order is nothing, and what they have of the section is theirs.
+func TestCompareSegments(t *testing.T) {
+	const (
+		one   = "{vni: 1, vtep: 192.0.2.1, peers: [192.0.2.2], ageing: 60s}"
+		two   = "{vni: 2, vtep: 192.0.2.1}"
+		three = "{vni: 3, vtep: 192.0.2.1, port: 8472}"
+	)
+	head := "version: 1\nports: [{name: wan, interface: eth1}]\nvxlan: {%s segments: [%s]}\n"
+	old := parsed(t, fmt.Sprintf(head, "", one+", "+two))
+	for _, x := range []struct{ name, section, list, want string }{
+		{"nothing", "", one + ", " + two, ""},
+		{"another order", "", two + ", " + one, ""},
+		{"one comes", "", one + ", " + two + ", " + three, ", segments +1 -0 ~0"},
+		{"one goes, one changes", "", strings.Replace(one, "60s", "61s", 1), ", segments +0 -1 ~1"},
+		{"one for another", "", three + ", " + one, ", segments +1 -1 ~0"},
+		{"the port of all", "port: 8472,", one + ", " + two, ", segments +0 -0 ~2"},
+	} {
+		if got, want := Compare(old, parsed(t, fmt.Sprintf(head, x.section, x.list))).String(), "services +0 -0 ~0"+x.want; got != want {
+			t.Errorf("%s: %s, want %s", x.name, got, want)
+		}
+	}
 }
