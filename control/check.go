@@ -26,7 +26,7 @@ func Check(path string, live bool, w io.Writer) error {
 	}
 	defer h.Close()
 	bad := false
-	links := cfg.WrittenLinks()
+	links, seen := cfg.WrittenLinks(), make([]config.Link, len(cfg.Ports))
 	for i := range cfg.Ports {
 		p := &cfg.Ports[i]
 		if p.Interface == "" {
@@ -48,6 +48,7 @@ func Check(path string, live bool, w io.Writer) error {
 		if links[i].MTU == 0 || l.MTU < links[i].MTU {
 			links[i].MTU = l.MTU
 		}
+		seen[i].Addresses = l.Addresses
 		links[i].Addresses = append(links[i].Addresses, l.Addresses...)
 	}
 	told := cfg.MTUWarnings(cfg.WrittenLinks())
@@ -56,7 +57,7 @@ func Check(path string, live bool, w io.Writer) error {
 			fmt.Fprintln(w, d)
 		}
 	}
-	for _, d := range lacking(cfg, h) {
+	for _, d := range append(cfg.AccessWarnings(seen), lacking(cfg, h)...) {
 		fmt.Fprintln(w, d)
 	}
 	if bad {

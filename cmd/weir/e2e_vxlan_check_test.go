@@ -11,7 +11,7 @@ import (
 )
 
 // TestVXLANCheck has `weir check --live` and the log say what of the host does not fit a segment: a VTEP that is no address of it, and access
-// ports that carry more than tunnels do.
+// ports that carry more than tunnels do, or that the host has an address on.
 func TestVXLANCheck(t *testing.T) {
 	seg := &overlay{vni: 5001, routed: true, access: make([]*testnet.Space, 1)}
 	b := newOverlayBed(t, options{}, vxlanPort, seg)
@@ -38,6 +38,12 @@ func TestVXLANCheck(t *testing.T) {
 	if out := check("--live"); strings.Contains(out, long) || strings.Count(out, "warning: "+absent) != 1 {
 		t.Errorf("access ports of 1450 bytes, no VTEP: %s", out)
 	}
+	must(t, b.lb.Address("acc5001a", "192.0.2.77/25"))
+	const deaf = "vxlan.segments[0].access[0].port: the host has the address 192.0.2.77/25 on acc5001a"
+	if out := check("--live"); strings.Count(out, "warning: "+deaf) != 1 {
+		t.Errorf("an access port that the host has an address on: %s", out)
+	}
+	must(t, b.lb.IP("addr del 192.0.2.77/25 dev acc5001a"))
 	d := b.start(text)
 	says := func(what string) func() bool { return func() bool { return strings.Contains(d.log.String(), what) } }
 	eventually(t, dialLimit, "the log tells of the VTEP", says(fmt.Sprintf("the VTEP %s is no address of this host", ourVTEP4)))

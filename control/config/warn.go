@@ -45,6 +45,28 @@ func (d *decoder) warnAdmission(s *Service) {
 	}
 }
 
+// AccessWarnings names the access ports on whose link the host has an address: every frame of such a port is its segment's, as on a port of a
+// bridge, so nobody on the link reaches the host by it any more.
+func (c *Config) AccessWarnings(links []Link) (diags []Diagnostic) {
+	for i := range c.VXLAN.Segments {
+		for j := range c.VXLAN.Segments[i].Access {
+			a := &c.VXLAN.Segments[i].Access[j]
+			n := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == a.Port })
+			if n < 0 || a.VLAN != 0 {
+				continue
+			}
+			for _, p := range links[n].Addresses {
+				if !p.Addr().IsLinkLocalUnicast() {
+					diags = append(diags, c.Warnf(a.Field("port"), a.Path+".port",
+						"the host has the address %s on %s, and is reached there no more: every frame of an access port is its segment's", p, printable(a.Port)))
+					break
+				}
+			}
+		}
+	}
+	return diags
+}
+
 // Link is what is known of a port's link: nothing where MTU is 0.
 type Link struct {
 	MTU       int // of the IP packet in bytes
