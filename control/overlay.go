@@ -14,8 +14,8 @@ import (
 
 // Sizes of the tables of the overlay, in entries. Pages that were never used cost nothing.
 const (
-	maxSegments = 4096
-	maxStations = 1 << 18
+	maxSegments = config.MaxSegments
+	maxStations = config.MaxStations
 	maxHosts    = 1 << 16
 )
 

@@ -132,7 +132,24 @@ func (d *decoder) checkForward(s *Service, b *Backend, segments map[uint32]*Segm
 			d.errorf(b.Field("vni"), b.Path+".vni", "segment %d is not among vxlan.segments", b.VNI)
 		case seg != nil && seg.Gateway == nil && !seg.bad("gateway"):
 			d.errorf(b.Field("vni"), b.Path+".vni", "segment %d has no gateway, from which backends in it are reached", b.VNI)
+		case seg != nil && seg.Gateway != nil && b.Address.IsValid() && !gatewayUnread(seg.Gateway):
+			d.checkReached(b, seg.Gateway)
 		}
+	}
+}
+
+// checkReached checks that a gateway can reach a backend in its segment: it asks for its MAC address there, so it must be a station on the link.
+func (d *decoder) checkReached(b *Backend, g *Gateway) {
+	on := false
+	for _, p := range g.Addresses {
+		if p.Addr() == b.Address {
+			d.errorf(b.Field("address"), b.Path+".address", "%s is the address of the segment's gateway, which is ours", b.Address)
+			return
+		}
+		on = on || p.Contains(b.Address)
+	}
+	if !on && g.Speaks(b.Address.Is4()) {
+		d.warnf(b.Field("address"), b.Path+".address", "%s is in no network of the gateway of segment %d: it is reached only if a station answers ARP or ND for it", b.Address, b.VNI)
 	}
 }
 

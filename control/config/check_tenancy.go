@@ -66,7 +66,20 @@ func (d *decoder) checkGateway(g *Gateway) {
 			d.errorf(pos, path, "duplicate address %s", p.Addr())
 		}
 		seen[p.Addr()] = true
+		if a := p.Addr(); a.Is4() && p.Bits() < 31 && (a == p.Masked().Addr() || a == lastOf(p)) {
+			pos, path := d.item(&g.Place, "addresses", i)
+			d.errorf(pos, path, "%s is the first or last address of its network, which no station has", p)
+		}
 	}
+}
+
+// lastOf is the last address of an IPv4 network: what is sent there is for all.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(b)
 }
 
 // network is a network of a segment, and where it is said that packets are routed into it.

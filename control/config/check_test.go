@@ -91,6 +91,21 @@ func TestChecks(t *testing.T) {
 			"vxlan.segments[0].fdb[0].mac: this is the gateway's address"},
 		{"FDB points at us", ports(wan) + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, fdb: [{mac: 02:00:00:00:50:01, vtep: 192.0.2.1}]}]}",
 			"vxlan.segments[0].fdb[0].vtep: 192.0.2.1 is our own VTEP"},
+		{"a peer that is our other VTEP", ports(wan) + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, peers: [192.0.2.3]}, {vni: 2, vtep: 192.0.2.3}]}",
+			"vxlan.segments[0].peers[0]: 192.0.2.3 is our own VTEP, of vxlan.segments[1]"},
+		{"a station behind our other VTEP", ports(wan) + "vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, fdb: [{mac: 02:00:00:00:50:01, vtep: 192.0.2.3}]}, {vni: 2, vtep: 192.0.2.3}]}",
+			"vxlan.segments[0].fdb[0].vtep: 192.0.2.3 is our own VTEP, of vxlan.segments[1]"},
+		{"link-local VTEP", ports(wan) + `vxlan: {segments: [{vni: 1, vtep: "fe80::1"}]}`, "vxlan.segments[0].vtep: a VTEP cannot be a link-local address: fe80::1"},
+		{"link-local peer", ports(wan) + `vxlan: {segments: [{vni: 1, vtep: "2001:db8::1", peers: ["fe80::2"]}]}`, "vxlan.segments[0].peers[0]: a peer cannot be a link-local address: fe80::2"},
+		{"more stations than all can have", segments("max_entries: 262145"), "vxlan.segments[0].max_entries: must be 1 to 262144, not 262145"},
+		{"service on a VTEP's port", segments("port: 4789") + "services: [{vip: 192.0.2.1, port: 4000-5000, protocol: udp, backends: [{address: 198.18.1.10}]}]",
+			"services[0].vip: UDP port 4789 of 192.0.2.1 is that of the VTEP of vxlan.segments[0]"},
+		{"backend that is the gateway", tenancy("{vip: 198.18.9.9, port: 80, forward: vxlan, backends: [{address: 172.16.1.1, vni: 5001}]}"),
+			"services[0].backends[0].address: 172.16.1.1 is the address of the segment's gateway, which is ours"},
+		{"backend that is on no link of the gateway", tenancy("{vip: 198.18.9.9, port: 80, forward: vxlan, backends: [{address: 172.16.3.7, vni: 5001}]}"),
+			"warning: services[0].backends[0].address: 172.16.3.7 is in no network of the gateway of segment 5001"},
+		{"gateway that is a network", gateway("{address: 172.16.1.0/24, mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses[0]: 172.16.1.0/24 is the first or last address of its network, which no station has"},
+		{"gateway that is all", gateway("{addresses: [172.16.1.1/31, 172.16.7.255/21], mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses[1]: 172.16.7.255/21 is the first or last address of its network"},
 		{"gateway without address", gateway("{mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway: address is missing"},
 		{"gateway with both", gateway("{address: 172.16.1.1/24, addresses: [172.16.1.2/24], mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses: address is given, too: write one of them"},
 		{"gateway with no addresses", gateway("{addresses: [], mac: 02:00:00:00:50:01}"), "vxlan.segments[0].gateway.addresses: is empty: at least one address is needed"},
@@ -185,6 +200,8 @@ func TestBounds(t *testing.T) {
 		services("{vip: 198.18.9.9, port: 80, allow: [198.18.0.0/16], deny: [198.18.3.0/24], conn_reuse_mode: 0, sloppy_tcp: true, backends: [{address: 198.18.1.10}, {address: 198.18.1.11, backup: true}]}"),
 		services("{vip: 198.18.9.9, port: 53, protocol: udp, sloppy_tcp: false, backends: [{address: 198.18.1.10}]}"),
 		segments("keep_tags: true, access: [{port: wan, vlan: 6}, {port: wan, vlan: 7}]"),
+		segments("max_entries: 262144") + "services: [{vip: 192.0.2.1, port: 4788, protocol: udp, backends: [{address: 198.18.1.10}]}, {vip: 192.0.2.1, port: 4789, backends: [{address: 198.18.1.10}]}, {vip: 192.0.2.1, port: 0, protocol: udp, persistence: {}, backends: [{address: 198.18.1.10}]}]",
+		gateway("{addresses: [172.16.1.0/31, 172.16.2.1/32, 172.16.3.254/23], mac: 02:00:00:00:50:01}"),
 		segments("port: 1, ttl: 1, dscp: 0, flood_limit: 0/s, mss_clamp: false"), segments("port: 65535, ttl: 255, dscp: 63, flood_limit: 1000000/s"),
 		services("{vip: 198.18.9.9, port: 1-65535, backends: [{address: 198.18.1.10, weight: 65535, lower_threshold: 2147483647, upper_threshold: 2147483647}, {address: 198.18.1.11, weight: 0}]}"),
 		"version: 1\nengine: {workers: 256}\n" + strings.TrimPrefix(ports("{name: a, interface: eth1}"), "version: 1\n"),
@@ -265,4 +282,20 @@ func TestOverlapAgreesWithTwin(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMostSegments has as many segments as there can be, and one more.
+func TestMostSegments(t *testing.T) {
+	var list strings.Builder
+	for vni := range MaxSegments {
+		fmt.Fprintf(&list, "  - {vni: %d, vtep: 192.0.2.1}\n", vni+1)
+	}
+	head := ports("{name: wan, interface: eth1}") + "vxlan:\n  segments:\n"
+	if _, diags := Parse("f", []byte(head+list.String())); len(diags) > 0 {
+		t.Errorf("%d: %v", MaxSegments, Errors(diags))
+	}
+	_, diags := Parse("f", []byte(head+list.String()+"  - {vni: 5000, vtep: 192.0.2.1}\n"))
+	if len(diags) != 1 || !strings.Contains(fmt.Sprint(diags[0]), "vxlan.segments: there can be 4096 segments, not 4097") {
+		t.Errorf("one more: %v", Errors(diags))
+	}
 }

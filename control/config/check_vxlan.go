@@ -14,6 +14,15 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 		vlan uint16
 	}
 	access := map[link]*Segment{}
+	ours := map[netip.Addr]*Segment{} // VTEPs of this host
+	for i := range c.VXLAN.Segments {
+		if s := &c.VXLAN.Segments[i]; s.VTEP.IsValid() && ours[s.VTEP] == nil {
+			ours[s.VTEP] = s
+		}
+	}
+	if n := len(c.VXLAN.Segments); n > MaxSegments {
+		d.errorf(c.VXLAN.Field("segments"), c.VXLAN.Path+".segments", "there can be %d segments, not %d", MaxSegments, n)
+	}
 	for i := range c.VXLAN.Segments {
 		s := &c.VXLAN.Segments[i]
 		if s.VNI != 0 {
@@ -23,10 +32,10 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 				segments[s.VNI] = s
 			}
 		}
-		d.checkPeers(s)
+		d.checkPeers(s, ours)
 		d.checkGroup(names, s)
 		d.checkTags(names, s)
-		d.checkFDB(s)
+		d.checkFDB(s, ours)
 		if s.Gateway != nil && s.Gateway.keys != nil {
 			d.checkGateway(s.Gateway)
 		}
@@ -48,10 +57,31 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 		}
 	}
 	d.checkReaches(segments)
+	d.checkVTEPPorts(ours)
 	return segments
 }
 
-func (d *decoder) checkPeers(s *Segment) {
+// checkVTEPPorts refuses services that would never hear anything: the datagrams to a VTEP's port are tunnels' before they are a service's. A service of
+// every port stands aside here, too.
+func (d *decoder) checkVTEPPorts(ours map[netip.Addr]*Segment) {
+	for i := range d.config.Services {
+		s := &d.config.Services[i]
+		if s.Protocol != "udp" || s.VNI != 0 || s.Port.Any() || len(ours) == 0 {
+			continue
+		}
+		for n, vip := range s.VIPs {
+			if seg := ours[vip.Addr()]; seg != nil && vip.IsSingleIP() && s.Port.From <= seg.Port && seg.Port <= s.Port.To {
+				pos, path := d.item(&s.Place, "vips", n)
+				if s.Given("vip") {
+					pos, path = s.Field("vip"), s.Path+".vip"
+				}
+				d.errorf(pos, path, "UDP port %d of %s is that of the VTEP of %s", seg.Port, vip.Addr(), seg.Path)
+			}
+		}
+	}
+}
+
+func (d *decoder) checkPeers(s *Segment, ours map[netip.Addr]*Segment) {
 	seen := map[netip.Addr]bool{}
 	for i := range s.Peers {
 		p := &s.Peers[i]
@@ -59,7 +89,7 @@ func (d *decoder) checkPeers(s *Segment) {
 			continue
 		}
 		pos, path := p.Field("address"), p.Path
-		d.checkVTEP(s, p.Address, pos, path)
+		d.checkVTEP(s, ours, p.Address, pos, path)
 		if seen[p.Address] {
 			d.errorf(pos, path, "duplicate peer %s", p.Address)
 		}
@@ -92,12 +122,12 @@ func (d *decoder) checkGroup(names portNames, s *Segment) {
 	}
 }
 
-func (d *decoder) checkFDB(s *Segment) {
+func (d *decoder) checkFDB(s *Segment, ours map[netip.Addr]*Segment) {
 	seen := map[[6]byte]*FDB{}
 	for i := range s.FDB {
 		f := &s.FDB[i]
 		if f.VTEP.IsValid() {
-			d.checkVTEP(s, f.VTEP, f.Field("vtep"), f.Path+".vtep")
+			d.checkVTEP(s, ours, f.VTEP, f.Field("vtep"), f.Path+".vtep")
 		}
 		if f.MAC == ([6]byte{}) {
 			continue
@@ -116,12 +146,14 @@ func (d *decoder) checkFDB(s *Segment) {
 	}
 }
 
-// checkVTEP checks another's VTEP against ours.
-func (d *decoder) checkVTEP(s *Segment, a netip.Addr, pos Pos, path string) {
+// checkVTEP checks another's VTEP against ours, which no way leads to.
+func (d *decoder) checkVTEP(s *Segment, ours map[netip.Addr]*Segment, a netip.Addr, pos Pos, path string) {
 	switch {
 	case !s.VTEP.IsValid():
 	case a == s.VTEP:
 		d.errorf(pos, path, "%s is our own VTEP", a)
+	case ours[a] != nil:
+		d.errorf(pos, path, "%s is our own VTEP, of %s", a, ours[a].Path)
 	case a.Is4() != s.VTEP.Is4():
 		d.errorf(pos, path, "%s is %s, but our VTEP is %s", a, family(a), family(s.VTEP))
 	}

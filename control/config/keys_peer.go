@@ -7,7 +7,7 @@ import (
 )
 
 var peerTable = table[Peer]{"vxlan.segments[].peers[]", []field[Peer]{
-	{"address", func(d *decoder, v value, p *Peer) { d.unicast(v, &p.Address, "a peer") }},
+	{"address", func(d *decoder, v value, p *Peer) { d.routable(v, &p.Address, "a peer") }},
 	{"port", func(d *decoder, v value, p *Peer) { integer(d, v, &p.Port, 1, 65535) }},
 	{"udp_checksum", func(d *decoder, v value, p *Peer) { d.checksum(v, &p.UDPChecksum) }},
 }}
@@ -18,7 +18,7 @@ func decodePeer(d *decoder, v value, s *Segment, p *Peer) bool {
 	*p = Peer{Port: s.Port, UDPChecksum: s.UDPChecksum}
 	if v.node.Kind != yaml.MappingNode {
 		p.Place = Place{Pos: v.pos(), Path: v.path}
-		return d.unicast(v, &p.Address, "a peer")
+		return d.routable(v, &p.Address, "a peer")
 	}
 	if decodeMapping(d, v, p, &p.Place, &peerTable) {
 		d.require(&p.Place, "address")

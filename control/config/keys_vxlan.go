@@ -8,6 +8,12 @@ import (
 // maxVNI is the largest VXLAN network identifier, of 24 bits (RFC 7348 section 5).
 const maxVNI = 1<<24 - 1
 
+// What there can be of segments, and of stations in all of them together.
+const (
+	MaxSegments = 4096
+	MaxStations = 1 << 18
+)
+
 var vxlanTable = table[VXLAN]{"vxlan", []field[VXLAN]{
 	{"port", func(d *decoder, v value, x *VXLAN) { integer(d, v, &x.Port, 1, 65535) }},
 	{"source_ports", func(d *decoder, v value, x *VXLAN) { d.ports(v, &x.SourcePorts, false) }},
@@ -17,7 +23,7 @@ var vxlanTable = table[VXLAN]{"vxlan", []field[VXLAN]{
 
 var segmentTable = table[Segment]{"vxlan.segments[]", []field[Segment]{
 	{"vni", func(d *decoder, v value, s *Segment) { integer(d, v, &s.VNI, 1, maxVNI) }},
-	{"vtep", func(d *decoder, v value, s *Segment) { d.unicast(v, &s.VTEP, "a VTEP") }},
+	{"vtep", func(d *decoder, v value, s *Segment) { d.routable(v, &s.VTEP, "a VTEP") }},
 	{"port", func(d *decoder, v value, s *Segment) { integer(d, v, &s.Port, 1, 65535) }},
 	{"udp_checksum", func(d *decoder, v value, s *Segment) { d.checksum(v, &s.UDPChecksum) }},
 	{"peers", func(d *decoder, v value, s *Segment) {
@@ -36,7 +42,7 @@ var segmentTable = table[Segment]{"vxlan.segments[]", []field[Segment]{
 	{"fdb", func(d *decoder, v value, s *Segment) { decodeList(d, v, &s.FDB, decodeFDB) }},
 	{"learning", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Learning) }},
 	{"ageing", func(d *decoder, v value, s *Segment) { d.duration(v, &s.Ageing, time.Second, longest) }},
-	{"max_entries", func(d *decoder, v value, s *Segment) { integer(d, v, &s.MaxEntries, 1, 1<<20) }},
+	{"max_entries", func(d *decoder, v value, s *Segment) { integer(d, v, &s.MaxEntries, 1, MaxStations) }},
 	{"suppression", func(d *decoder, v value, s *Segment) { d.boolean(v, &s.Suppression) }},
 	{"gateway", func(d *decoder, v value, s *Segment) { s.Gateway = decodeGateway(d, v) }},
 }}
@@ -70,7 +76,7 @@ func decodeAccess(d *decoder, v value, a *Access) bool {
 
 var fdbTable = table[FDB]{"vxlan.segments[].fdb[]", []field[FDB]{
 	{"mac", func(d *decoder, v value, f *FDB) { d.mac(v, &f.MAC) }},
-	{"vtep", func(d *decoder, v value, f *FDB) { d.unicast(v, &f.VTEP, "a VTEP") }},
+	{"vtep", func(d *decoder, v value, f *FDB) { d.routable(v, &f.VTEP, "a VTEP") }},
 }}
 
 func decodeFDB(d *decoder, v value, f *FDB) bool {
