@@ -83,9 +83,11 @@ func (c *core) services() []ServiceView {
 	if c.cfg == nil {
 		return views
 	}
-	totals := map[serviceKey]dataplane.Traffic{}
+	// Each is read once, so that a service's sum is that of the servers that are shown, also while they count on.
+	totals, counts := map[serviceKey]dataplane.Traffic{}, make(map[*backend]dataplane.Traffic, len(c.reg.backends))
 	for _, b := range c.reg.backends {
-		totals[b.key.service] = totals[b.key.service].Plus(c.traffic(b))
+		counts[b] = c.traffic(b)
+		totals[b.key.service] = totals[b.key.service].Plus(counts[b])
 	}
 	for i := range c.cfg.Services {
 		cfg := &c.cfg.Services[i]
@@ -99,7 +101,7 @@ func (c *core) services() []ServiceView {
 			for n, x := range backendsOf(cfg, key) {
 				if b := c.reg.backends[x.key]; b != nil {
 					to := &v.Backends[n]
-					to.Active, to.Inactive, to.Persistent, to.Traffic = b.load.Active(), b.load.Inactive(), b.load.Persistent(), c.traffic(b)
+					to.Active, to.Inactive, to.Persistent, to.Traffic = b.load.Active(), b.load.Inactive(), b.load.Persistent(), counts[b]
 				}
 			}
 			views = append(views, v)

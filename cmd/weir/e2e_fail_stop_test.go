@@ -88,9 +88,12 @@ func TestSIGTERMDuringAReload(t *testing.T) {
 	}
 }
 
-// dialing makes one connection after the other until stop is called, which returns how many worked and what failed.
-func dialing(s *testnet.Space, to string) (stop func() (int, []error)) {
+// dialing makes one connection after the other until stop is called, which returns how many worked and what failed, or t ends: the next test's
+// namespace has the same name.
+func dialing(t testing.TB, s *testnet.Space, to string) (stop func() (int, []error)) {
 	quit := make(chan struct{})
+	end := sync.OnceFunc(func() { close(quit) })
+	t.Cleanup(end)
 	var wg sync.WaitGroup
 	n, errs := 0, []error(nil)
 	wg.Go(func() {
@@ -113,7 +116,7 @@ func dialing(s *testnet.Space, to string) (stop func() (int, []error)) {
 		}
 	})
 	return func() (int, []error) {
-		close(quit)
+		end()
 		wg.Wait()
 		return n, errs
 	}
@@ -124,7 +127,7 @@ func TestAStormOfSIGHUPUnderLoad(t *testing.T) {
 	b.echoes(8000)
 	d := b.start(b.tcp())
 	all := streams(t, b.client, hostPort(vip4, 80), 10, 5*time.Second)
-	stop := dialing(b.client, hostPort(vip6, 80))
+	stop := dialing(t, b.client, hostPort(vip6, 80))
 	for i := range 100 {
 		d.write(b.many(i%3, "grace: 9s"))
 		d.signal(syscall.SIGHUP)
@@ -192,7 +195,7 @@ func TestReloadsUnderTrafficLoseAndLeakNothing(t *testing.T) {
 			}
 			all := streams(t, b.client, hostPort(vip4, 80), 6, 5*time.Second)
 			all = append(all, streams(t, b.client, hostPort(vip6, 80), 6, 5*time.Second)...)
-			stop := dialing(b.client, hostPort(vip4, 80))
+			stop := dialing(t, b.client, hostPort(vip4, 80))
 			for i := range 20 { // until everything has been allocated once
 				reload(i)
 			}
