@@ -168,6 +168,21 @@ func BenchmarkNATVXLAN(b *testing.B) {
 	}
 }
 
+// BenchmarkRequests is what encapsulation adds: clients' packets of established connections, to a server on a port and to one in a segment.
+func BenchmarkRequests(b *testing.B) {
+	const conns = 1000
+	for _, c := range []struct {
+		name    string
+		options []func(*dataplane.Snapshot)
+	}{{"to=port", nil}, {"to=segment", []func(*dataplane.Snapshot){overlaid(b, 8, 8, true)}}} {
+		b.Run(c.name, func(b *testing.B) {
+			x, r := newBalancer(b, conns, c.options...), random(conns)
+			x.open(b, conns)
+			x.run(b, vector, func() { x.requests(b, vector, r) })
+		})
+	}
+}
+
 // BenchmarkFlood is a broadcast from an access port, a copy of which goes to every peer. ns/copy is the cost of each.
 func BenchmarkFlood(b *testing.B) {
 	for _, peers := range []int{8, 64} {

@@ -141,7 +141,11 @@ func (w *Worker) countIn(a *vxlan.Arrival, size int) {
 
 // countOut counts a frame, or the copy of one, that goes to a place of a segment.
 func (w *Worker) countOut(s *vxlan.Segment, to *PlaceCounters, size int) {
-	c := w.segmentCounters(s.Index)
+	w.segmentCounters(s.Index).out(to, size)
+}
+
+// out is countOut for who has the segment's counters at hand.
+func (c *SegmentCounters) out(to *PlaceCounters, size int) {
 	c.OutFrames.add(1)
 	c.OutBytes.add(uint64(size))
 	to.OutFrames.add(1)

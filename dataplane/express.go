@@ -16,9 +16,7 @@ func (w *Worker) express(v *vector) {
 	for {
 		from := v.to
 		unsettled := w.admit(v)
-		for i := w.dispatch(v, from); i < v.to; i = w.dispatch(v, i+1) {
-			w.into(v, i)
-		}
+		w.dispatch(v, from)
 		if !unsettled || !w.settleEntry(v.narrow[v.to].Ref) {
 			return
 		}
@@ -101,18 +99,14 @@ func (w *Worker) makeRoom() {
 	}
 }
 
-// dispatch makes of the frames that admit has let in, from i on, what leaves, and puts them into their outboxes. It returns the first that goes
-// into a segment, or v.to.
-func (w *Worker) dispatch(v *vector, i int) int {
+// dispatch makes of the frames that admit has let in, from i on, what leaves, and puts them into their outboxes.
+func (w *Worker) dispatch(v *vector, i int) {
 	t, ways, mem, out := w.table, w.ways, w.pool.Memory(), w.out
 	records := v.plain[:v.to]
 	queries := v.narrow[:len(records)]
 	for ; i < len(records); i++ {
 		p, ref := &records[i], queries[i].Ref
 		e := t.Entry4(ref)
-		if e.NewSpace>>8 != 0 {
-			return i
-		}
 		to := clientWays + uint64(e.Backend)
 		if ref.Reply() {
 			to = uint64(e.NewDst % clientWays)
@@ -134,6 +128,10 @@ func (w *Worker) dispatch(v *vector, i int) int {
 			}
 			put16(ip[ipv4Len+6:], l4)
 		}
+		if e.NewSpace>>8 != 0 {
+			w.enclose(v, i)
+			continue
+		}
 		front := uint64(etherLen)
 		if x.tag == 0 {
 			put64(h[4:], x.head)
@@ -148,7 +146,6 @@ func (w *Worker) dispatch(v *vector, i int) int {
 		o.desc[o.n&(outboxSize-1)] = packet.Desc{Addr: p.at - front, Len: uint32(p.size) + uint32(front)}
 		o.n++
 	}
-	return i
 }
 
 // agedBy is what one less of TTL, which shares a word with the protocol, adds to the sum of an IPv4 header: minus 0x0100 in one's complement.

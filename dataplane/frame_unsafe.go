@@ -7,3 +7,9 @@ import "unsafe"
 func windowAt(mem []byte, addr uint64) *[window]byte {
 	return (*[window]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(mem)), addr-windowFront))
 }
+
+// headAt is the headLen bytes in front of the IPv4 packet at addr, which the caller has found to lie within its chunk, and that packet's ECN.
+func headAt(mem []byte, addr uint64) (head *[headLen]byte, ecn uint8) {
+	base := unsafe.Pointer(unsafe.SliceData(mem))
+	return (*[headLen]byte)(unsafe.Add(base, addr-headLen)), *(*uint8)(unsafe.Add(base, addr+1)) & 3
+}

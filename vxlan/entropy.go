@@ -59,7 +59,7 @@ func (e *Entropy) Of(f *packet.Frame) uint32 {
 	var sum uint64
 	switch {
 	case f.Kind&packet.KindIPv4 != 0:
-		sum = e.key.two(binary.BigEndian.Uint64(h[12:]), ports<<8|uint64(f.Proto))
+		return e.Of4(binary.BigEndian.Uint64(h[12:]), uint32(ports), f.Proto)
 	case f.Kind&packet.KindIPv6 != 0:
 		proto := uint64(f.Proto)
 		if f.Kind&fragment != 0 {
@@ -73,4 +73,9 @@ func (e *Entropy) Of(f *packet.Frame) uint32 {
 		sum = e.key.two(uint64(MACOf(b)), uint64(MACOf(b[6:]))<<16|uint64(f.EtherType))
 	}
 	return uint32(sum >> 32)
+}
+
+// Of4 is Of for IPv4: the two addresses of the header, the ports, zero where they do not count, and the protocol.
+func (e *Entropy) Of4(addresses uint64, ports uint32, proto uint8) uint32 {
+	return uint32(e.key.two(addresses, uint64(ports)<<8|uint64(proto)) >> 32)
 }

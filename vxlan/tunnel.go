@@ -128,7 +128,7 @@ func (t *Tunnel) Encap(f *packet.Frame, entropy uint32) bool {
 	tos, ttl := t.inner(f)
 	at := f.Start - t.n
 	p := f.Chunk()[at:f.End]
-	port := t.first + uint16(uint64(entropy)*t.ports>>32)
+	port := t.SourcePort(entropy)
 	if t.v6 {
 		t.put6(p, tos, ttl, port, entropy)
 		f.Kind = packet.KindIPv6 | packet.KindOuter
@@ -140,6 +140,23 @@ func (t *Tunnel) Encap(f *packet.Frame, entropy uint32) bool {
 	}
 	f.Start, f.L3, f.L3End = at, at, f.End
 	return true
+}
+
+// SourcePort is the UDP source port of a flow.
+func (t *Tunnel) SourcePort(entropy uint32) uint16 {
+	return t.first + uint16(uint64(entropy)*t.ports>>32)
+}
+
+// Prefix is what Encap prepends to a frame, for a caller who does that by himself: all but the lengths, the source port, the inner packet's ECN and
+// the header's checksum. sum is that of the IPv4 header's words, not folded. It reports false of tunnels over IPv6, that make UDP checksums, or
+// that inherit more than ECN.
+func (t *Tunnel) Prefix() (h [Overhead4 - etherLen]byte, sum uint32, ok bool) {
+	if t.v6 || t.checksum || t.inherit.dscp || t.inherit.ttl {
+		return h, 0, false
+	}
+	copy(h[:], t.header[:])
+	h[1], h[8] = t.tos, t.ttl
+	return h, t.sum + uint32(t.tos) + uint32(t.ttl)<<8, true
 }
 
 // inner is what the outer header takes over of the inner packet, or the tunnel's own.
