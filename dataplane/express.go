@@ -161,7 +161,9 @@ func (w *Worker) stretch(v *vector) int {
 		if p := &v.plain[i]; p.size != 0 {
 			v.queries[i] = w.table.Wide(&v.narrow[i])
 			if v.narrow[i].Ref = 0; !p.known {
+				home := p.home
 				w.inspect(v, i)
+				v.lanes[i].segment, v.lanes[i].home = home, home
 			}
 		}
 	}

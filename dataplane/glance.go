@@ -3,6 +3,7 @@ package dataplane
 import (
 	"math/bits"
 
+	"weir/conntrack"
 	"weir/dataplane/packet"
 )
 
@@ -12,8 +13,10 @@ type plain struct {
 	at    uint64 // of its IP header in the pool
 	size  uint16 // of its IP packet, in bytes; 0: the frame is not plain
 	proto uint8
-	event uint8 // byte 13 of the TCP header; of UDP zero
-	known bool  // packet.Parse has seen the frame
+	event uint8      // byte 13 of the TCP header; of UDP zero
+	known bool       // packet.Parse has seen the frame
+	outer bool       // it is a tunnel's, and size is 0: the IP header is the outer one
+	home  segmentRef // whose gateway it came to, out of a tunnel
 }
 
 // window is how many bytes around the beginning of a plain frame's IP packet are looked at: room for an Ethernet header with a tag, an IPv4
@@ -26,17 +29,17 @@ const (
 
 // glance looks for plain frames, of which it leaves their tuples in the queries, by a few loads and compares; packet.Parse would say of each of
 // them that it has KindIPv4 and KindTransport, no fault, and nothing else but perhaps KindBroadcast, which matters to answers only.
-func (w *Worker) glance(v *vector, d []packet.Desc) {
+func (w *Worker) glance(records []plain, queries []conntrack.Query4, d []packet.Desc) {
 	mem, chunk := w.pool.Memory(), uint64(w.pool.ChunkSize())
 	var vteps []VTEP
 	if w.snap.Overlay != nil {
 		vteps = w.snap.Overlay.VTEPs
 	}
-	records := v.plain[:len(d)]
-	queries := v.narrow[:len(records)]
+	records = records[:len(d)]
+	queries = queries[:len(records)]
 	for i := range records {
 		p, addr, n := &records[i], d[i].Addr, uint64(d[i].Len)
-		p.size = 0
+		*p = plain{}
 		end := addr + etherLen + windowBack
 		if end > uint64(len(mem)) || addr&(chunk-1) < windowFront-etherLen || addr&(chunk-1)+n > chunk || n < etherLen+ipv4Len+udpLen {
 			continue
@@ -64,14 +67,17 @@ func (w *Worker) glance(v *vector, d []packet.Desc) {
 				continue
 			}
 		case packet.ProtoUDP:
-			p.event = 0
-			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || tunnelled(vteps, h) || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {
+			if tunnelled(vteps, h) {
+				p.at, p.outer = addr+etherLen, true
+				continue
+			}
+			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {
 				continue
 			}
 		default:
 			continue
 		}
-		p.at, p.size, p.proto, p.known = addr+etherLen, uint16(size), proto, false
+		p.at, p.size, p.proto = addr+etherLen, uint16(size), proto
 		q := &queries[i]
 		q.Pair, q.Rest = be64(h[26:]), uint64(be32(h[34:]))<<32|uint64(proto)
 	}

@@ -10,17 +10,22 @@ import (
 func (w *Worker) parse(v *vector) {
 	w.Counters.Received.add(uint64(v.n))
 	if w.glances(v.port) {
-		w.glance(v, v.descs)
+		w.glance(v.plain[:], v.narrow[:], v.descs)
 	} else {
 		for i := range v.plain[:v.n] {
-			v.plain[i].size = 0
+			v.plain[i] = plain{}
 		}
 	}
 	v.others = false
+	o, peels := w.snap.Overlay, true
 	for i := range v.plain[:v.n] {
-		if v.plain[i].size == 0 {
-			w.inspect(v, i)
-			v.others = true
+		if v.plain[i].size != 0 || peels && v.plain[i].outer && w.peel(v, i) {
+			continue
+		}
+		w.inspect(v, i)
+		v.others = true
+		if o != nil && o.ours(&v.frames[i]) {
+			peels = false // where stations are is learned from frames in their order
 		}
 	}
 }

@@ -34,6 +34,18 @@ func (l Learned) String() string {
 // look-up and, once a second for an entry, one store. Else it takes the lock, within the segment's and the table's limits. All
 // outcomes but Known and Own are counted.
 func (t *FDB) Learn(segment uint16, mac MAC, at Place, now Second) Learned {
+	if t.Knows(segment, mac, at, now) {
+		return Known
+	}
+	l := t.learn(segment, mac, at, now)
+	if l > Own {
+		t.segments[segment].counts[l].Add(1)
+	}
+	return l
+}
+
+// Knows is Learn of a frame whose source is known to be there. Of any other it reports false, and takes no notice.
+func (t *FDB) Knows(segment uint16, mac MAC, at Place, now Second) bool {
 	k := keyOf(segment, mac)
 	h := t.hash(k)
 	home := int(t.home(h))
@@ -52,13 +64,9 @@ func (t *FDB) Learn(segment uint16, mac MAC, at Place, now Second) Learned {
 		if val&valStatic == 0 && Second(val>>seenShift) != now {
 			t.seen(i, val, now)
 		}
-		return Known
+		return true
 	}
-	l := t.learn(segment, mac, at, now)
-	if l > Own {
-		t.segments[segment].counts[l].Add(1)
-	}
-	return l
+	return false
 }
 
 // seen moves an entry's last frame up to now. If the entry changed meanwhile, someone else has seen to it.

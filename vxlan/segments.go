@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"weir/dataplane/packet"
@@ -118,6 +119,33 @@ func (t *Segments) Decap(f *packet.Frame) (a Arrival, fault Fault) {
 		a.At = AtPeer(peer)
 	}
 	return a, Decap(f, a.Segment.Policy)
+}
+
+// Peel is Decap for the commonest of packets, without a Frame: over IPv4, without a UDP checksum or a mark of congestion, from a peer, of an untagged
+// frame, into a segment that ignores reserved bits. ip is a whole UDP datagram in an intact IPv4 packet without options; inner lies within it.
+//
+// It reports false if the packet is not of this kind, or if anything is wrong with it: that is for Decap to find.
+func (t *Segments) Peel(ip []byte) (inner []byte, s *Segment, at Place, ok bool) {
+	const front = ipv4Len + udpLen + headerLen
+	if len(ip) < front+etherLen {
+		return nil, nil, 0, false
+	}
+	udp := ip[ipv4Len:]
+	size := int(binary.BigEndian.Uint16(udp[4:]))
+	vni, fault := readHeader(udp[udpLen:], false)
+	if size > len(udp) || size < udpLen+headerLen+etherLen || fault != FaultNone || ip[1]&ecnMask != notECT {
+		return nil, nil, 0, false
+	}
+	if s = t.ByVNI(vni); s == nil || s.Policy.Strict || binary.BigEndian.Uint16(udp[6:]) != 0 && !s.Policy.NoChecksum {
+		return nil, nil, 0, false
+	}
+	src, dst := addr4(ip[12:]), addr4(ip[16:])
+	peer, known := s.Peer(src)
+	inner = ip[front : ipv4Len+size]
+	if binary.BigEndian.Uint16(udp[2:]) != s.Port || s.V6 || dst != s.VTEP || src == s.VTEP || !known || !MACOf(inner[6:]).station() || isTag(inner) {
+		return nil, nil, 0, false
+	}
+	return inner, s, AtPeer(peer), true
 }
 
 // Enter takes f, as Parse found it, from the access port that it came from into its segment: the port's VLAN tag comes off, and so does a
