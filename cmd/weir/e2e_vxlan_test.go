@@ -37,6 +37,7 @@ func TestVXLAN(t *testing.T) {
 	t.Run("gateway", func(t *testing.T) { answersForItself(t, b) })
 	t.Run("services", func(t *testing.T) { reachesServices(t, b, d) })
 	t.Run("odd packets", func(t *testing.T) { takesWhatItMust(t, b, d) })
+	t.Run("wrong frames", func(t *testing.T) { dropsWhatIsWrongInside(t, b, d) })
 	t.Run("other VNIs", func(t *testing.T) { leavesOthersAlone(t, b, d) })
 	t.Run("memory", func(t *testing.T) { remembers(t, b, d) })
 	t.Run("another VNI", func(t *testing.T) { changesHands(t, b, d) })
