@@ -21,8 +21,10 @@ func (d *decoder) check() {
 			d.diags = append(d.diags, w)
 		}
 	}
-	if c.Admin.Given("token_file") && !c.Admin.Given("http") {
-		d.warnf(c.Admin.Field("token_file"), "admin.token_file", "has no effect without admin.http")
+	for _, key := range []string{"token_file", "pprof"} {
+		if c.Admin.Given(key) && !c.Admin.Given("http") {
+			d.warnf(c.Admin.Field(key), "admin."+key, "has no effect without admin.http")
+		}
 	}
 }
 

@@ -167,6 +167,8 @@ func TestChecks(t *testing.T) {
 		{"answers a minute", ports(wan) + "limits: {answers: 60/m}", `limits.answers: must be a rate such as 1000/s, not "60/m"`},
 		{"negative grace", ports(wan) + "grace: -1s", `grace: must be 0s to 10m, not "-1s"`},
 		{"token without HTTP", ports(wan) + "admin: {token_file: /etc/weir/token}", "warning: admin.token_file: has no effect without admin.http"},
+		{"profiles without HTTP", ports(wan) + "admin: {pprof: true}", "warning: admin.pprof: has no effect without admin.http"},
+		{"profiles, perhaps", ports(wan) + "admin: {http: \"127.0.0.1:9180\", pprof: maybe}", `admin.pprof: must be true or false, not "maybe"`},
 		{"HTTP without port", ports(wan) + "admin: {http: 127.0.0.1}", `admin.http: must be an address with a port such as 127.0.0.1:9180, not "127.0.0.1"`},
 		{"socket too long", ports(wan) + "admin: {socket: /" + strings.Repeat("x", 107) + "}", "admin.socket: must be 1 to 107 bytes long, not 108"},
 	} {

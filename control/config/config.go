@@ -297,6 +297,7 @@ type Admin struct {
 	Socket    string
 	HTTP      netip.AddrPort // invalid: off
 	TokenFile string         // empty: HTTP is read-only
+	Pprof     bool           // profiles over HTTP
 }
 
 // What enumerated keys may be. The first is the default, except for schedulers.

@@ -56,7 +56,7 @@ func Compare(old, next *Config) (d Diff) {
 		{"neighbors", old.Neighbors, next.Neighbors},
 		{"limits", old.Limits, next.Limits},
 		{"vxlan", old.VXLAN, next.VXLAN},
-		{"admin", Admin{HTTP: old.Admin.HTTP, TokenFile: old.Admin.TokenFile}, Admin{HTTP: next.Admin.HTTP, TokenFile: next.Admin.TokenFile}},
+		{"admin", reloadableAdmin(old.Admin), reloadableAdmin(next.Admin)},
 		{"bind_vips", old.BindVIPs, next.BindVIPs},
 		{"grace", old.Grace, next.Grace},
 	} {
@@ -88,6 +88,12 @@ func compareSegments(old, next []Segment) (n [3]int) {
 	}
 	n[1] = len(before)
 	return n
+}
+
+// reloadableAdmin is a without what needs a restart.
+func reloadableAdmin(a Admin) Admin {
+	a.Socket = ""
+	return a
 }
 
 // RestartFields are the keys that differ between old and next and need a restart, such as ports[0].queues.

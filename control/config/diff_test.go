@@ -124,3 +124,22 @@ func TestCompareSegments(t *testing.T) {
 		}
 	}
 }
+
+// TestAdminCanBeReloaded changes each of its keys alone: all but the socket are for a reload to take over.
+func TestAdminCanBeReloaded(t *testing.T) {
+	const was = `{http: "127.0.0.1:1", token_file: /a, pprof: true}`
+	for _, x := range []struct {
+		admin    string
+		sections []string
+	}{
+		{was, nil},
+		{`{http: "127.0.0.1:2", token_file: /a, pprof: true}`, []string{"admin"}},
+		{`{http: "127.0.0.1:1", token_file: /b, pprof: true}`, []string{"admin"}},
+		{`{http: "127.0.0.1:1", token_file: /a, pprof: false}`, []string{"admin"}},
+	} {
+		of := func(admin string) *Config { return parsed(t, before+"admin: "+admin+"\n") }
+		if d := Compare(of(was), of(x.admin)); !slices.Equal(d.Sections, x.sections) || len(d.Restart) > 0 {
+			t.Errorf("%s: sections %q, restart %q", x.admin, d.Sections, d.Restart)
+		}
+	}
+}

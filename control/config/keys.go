@@ -173,4 +173,5 @@ var adminTable = table[Admin]{"admin", []field[Admin]{
 	{"socket", func(d *decoder, v value, a *Admin) { d.text(v, &a.Socket, 107) }}, // sun_path less the NUL
 	{"http", func(d *decoder, v value, a *Admin) { d.listenAddress(v, &a.HTTP) }},
 	{"token_file", func(d *decoder, v value, a *Admin) { d.text(v, &a.TokenFile, math.MaxInt16) }},
+	{"pprof", func(d *decoder, v value, a *Admin) { d.boolean(v, &a.Pprof) }},
 }}
