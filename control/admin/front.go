@@ -1,0 +1,173 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Settings of a front, as configured.
+type Settings struct {
+	Address   netip.AddrPort // invalid: it does not listen
+	TokenFile string         // empty: nobody may change anything
+	Pprof     bool           // profiles of this process
+}
+
+// Front answers over TCP. One goroutine changes it, by Prepare and what that returns.
+type Front struct {
+	mux    *http.ServeMux
+	log    *slog.Logger
+	refuse func(w http.ResponseWriter, status int, err error)
+	gate   atomic.Pointer[gate]
+
+	address  netip.AddrPort // of listener, as configured
+	server   *http.Server
+	listener net.Listener // nil: it does not listen
+}
+
+// gate is what a request is measured by.
+type gate struct {
+	token *Token
+	pprof bool
+}
+
+// NewFront makes a front that does not listen yet. Requests that may not pass are answered by refuse.
+func NewFront(log *slog.Logger, refuse func(w http.ResponseWriter, status int, err error)) *Front {
+	mux := http.NewServeMux()
+	mux.HandleFunc(profiles, pprof.Index)
+	mux.HandleFunc(profiles+"cmdline", pprof.Cmdline)
+	mux.HandleFunc(profiles+"profile", pprof.Profile)
+	mux.HandleFunc(profiles+"symbol", pprof.Symbol)
+	mux.HandleFunc(profiles+"trace", pprof.Trace)
+	f := &Front{mux: mux, log: log, refuse: refuse}
+	f.gate.Store(&gate{})
+	return f
+}
+
+// Handle says who answers what is let through. It is called once, before the first Commit.
+func (f *Front) Handle(h http.Handler) { f.mux.Handle("/", h) }
+
+const profiles = "/debug/pprof/"
+
+// ServeHTTP lets a request through, or refuses it.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g := f.gate.Load()
+	profile := strings.HasPrefix(r.URL.Path, profiles)
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case profile && !g.pprof:
+		f.refuse(w, http.StatusNotFound, errors.New("admin.pprof is off"))
+		return
+	case g.token == nil && (profile || reads), g.token != nil && reads && !profile:
+	case g.token == nil:
+		f.refuse(w, http.StatusForbidden, errReadOnly)
+		return
+	case !g.token.borne(r):
+		w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
+		f.refuse(w, http.StatusUnauthorized, errNoToken)
+		return
+	}
+	f.mux.ServeHTTP(w, r)
+}
+
+// Change is a change of a front that is ready to be made, or to be forgotten.
+type Change struct {
+	front    *Front
+	to       Settings
+	gate     gate
+	listener net.Listener // of another address than now; nil: none is needed
+}
+
+// Prepare opens the address and reads the token of next, and changes nothing yet. The token is read anew even if its file is the same. What it
+// returns must be committed or aborted.
+func (f *Front) Prepare(next Settings) (*Change, error) {
+	c := &Change{front: f, to: next, gate: gate{pprof: next.Pprof}}
+	if !next.Address.IsValid() {
+		return c, nil
+	}
+	if next.TokenFile != "" {
+		token, open, err := LoadToken(next.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("admin.token_file: %w", err)
+		}
+		if open {
+			f.log.Warn("everybody on this host can read the token", "file", next.TokenFile, "cure", "chmod o-r "+next.TokenFile)
+		}
+		c.gate.token = token
+	}
+	if f.listener != nil && next.Address == f.address {
+		return c, nil
+	}
+	l, err := net.Listen("tcp", next.Address.String())
+	if err != nil {
+		if f.listener != nil && f.address.Port() == next.Address.Port() && errors.Is(err, unix.EADDRINUSE) {
+			return nil, fmt.Errorf("admin.http: %w (by the address it has now, %s: take it away in one reload, give the new one in the next)", err, f.address)
+		}
+		return nil, fmt.Errorf("admin.http: %w", err)
+	}
+	c.listener = l
+	return c, nil
+}
+
+// Commit makes the change: from the next request on the new settings hold. An address that goes is free at once; requests under way there, of
+// which one may have asked for the change, get a second to end.
+func (c *Change) Commit() {
+	f := c.front
+	f.gate.Store(&c.gate)
+	if c.to.Address.IsValid() && c.listener == nil {
+		return
+	}
+	if f.listener != nil {
+		_ = f.listener.Close()
+		go shut(f.server)
+	}
+	f.address, f.server, f.listener = c.to.Address, nil, nil
+	if c.listener == nil {
+		return
+	}
+	server, listener := NewServer(f, f.log), limit(c.listener, maxConns)
+	f.server, f.listener = server, listener
+	go func() { _ = server.Serve(listener) }() // ends with the listener
+	f.log.Info("answering over http", "address", listener.Addr().String(), "changes", c.gate.token != nil, "pprof", c.gate.pprof)
+}
+
+// Abort forgets the change.
+func (c *Change) Abort() {
+	if c.listener != nil {
+		_ = c.listener.Close()
+	}
+}
+
+// Addr is where the front listens, nil if nowhere.
+func (f *Front) Addr() net.Addr {
+	if f.listener == nil {
+		return nil
+	}
+	return f.listener.Addr()
+}
+
+// Close stops answering; requests under way get a second to end.
+func (f *Front) Close() {
+	if f.listener != nil {
+		shut(f.server)
+		f.server, f.listener = nil, nil
+	}
+}
+
+func shut(s *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		_ = s.Close()
+	}
+}
