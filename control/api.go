@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weir/control/admin"
+	"weir/control/config"
 	"weir/vxlan"
 )
 
@@ -25,7 +27,7 @@ const DefaultSocket = "/run/weir.sock"
 
 // api serves the admin socket: HTTP with JSON, one path a view, so that curl works, too.
 type api struct {
-	server   http.Server
+	server   *http.Server
 	listener net.Listener
 }
 
@@ -78,8 +80,8 @@ func peerPID(path string) (pid int32, err error) {
 	return cred.Pid, nil
 }
 
-// serve answers on l until close.
-func (c *Control) serve(l net.Listener) *api {
+// handler is the API: one path a view, and what changes something by POST.
+func (c *Control) handler() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, view func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +92,7 @@ func (c *Control) serve(l net.Listener) *api {
 	post := func(path string, change func(StationRequest) (any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			var x StationRequest
-			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+			d := json.NewDecoder(r.Body)
 			d.DisallowUnknownFields()
 			if err := d.Decode(&x); err != nil {
 				answer(w, nil, fmt.Errorf("the request's body: %w", err))
@@ -169,12 +171,26 @@ func (c *Control) serve(l net.Listener) *api {
 		}
 		writeJSON(w, status, outcome)
 	})
-	a := &api{listener: l, server: http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-	}}
+	mux.HandleFunc("GET /livez", probed(c.alive))
+	mux.HandleFunc("GET /readyz", probed(c.ready))
+	mux.Handle("GET /metrics", newScraper(c.core, c.log, c.glance))
+	return mux
+}
+
+// serve answers on l until close.
+func (c *Control) serve(l net.Listener, h http.Handler) *api {
+	a := &api{listener: l, server: admin.NewServer(h, c.log)}
 	go func() { _ = a.server.Serve(l) }() // ends with close
 	return a
 }
+
+// frontSettings is what the configuration says of the way in over TCP.
+func frontSettings(c *config.Config) admin.Settings {
+	return admin.Settings{Address: c.Admin.HTTP, TokenFile: c.Admin.TokenFile, Pprof: c.Admin.Pprof}
+}
+
+// refuse answers a request that may not pass.
+func refuse(w http.ResponseWriter, status int, err error) { writeJSON(w, status, Failure{err.Error()}) }
 
 // close stops answering; requests under way get a moment to end. The socket's file goes with it.
 func (a *api) close() {
@@ -217,6 +233,8 @@ func answer(w http.ResponseWriter, v any, err error) {
 		writeJSON(w, http.StatusNotFound, Failure{err.Error()})
 	case errors.Is(err, ErrConfigured):
 		writeJSON(w, http.StatusConflict, Failure{err.Error()})
+	case errors.As(err, new(*http.MaxBytesError)):
+		writeJSON(w, http.StatusRequestEntityTooLarge, Failure{err.Error()})
 	default:
 		writeJSON(w, http.StatusBadRequest, Failure{err.Error()})
 	}
@@ -285,7 +303,7 @@ func decode(resp *http.Response, err error, v any) error {
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusConflict:
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge:
 		var f Failure
 		if json.NewDecoder(resp.Body).Decode(&f) == nil && f.Error != "" {
 			return errors.New(f.Error)

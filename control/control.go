@@ -15,9 +15,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"weir/conntrack"
+	"weir/control/admin"
 	"weir/control/config"
 	"weir/dataplane"
 )
@@ -48,6 +50,10 @@ type Control struct {
 	last    Outcome           // of the last reload; guarded by mu
 	lastAt  time.Time
 	reader  config.Reader // of the configuration file; Control's goroutine alone uses it
+
+	front    *admin.Front
+	pulse    beat        // of loop
+	stopping atomic.Bool // loop has ended
 }
 
 // Outcome is what a reload came to.
@@ -81,11 +87,22 @@ func Run(ctx context.Context, o Options) (err error) {
 	c.options.Socket = o.Socket
 	defer func() { err = errors.Join(err, c.stop()) }()
 	defer listener.Close()
-	if err := c.start(cfg); err != nil {
+	c.front = admin.NewFront(c.log, refuse)
+	defer c.front.Close()
+	front, err := c.front.Prepare(frontSettings(cfg)) // whoever asks before it is committed waits for the answer
+	if err != nil {
 		return err
 	}
-	admin := c.serve(listener)
-	defer admin.close()
+	if err := c.start(cfg); err != nil {
+		front.Abort()
+		return err
+	}
+	c.pulse.now()
+	handler := c.handler()
+	c.front.Handle(handler)
+	front.Commit()
+	api := c.serve(listener, handler)
+	defer api.close()
 	c.log.Info("running", "config", o.Config, "generation", c.generation, "workers", len(c.runners), "socket", o.Socket)
 	if o.Ready != nil {
 		o.Ready()
@@ -183,8 +200,10 @@ func (c *Control) loop(ctx context.Context) error {
 	defer tick.Stop()
 	var settled, adopting <-chan time.Time
 	for {
+		c.pulse.now()
 		select {
 		case <-ctx.Done():
+			c.stopping.Store(true)
 			c.log.Info("stopping")
 			return nil
 		case <-c.options.Reload:
@@ -304,6 +323,17 @@ func (c *Control) reload() (o Outcome) {
 		}
 		return Outcome{Message: fmt.Sprintf("%s: a restart is needed to change %s", c.options.Config, strings.Join(diff.Restart, ", ")), Diagnostics: lines}
 	}
+	front, err := c.front.Prepare(frontSettings(cfg))
+	if err != nil {
+		return Outcome{Message: err.Error(), Diagnostics: lines}
+	}
+	defer func() { // with c.mu free: requests under way that need it are waited for
+		if o.OK {
+			front.Commit()
+		} else {
+			front.Abort()
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	surroundings := c.ports.reconfigured(cfg)

@@ -21,7 +21,8 @@ type core struct {
 	cfg        *config.Config
 	generation uint64
 	loaded     time.Time
-	undo       func() // takes back what the latest prepare did to the registry
+	undo       func()  // takes back what the latest prepare did to the registry
+	wide       *layout // of the services' metrics; of an older generation until somebody scrapes
 }
 
 // newCore makes an engine over table with an empty registry. secret keeps strangers from aiming at one slot of the fragment map, and random
@@ -115,6 +116,15 @@ func (c *core) traffic(b *backend) dataplane.Traffic { return c.engine.Backend(b
 
 // stats are all counters but those of ports.
 func (c *core) stats() Stats {
+	s := c.totals()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Services = c.services()
+	return s
+}
+
+// totals are the counters of stats without those of services, of which there may be many.
+func (c *core) totals() Stats {
 	v, drops := c.engine.Verdicts()
 	s := Stats{Verdicts: v, Drops: map[string]uint64{}}
 	for d := dataplane.Drop(1); d < dataplane.NumDrops; d++ {
@@ -128,7 +138,7 @@ func (c *core) stats() Stats {
 	who := c.census()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Generation, s.Services = c.generation, c.services()
+	s.Generation = c.generation
 	s.VXLAN, _ = c.segments(0, who)
 	return s
 }

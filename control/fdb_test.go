@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -231,7 +232,8 @@ func TestStationsAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := (&Control{core: b.core}).serve(l)
+	c := &Control{core: b.core, log: slog.New(slog.DiscardHandler)}
+	a := c.serve(l, c.handler())
 	defer a.close()
 	client := NewClient(path)
 	if x, err := client.Stations("/fdb/add", StationRequest{VNI: 5001, MAC: byHand, StationPlace: StationPlace{Port: "lan"}}); err != nil || x.Entries != 1 {

@@ -41,6 +41,7 @@ type ports struct {
 	restore []func() error // offloads
 
 	umems   []*afxdp.Umem
+	beats   []beat           // signs of life, by worker
 	rings   []*ring          // every AF_XDP queue
 	queues  [][]driver.Queue // by worker, by port
 	wanted  wanted
@@ -213,6 +214,7 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 	}
 	tun := p.tun
 	p.engine.Punt = func(ip []byte) bool { return tun.Write(ip) == 0 }
+	p.beats = make([]beat, len(cpus))
 	for w, cpu := range cpus {
 		worker, err := p.openWorker(w, mtu)
 		if err != nil {
@@ -222,7 +224,10 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 		if err != nil {
 			return runners, err
 		}
-		runners = append(runners, &dataplane.Runner{Worker: worker, Waiter: waiter, CPU: cpu, Beat: func(now int64) { p.program.Beat(uint64(now)) }})
+		runners = append(runners, &dataplane.Runner{Worker: worker, Waiter: waiter, CPU: cpu, Beat: func(now int64) {
+			p.program.Beat(uint64(now))
+			p.beats[w].at(now)
+		}})
 	}
 	p.program.Beat(uint64(dataplane.Monotonic())) // before the sockets are known, so that nothing of ours passes any more
 	p.register()

@@ -133,6 +133,8 @@ type WorkerView struct {
 	Held     uint64 `json:"held"`
 	Chunks   int    `json:"chunks"`
 	Pages    string `json:"huge_pages"` // of the frame memory: hugetlb, transparent or none
+	// BeatAgeS is how long ago the worker gave its last sign of life, in seconds.
+	BeatAgeS float64 `json:"heartbeat_age_s"`
 }
 
 // Status is how the daemon is.

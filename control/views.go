@@ -15,13 +15,28 @@ import (
 // Stats are all counters.
 func (c *Control) Stats() Stats {
 	s := c.stats()
+	c.surround(&s)
+	return s
+}
+
+// surround adds what the core does not know: ports and the XDP program.
+func (c *Control) surround(s *Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Ports = c.ports.views(c.cfg, c.engine.Snapshot())
 	if steering, err := c.ports.program.Stats(); err == nil {
 		s.Steering = steering.Named()
 	}
-	return s
+}
+
+// glance looks at all that has few numbers, for metrics.
+func (c *Control) glance() glance {
+	g := glance{stats: c.totals(), status: c.Status(), workers: c.Workers()}
+	c.surround(&g.stats)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g.refused = !c.lastAt.IsZero() && !c.last.OK
+	return g
 }
 
 // views shows every port.
@@ -63,7 +78,7 @@ func (c *Control) Workers() []WorkerView {
 	for i, r := range c.runners {
 		sum := r.Worker.Counters.Sum()
 		views = append(views, WorkerView{Worker: i, CPU: r.CPU, Wait: r.Waiter.Mode().String(), Received: sum.Received, Vectors: sum.Vectors,
-			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks(), Pages: c.ports.umems[i].Pages()})
+			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks(), Pages: c.ports.umems[i].Pages(), BeatAgeS: c.ports.beats[i].age().Seconds()})
 	}
 	return views
 }
@@ -176,5 +191,5 @@ func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error)
 
 // supported is what this version has built; configurations that ask for more are refused by name.
 func supported() config.Features {
-	return config.Features{Overlay: []string{"vxlan", "vxlan-dr"}, Queues: true, VXLAN: true}
+	return config.Features{Overlay: []string{"vxlan", "vxlan-dr"}, Queues: true, VXLAN: true, HTTP: true}
 }

@@ -95,7 +95,8 @@ func TestExitCodesOfRun(t *testing.T) {
 		{"a flag too many", good, []string{"--verbose"}, 2, "--verbose"},
 		{"an argument too many", good, []string{"now"}, 2, "now"},
 		{"no such file", good, []string{"-c", b.dir + "/none.yaml"}, 2, "no such file"},
-		{"not built yet", good + "\nadmin: {http: \"127.0.0.1:9180\"}\n", nil, 3, "not built into this version"},
+		{"an HTTP address of somebody else", good + "\nadmin: {http: \"192.0.2.77:9180\"}\n", nil, 1, "admin.http: listen tcp 192.0.2.77:9180"},
+		{"no token in its file", good + "\nadmin: {http: \"127.0.0.1:9180\", token_file: /dev/null}\n", nil, 1, "admin.token_file: /dev/null"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := launch(t, b.lb, b.dir, x.config, x.args...)
