@@ -22,7 +22,7 @@ func newSmall(t *testing.T, scheduler, dests string, entries, members int) *smal
 
 // ask is a connection to 198.18.9.n at s.now; it returns the destination's letter.
 func (s *small) ask(n int) string {
-	i := s.plan.Schedule(&s.state, &Flow{Dst: [16]byte{198, 18, byte(n >> 8), byte(n)}, Now: int64(s.now)})
+	i := foretold(s.t, s.plan, &s.state, &Flow{Dst: [16]byte{198, 18, byte(n >> 8), byte(n)}, Now: int64(s.now)})
 	s.check()
 	if i < 0 {
 		return "-"

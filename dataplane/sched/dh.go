@@ -6,12 +6,15 @@ func (p *Plan) destinationHash(f *Flow) int {
 	if len(p.dests) == 0 {
 		return -1
 	}
-	i := int(hash32(fold(&f.Dst, f.V6), 8)) % len(p.dests)
+	i := int(serverBucket(f)) % len(p.dests)
 	if !p.dests[i].usable() {
 		return -1
 	}
 	return i
 }
+
+// serverBucket is the bucket that the address the client asked for hashes to.
+func serverBucket(f *Flow) uint8 { return uint8(hash32(fold(&f.Dst, f.V6), 8)) }
 
 // hash32 is the kernel's hash_32: the upper bits of the product with the golden ratio.
 func hash32(v uint32, bits int) uint32 { return v * 0x61c88647 >> (32 - bits) }

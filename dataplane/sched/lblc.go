@@ -38,6 +38,11 @@ func (p *Plan) remembered(s *State, f *Flow) int {
 	if c == nil || s.plan.Load().kind != p.kind {
 		return -1
 	}
+	return p.recall(c, f, current)
+}
+
+// recall is remembered by the cache c, which is of p's kind. Where p is not current it only looks.
+func (p *Plan) recall(c *cache, f *Flow, current bool) int {
 	if current {
 		c.expire(f.Now)
 	}

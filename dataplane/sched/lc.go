@@ -15,7 +15,7 @@ func (k kind) burden(w uint64, weight int32) (load, by uint64) {
 	switch k {
 	case kindLC:
 		return overheadOf(active, inactive), 1
-	case kindWLC, kindLBLC, kindLBLCR:
+	case kindWLC, kindLBLC, kindLBLCR, kindTwos:
 		return overheadOf(active, inactive), uint64(weight)
 	}
 	return jobsOf(active), uint64(weight)

@@ -97,9 +97,8 @@ func (p *Plan) maglevHash(f *Flow) int {
 	if p.maglev == nil {
 		return -1
 	}
-	v := p.client(f, p.flags&MhPort != 0)
+	v, first := p.slotOf(f)
 	size := uint32(len(p.maglev.slots))
-	first := hsiphash(v, mhOffsetKey) % size
 	i := p.maglev.slots[first]
 	if p.dests[i].usable() {
 		return int(i)
@@ -114,6 +113,12 @@ func (p *Plan) maglevHash(f *Flow) int {
 		}
 	}
 	return -1
+}
+
+// slotOf is the hash of the client's address, and the slot that it leads to. p has a table.
+func (p *Plan) slotOf(f *Flow) (hash, slot uint32) {
+	hash = p.client(f, p.flags&MhPort != 0)
+	return hash, hsiphash(hash, mhOffsetKey) % uint32(len(p.maglev.slots))
 }
 
 // anyUsable spares maglevHash as many hashes in vain as there are slots when everybody is down.

@@ -153,7 +153,7 @@ func (m *model) client(p *goldenPacket) (to netip.AddrPort, opened bool) {
 		flow := Flow{V6: p.v6, SrcPort: p.src.Port(), DstPort: p.dst.Port(), Now: int64(m.now * 1e9)}
 		copy(flow.Src[:], p.src.Addr().AsSlice())
 		copy(flow.Dst[:], p.dst.Addr().AsSlice())
-		n := s.plan.Schedule(&s.state, &flow)
+		n := foretold(m.t, s.plan, &s.state, &flow)
 		if n < 0 {
 			return netip.AddrPort{}, true
 		}

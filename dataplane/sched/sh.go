@@ -28,7 +28,7 @@ func (p *Plan) sourceHash(f *Flow) int {
 	if p.buckets == nil {
 		return -1
 	}
-	first := uint8(hash32(p.client(f, p.flags&ShPort != 0), 8))
+	first := p.bucketOf(f)
 	i := p.buckets[first]
 	if p.dests[i].usable() {
 		return int(i)
@@ -44,6 +44,9 @@ func (p *Plan) sourceHash(f *Flow) int {
 	}
 	return -1
 }
+
+// bucketOf is the bucket that a client's address hashes to. p has buckets.
+func (p *Plan) bucketOf(f *Flow) uint8 { return uint8(hash32(p.client(f, p.flags&ShPort != 0), 8)) }
 
 // fold is an IPv4 address, or the four words of an IPv6 address combined by exclusive or.
 func fold(a *[16]byte, v6 bool) uint32 {

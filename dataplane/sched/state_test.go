@@ -48,7 +48,7 @@ func (s *service) plan(scheduler, dests string) *Plan {
 func (s *service) next(p *Plan, n int) string {
 	out := ""
 	for range n {
-		if i := p.Schedule(&s.state, &Flow{}); i >= 0 {
+		if i := foretold(s.t, p, &s.state, &Flow{}); i >= 0 {
 			out += string(rune(p.dests[i].id))
 		} else {
 			out += "-"
