@@ -48,24 +48,47 @@ func (t *Table) copyTo(infos *[64]Info, f family, from, to uint32, now Tick) (n 
 		if atomic.LoadUint32(&t.families[f].deadlines[c]) == 0 {
 			continue
 		}
-		r := f.ref(c)
-		w := word(atomic.LoadUint64(t.life(r)))
-		last := t.last(r)
-		if !w.live() || t.over(r, w, now) {
-			continue
+		if t.copyOne(&infos[n], f.ref(c), now) {
+			n++
 		}
-		e, p := t.common(r), t.common(r|refReply)
-		i := &infos[n]
-		n++
-		*i = Info{
-			State: w.state(), Backend: e.Backend, Flags: e.Flags, OneWay: w&wordOneWay != 0,
-			Expires:   time.Duration(int64(w.timeout())-int64(now.since(last))) << tickShift,
-			InPackets: e.packets.load(), OutPackets: p.packets.load(),
-		}
-		i.Forward, i.ForwardTo = t.tuples(r)
-		i.Reply, i.ReplyTo = t.tuples(r | refReply)
 	}
 	return n
+}
+
+// copyOne writes the connection of r, its forward entry, to i. It reports false if it has expired or is being unlinked.
+func (t *Table) copyOne(i *Info, r Ref, now Tick) bool {
+	w := word(atomic.LoadUint64(t.life(r)))
+	last := t.last(r)
+	if !w.live() || t.over(r, w, now) {
+		return false
+	}
+	e, p := t.common(r), t.common(r|refReply)
+	*i = Info{
+		State: w.state(), Backend: e.Backend, Flags: e.Flags, OneWay: w&wordOneWay != 0,
+		Expires:   time.Duration(int64(w.timeout())-int64(now.since(last))) << tickShift,
+		InPackets: e.packets.load(), OutPackets: p.packets.load(),
+	}
+	i.Forward, i.ForwardTo = t.tuples(r)
+	i.Reply, i.ReplyTo = t.tuples(r | refReply)
+	return true
+}
+
+// Find calls f with the connection that a packet of tuple belongs to, and the Ref of its direction, which is valid until f returns. It
+// reports false if there is none, or none that is alive. Like Range it is for control; f must be quick, and must not call it or Range.
+func (t *Table) Find(now Tick, tuple *Tuple, f func(Ref, *Info)) bool {
+	t.ranging.Lock()
+	defer t.ranging.Unlock()
+	me := len(t.workers) - 1
+	t.Wake(me)
+	defer t.workers[me].quiet.Store(asleep)
+	q := [1]Query{{Tuple: *tuple}}
+	t.Lookup(q[:])
+	var i Info
+	if r := q[0].Ref; r == 0 || !t.copyOne(&i, r&^refReply, now) {
+		return false
+	}
+	f(q[0].Ref, &i)
+	return true
 }
 
 // Purge ends every connection of the backends that gone names and gives each to ended. Any goroutine may call it while workers run, as

@@ -222,6 +222,38 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
+// TestFind looks for both directions of a connection, one of each family, while it lives and after.
+func TestFind(t *testing.T) {
+	tab, to := newTable(t, 16, 1), DefaultTimeouts()
+	for i, v6 := range []bool{false, true} {
+		c := nat(i, v6, tcp)
+		r := mustInsert(t, tab, c, syn, 0)
+		tab.Track(r, syn, &to, 0)
+		for _, x := range []struct {
+			tuple Tuple
+			ref   Ref
+		}{{c.Forward, r}, {c.Reply, r.Peer()}} {
+			found := false
+			ok := tab.Find(100, &x.tuple, func(ref Ref, i *Info) {
+				found = ref == x.ref && i.Forward == c.Forward && i.ReplyTo == c.ReplyTo && i.State == SynRecv && i.InPackets == 1
+			})
+			if !ok || !found {
+				t.Errorf("v6 %t: %t, as it is: %t", v6, ok, found)
+			}
+			if tab.Find(Tick(to[SynRecv])+1, &x.tuple, func(Ref, *Info) {}) {
+				t.Error("it is found when it is over")
+			}
+		}
+		if tab.Find(0, &Tuple{}, func(Ref, *Info) {}) || tab.Find(0, &c.ForwardTo, func(Ref, *Info) {}) {
+			t.Error("what there is not is found")
+		}
+		tab.Unlink(0, r)
+		if tab.Find(0, &c.Forward, func(Ref, *Info) {}) {
+			t.Error("it is found when it is unlinked")
+		}
+	}
+}
+
 func TestRange(t *testing.T) {
 	tab, to := newTable(t, 300, 1), DefaultTimeouts()
 	want := map[string]bool{}

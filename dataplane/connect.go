@@ -39,7 +39,7 @@ func (w *Worker) connect(v *vector, i int, svc *Service) {
 
 // choose asks the service's scheduler for a server, and when that has none, the one of its backups.
 func (w *Worker) choose(svc *Service, f *packet.Frame, t *conntrack.Tuple) (id uint32, found bool) {
-	flow := sched.Flow{V6: t.V6, SrcPort: f.SrcPort, DstPort: f.DstPort, Now: w.now, Src: wire(t.Src, t.V6), Dst: wire(t.Dst, t.V6)}
+	flow := flowOf(f, t, w.now)
 	if n := svc.Plan.Schedule(svc.State, &flow); n >= 0 {
 		return svc.Dests[n], true
 	}
@@ -49,6 +49,11 @@ func (w *Worker) choose(svc *Service, f *packet.Frame, t *conntrack.Tuple) (id u
 		}
 	}
 	return 0, false
+}
+
+// flowOf is a packet of t as schedulers see it.
+func flowOf(f *packet.Frame, t *conntrack.Tuple, now int64) sched.Flow {
+	return sched.Flow{V6: t.V6, SrcPort: f.SrcPort, DstPort: f.DstPort, Now: now, Src: wire(t.Src, t.V6), Dst: wire(t.Dst, t.V6)}
 }
 
 // open makes a connection of the packet to backend id, under a template unless that is zero.

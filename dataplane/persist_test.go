@@ -40,8 +40,14 @@ func (c *connecting) get(from netip.Addr, port uint16) int {
 
 func (c *connecting) again(from netip.AddrPort, port uint16) int {
 	c.t.Helper()
-	out, _ := c.through(false, pkttest.TCP(from, netip.AddrPortFrom(c.a.vip.Addr(), port)).SYN().Bytes())
-	return serverOf(out, c.a.web.Addr(), c.a.second, c.a.remote)
+	to := netip.AddrPortFrom(c.a.vip.Addr(), port)
+	x := c.engine.Explain(Question{Protocol: packet.ProtoTCP, Client: from, Virtual: to}, c.now)
+	out, _ := c.through(false, pkttest.TCP(from, to).SYN().Bytes())
+	got := serverOf(out, c.a.web.Addr(), c.a.second, c.a.remote)
+	if told := told(x, c.a.web.Addr(), c.a.second, c.a.remote); told != got {
+		c.t.Errorf("Explain says %d (%s), but it went to %d", told, x.Fate, got)
+	}
+	return got
 }
 
 func (c *connecting) want(what string, from netip.Addr, port uint16, want int) {
