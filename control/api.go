@@ -109,15 +109,18 @@ func (c *Control) handler() http.Handler {
 	get("/workers", func(*http.Request) (any, error) { return c.Workers(), nil })
 	get("/status", func(*http.Request) (any, error) { return c.Status(), nil })
 	get("/conns", func(r *http.Request) (any, error) {
-		limit := 0
-		if s := r.FormValue("limit"); s != "" {
-			n, err := strconv.Atoi(s)
-			if err != nil || n < 0 {
-				return nil, fmt.Errorf("limit %q: must be a number", s)
-			}
-			limit = n
+		f, err := connFilterOf(r)
+		if err != nil {
+			return nil, err
 		}
-		return c.Conns(limit), nil
+		return c.Conns(f)
+	})
+	get("/explain", func(r *http.Request) (any, error) {
+		q, err := questionOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return c.Explain(q)
 	})
 	get("/rates", func(r *http.Request) (any, error) {
 		interval := time.Second
@@ -229,7 +232,8 @@ func answer(w http.ResponseWriter, v any, err error) {
 	switch {
 	case err == nil:
 		writeJSON(w, http.StatusOK, v)
-	case errors.Is(err, ErrNoSegment), errors.Is(err, ErrNoStation), errors.Is(err, ErrNoPlace):
+	case errors.Is(err, ErrNoSegment), errors.Is(err, ErrNoStation), errors.Is(err, ErrNoPlace),
+		errors.Is(err, ErrNoService), errors.Is(err, ErrNoBackend):
 		writeJSON(w, http.StatusNotFound, Failure{err.Error()})
 	case errors.Is(err, ErrConfigured):
 		writeJSON(w, http.StatusConflict, Failure{err.Error()})

@@ -143,17 +143,6 @@ func (c *core) totals() Stats {
 	return s
 }
 
-// Conns are the connections, at most limit of them unless that is 0.
-func (c *core) Conns(limit int) []ConnView {
-	views := []ConnView{}
-	snap := c.engine.Snapshot()
-	c.engine.Table.Range(conntrack.TickOf(dataplane.Monotonic()), func(i *conntrack.Info) bool {
-		views = append(views, connView(i, snap))
-		return limit == 0 || len(views) < limit
-	})
-	return views
-}
-
 // timeoutsOf are timeouts in the table's ticks. The states that IPVS does not let one set keep the kernel's values.
 func timeoutsOf(c *config.Conntrack, p *config.Persistence) *conntrack.Timeouts {
 	t := conntrack.DefaultTimeouts()

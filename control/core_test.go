@@ -112,7 +112,16 @@ func (b *coreBed) reload(services string) {
 func (b *coreBed) connect() byte {
 	b.t.Helper()
 	b.port++
-	return b.send(b.port, true)
+	x := b.core.engine.Explain(dataplane.Question{Protocol: packet.ProtoTCP, Client: netip.AddrPortFrom(netip.MustParseAddr("198.18.0.2"), b.port),
+		Virtual: netip.MustParseAddrPort("198.18.9.9:80")}, b.now)
+	got, told := b.send(b.port, true), byte(0)
+	if x.Found {
+		told = byte(x.Snapshot.Backends[x.Backend].Addr.Lo)
+	}
+	if told != got {
+		b.t.Errorf("Explain says .%d (%s), but it went to .%d", told, x.Fate, got)
+	}
+	return got
 }
 
 // send sends a packet of the client with that port.

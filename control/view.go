@@ -119,6 +119,7 @@ type ConnView struct {
 	OutPackets uint64         `json:"out_packets"`
 	VNI        uint32         `json:"vni,omitempty"`         // of the segment that the client is in
 	BackendVNI uint32         `json:"backend_vni,omitempty"` // and the server
+	Service    string         `json:"service,omitempty"`     // name
 }
 
 // WorkerView is one worker.

@@ -104,7 +104,7 @@ func commands() *cobra.Command {
 	}
 	root.SetVersionTemplate("weir {{.Version}}\n")
 	root.PersistentFlags().String("socket", control.DefaultSocket, "admin socket of the daemon")
-	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reloadCommand(), cleanupCommand(), importCommand(), demoCommand(), pktgenCommand(), vxlanCommand(), fdbCommand())
+	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reloadCommand(), cleanupCommand(), importCommand(), demoCommand(), pktgenCommand(), vxlanCommand(), fdbCommand(), explainCommand())
 	root.AddCommand(viewCommands()...)
 	return root
 }

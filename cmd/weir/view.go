@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"sort"
 	"strings"
@@ -23,6 +24,11 @@ func viewCommands() []*cobra.Command {
 	list.Flags().Bool("nosort", false, "with -o ipvsadm: services and servers in the order of the configuration, not sorted as ipvsadm sorts")
 	conns := view("conns", "connections", "/conns", printConns)
 	conns.Flags().Int("limit", 0, "print at most so many, 0: all")
+	conns.Flags().String("service", "", "only of this service: its name, VIP, or VIP:PORT")
+	conns.Flags().String("backend", "", "only to this server: its name, address, or ADDRESS:PORT")
+	conns.Flags().String("client", "", "only of this client: ADDRESS, PREFIX, or ADDRESS:PORT")
+	conns.Flags().String("state", "", "only in this state, such as ESTABLISHED")
+	conns.Example = "  weir conns --service web --state established --limit 20\n  weir conns --client 198.18.128.0/24 --backend 198.18.1.10 -o json"
 	rates := view("rates", "rates of services and backends over an interval", "/rates", printRates)
 	rates.Flags().Duration("interval", time.Second, "measure for so long, 10ms to 1m")
 	return []*cobra.Command{
@@ -42,11 +48,14 @@ func view[T any](name, short, path string, print func(io.Writer, T)) *cobra.Comm
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		socket, _ := c.Flags().GetString("socket")
 		p := path
-		if f := c.Flags().Lookup("limit"); f != nil {
-			p += "?limit=" + f.Value.String()
+		asked := url.Values{}
+		for _, name := range []string{"limit", "interval", "service", "backend", "client", "state"} {
+			if f := c.Flags().Lookup(name); f != nil && f.Changed {
+				asked.Set(name, f.Value.String())
+			}
 		}
-		if f := c.Flags().Lookup("interval"); f != nil {
-			p += "?interval=" + f.Value.String()
+		if len(asked) > 0 {
+			p += "?" + asked.Encode()
 		}
 		var raw json.RawMessage
 		switch *output {

@@ -1,0 +1,160 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"weir/conntrack"
+	"weir/dataplane"
+)
+
+// ErrNoService and ErrNoBackend say that a filter names what there is not.
+var (
+	ErrNoService = errors.New("no such service")
+	ErrNoBackend = errors.New("no such backend")
+)
+
+// ConnFilter says which connections are asked for. Its zero value is all.
+type ConnFilter struct {
+	Service string       // name, VIP, or VIP:PORT
+	Backend string       // name, address, or address:port
+	Client  netip.Prefix // invalid: everybody
+	Port    uint16       // of the client, 0: any
+	State   string       // such as ESTABLISHED; empty: any
+	Limit   int          // 0: none
+}
+
+// connFilterOf reads a request's.
+func connFilterOf(r *http.Request) (f ConnFilter, err error) {
+	f.Service, f.Backend = r.FormValue("service"), r.FormValue("backend")
+	if s := r.FormValue("client"); s != "" {
+		if f.Client, f.Port, err = parseClient(s); err != nil {
+			return f, err
+		}
+	}
+	if s := r.FormValue("state"); s != "" {
+		f.State = strings.ToUpper(s)
+		if names := stateNames(); !slices.Contains(names, f.State) {
+			return f, fmt.Errorf("state %q: must be one of %s", s, strings.Join(names, " "))
+		}
+	}
+	if s := r.FormValue("limit"); s != "" {
+		if f.Limit, err = strconv.Atoi(s); err != nil || f.Limit < 0 {
+			return f, fmt.Errorf("limit %q: must be a number", s)
+		}
+	}
+	return f, nil
+}
+
+// parseClient reads an address, a prefix, or an address with a port.
+func parseClient(s string) (p netip.Prefix, port uint16, err error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), 0, nil
+	}
+	if p, err = netip.ParsePrefix(s); err == nil {
+		return p.Masked(), 0, nil
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
+		a := ap.Addr().Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), ap.Port(), nil
+	}
+	return p, 0, fmt.Errorf("client %q: must be an address, a prefix, or ADDRESS:PORT", s)
+}
+
+// stateNames are those of all states, each once, in the order of their numbers.
+func stateNames() (names []string) {
+	for s := range conntrack.NumStates {
+		if n := s.String(); !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// bearer is who a connection with a backend's ID belongs to.
+type bearer struct {
+	service string // name
+	wanted  bool   // by a filter
+}
+
+// bearers are those of all IDs, with those marked that f asks for.
+func (c *core) bearers(f *ConnFilter) ([]bearer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]bearer, len(c.reg.ids))
+	service, backend := f.Service == "", f.Backend == ""
+	for i, b := range c.reg.ids {
+		if b == nil {
+			continue
+		}
+		x := &all[i]
+		if s := c.reg.services[b.key.service]; s != nil {
+			x.service = s.name
+		}
+		ofService := f.Service == "" || f.Service == x.service || b.key.service.named(f.Service)
+		ofBackend := f.Backend == "" || f.Backend == b.name || f.Backend == b.key.address.String() || f.Backend == addressOf(b.key)
+		service, backend = service || ofService, backend || ofService && ofBackend
+		x.wanted = ofService && ofBackend
+	}
+	if !service && c.cfg != nil { // one without backends has no connections, but is there
+		for i := range c.cfg.Services {
+			service = service || f.Service == c.cfg.Services[i].Name
+			for _, key := range keysOf(&c.cfg.Services[i]) {
+				service = service || key.named(f.Service)
+			}
+		}
+	}
+	switch {
+	case !service:
+		return nil, fmt.Errorf("%w: %s (`weir list` shows all)", ErrNoService, f.Service)
+	case !backend:
+		return nil, fmt.Errorf("%w: %s", ErrNoBackend, f.Backend)
+	}
+	return all, nil
+}
+
+// named reports whether text is the service's VIP, or VIP:PORT.
+func (k *serviceKey) named(text string) bool {
+	vip := VIP{k.vip}.String()
+	if text == vip {
+		return true
+	}
+	if strings.Contains(vip, ":") {
+		vip = "[" + vip + "]"
+	}
+	at := fmt.Sprintf("%s:%d", vip, k.port)
+	return text == at || k.portTo != k.port && text == fmt.Sprintf("%s-%d", at, k.portTo)
+}
+
+// Conns are the connections that f asks for, in no order.
+func (c *core) Conns(f ConnFilter) ([]ConnView, error) {
+	who, err := c.bearers(&f)
+	if err != nil {
+		return nil, err
+	}
+	views := []ConnView{}
+	snap := c.engine.Snapshot()
+	narrow := f.Service != "" || f.Backend != ""
+	c.engine.Table.Range(conntrack.TickOf(c.now()), func(i *conntrack.Info) bool {
+		var b bearer
+		if int(i.Backend) < len(who) {
+			b = who[i.Backend]
+		}
+		switch {
+		case narrow && !b.wanted, f.State != "" && i.State.String() != f.State,
+			f.Port != 0 && i.Forward.Ports>>16 != uint32(f.Port),
+			f.Client.IsValid() && !f.Client.Contains(dataplane.NetipOf(i.Forward.Src, i.Forward.V6)):
+			return true
+		}
+		v := connView(i, snap)
+		v.Service = b.service
+		views = append(views, v)
+		return f.Limit == 0 || len(views) < f.Limit
+	})
+	return views, nil
+}
