@@ -47,6 +47,7 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 		}
 		d.checkBackends(s, segments)
 		d.checkServers(s, vips)
+		d.checkHealth(s)
 	}
 	d.checkIdentities()
 }

@@ -89,24 +89,30 @@ type Neighbor struct {
 // Service is a virtual service on each of its VIPs. Its identities are (Protocol, VIP, Port, VNI).
 type Service struct {
 	Place
-	Name        string         // unique; by default made of the identity
-	VIPs        []netip.Prefix // one or more, both families; an address is a prefix of full length
-	VNI         uint32         // segment that the VIPs live in; 0: none
-	Port        PortRange      // 0-65535 for port 0, every port
-	Protocol    string         // one of Protocols
-	Scheduler   string         // one of Schedulers
-	Flags       []string       // of the scheduler
-	Forward     string         // one of Forwards
-	OnePacket   bool           // udp only
-	Persistence *Persistence   // nil: none
-	FullNAT     *FullNAT       // nil unless a backend is forwarded to by fullnat, or masquerading has addresses of its own
-	Masquerade  Masquerade
-	UDPActive   bool           // udp only: connections count as active, so that sed, nq and ovf see them
-	HashSeed    uint64         // of sh and mh; 0: the kernel's own constants
-	MHTable     int            // slots of mh's table, one of MHTables
-	Allow, Deny []netip.Prefix // networks that may, and may not, open connections; no Allow: all may
-	Conntrack   Conntrack      // what holds for this service: its own keys over the global ones
-	Backends    []Backend      // in the scheduler's order
+	Name         string         // unique; by default made of the identity
+	VIPs         []netip.Prefix // one or more, both families; an address is a prefix of full length
+	VNI          uint32         // segment that the VIPs live in; 0: none
+	Port         PortRange      // 0-65535 for port 0, every port
+	Protocol     string         // one of Protocols
+	Scheduler    string         // one of Schedulers
+	Flags        []string       // of the scheduler
+	Forward      string         // one of Forwards
+	OnePacket    bool           // udp only
+	Persistence  *Persistence   // nil: none
+	FullNAT      *FullNAT       // nil unless a backend is forwarded to by fullnat, or masquerading has addresses of its own
+	Masquerade   Masquerade
+	UDPActive    bool           // udp only: connections count as active, so that sed, nq and ovf see them
+	HashSeed     uint64         // of sh and mh; 0: the kernel's own constants
+	MHTable      int            // slots of mh's table, one of MHTables
+	Allow, Deny  []netip.Prefix // networks that may, and may not, open connections; no Allow: all may
+	Conntrack    Conntrack      // what holds for this service: its own keys over the global ones
+	Check        *Check         // what its backends' checks begin from; nil: they have none
+	OnDown       string         // one of OnDowns: what becomes of connections to a server that is down
+	Inhibit      bool           // a server that is down stays among the scheduler's, with weight 0
+	DrainTimeout time.Duration  // what its backends' begin as
+	SlowStart    time.Duration  // 0 to 1 h: how long a server takes to its full weight when it comes up
+	Passive      *Passive       // nil: SYNs without an answer count for nothing
+	Backends     []Backend      // in the scheduler's order
 }
 
 // PortRange is From to To, both included. Port 0 of a service, which stands for every port, is 0-65535.
@@ -148,15 +154,18 @@ type Backend struct {
 	Place
 	Name           string // unique within the service; by default made of the identity
 	Address        netip.Addr
-	Port           uint16 // 0: the client's destination port
-	Weight         int    // 0 (no new connection) to 65535
-	UpperThreshold uint32 // connections at which it takes no more; 0: never
-	LowerThreshold uint32 // connections below which it does again; 0: three quarters of the upper one
-	Forward        string // one of Forwards
-	TunnelPort     uint16 // UDP port of gue, else 0
-	TunnelChecksum bool   // gue, gre: the tunnel's own checksum is made
-	Backup         bool   // takes new connections only when no other backend does
-	VNI            uint32 // segment of vxlan and vxlan-dr, else 0
+	Port           uint16        // 0: the client's destination port
+	Weight         int           // 0 (no new connection) to 65535
+	UpperThreshold uint32        // connections at which it takes no more; 0: never
+	LowerThreshold uint32        // connections below which it does again; 0: three quarters of the upper one
+	Forward        string        // one of Forwards
+	TunnelPort     uint16        // UDP port of gue, else 0
+	TunnelChecksum bool          // gue, gre: the tunnel's own checksum is made
+	Backup         bool          // takes new connections only when no other backend does
+	VNI            uint32        // segment of vxlan and vxlan-dr, else 0
+	Check          *Check        // nil: none
+	State          string        // one of States
+	DrainTimeout   time.Duration // 0 to 31 days: how long its connections may go on with State "drain"; 0: as long as they like
 }
 
 // Serves reports whether the backend can serve vip: a tunnel (ipip, gue, gre) carries either family, all else only the VIP's own.

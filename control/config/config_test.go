@@ -93,6 +93,27 @@ func TestEveryKeyArrives(t *testing.T) {
 	own2.Timeouts.UDP = 10 * time.Second
 	own3 := conntrack
 	own3.SloppyTCP, own3.ConnReuseMode = true, 0
+	ready := func(s Service) Service {
+		if s.OnDown == "" {
+			s.OnDown = "keep"
+		}
+		for i := range s.Backends {
+			if s.Backends[i].State == "" {
+				s.Backends[i].State = "ready"
+			}
+		}
+		return s
+	}
+	check := Check{
+		Type: "https", Port: 8443, Interval: 5 * time.Second, Timeout: 500 * time.Millisecond, Rise: 3, Fall: 4, InitState: "down", Method: "HEAD",
+		URI: "/healthz?full=1", Host: "www.example:8443", Status: []int{200, 204, 205, 206}, Verify: true, SNI: "www.example", Expect: "fine",
+		ExpectRegex: "^ok [0-9]+$", Query: ".", QueryType: "SOA",
+	}
+	checkOf := func(change func(*Check)) *Check {
+		c := check
+		change(&c)
+		return &c
+	}
 	want := &Config{
 		File: "testdata/valid/full.yaml", Version: 1,
 		Engine: Engine{Workers: Workers{Count: 5, CPUs: []int{2, 3, 4, 5, 7}}, Wait: "busy"},
@@ -142,6 +163,26 @@ func TestEveryKeyArrives(t *testing.T) {
 				Scheduler: "wlc", MHTable: 4093, Forward: "nat", Masquerade: Masquerade{Mode: "always"}, Conntrack: conntrack,
 				Backends: []Backend{{Name: "172.16.2.7:80@5002", Address: addr("172.16.2.7"), Port: 80, Weight: 1, Forward: "vxlan", VNI: 5002}},
 			},
+			{
+				Name: "watched", VIPs: []netip.Prefix{one("198.18.9.12")}, Port: PortRange{443, 443}, Protocol: "tcp", Scheduler: "wrr", MHTable: 4093,
+				Forward: "nat", Masquerade: Masquerade{Mode: "never"}, Conntrack: conntrack, Check: &check, OnDown: "reset", Inhibit: true,
+				SlowStart: 30 * time.Second, Passive: &Passive{SYNs: 10, For: 20 * time.Second}, DrainTimeout: 5 * time.Minute,
+				Backends: []Backend{
+					{Name: "198.18.1.20:443", Address: addr("198.18.1.20"), Port: 443, Weight: 1, Forward: "nat", Check: &check, DrainTimeout: 5 * time.Minute},
+					{Name: "198.18.1.21:443", Address: addr("198.18.1.21"), Port: 443, Weight: 1, Forward: "nat", State: "drain", DrainTimeout: time.Minute,
+						Check: checkOf(func(c *Check) { c.Type, c.Send, c.Expect = "tcp", "PING\r\n", "PONG" })},
+					{Name: "198.18.1.22:443", Address: addr("198.18.1.22"), Port: 443, Weight: 1, Forward: "nat", DrainTimeout: 5 * time.Minute,
+						Check: checkOf(func(c *Check) { c.Type, c.Send = "udp", "\x00\xff" })},
+					{Name: "198.18.1.23:443", Address: addr("198.18.1.23"), Port: 443, Weight: 1, Forward: "nat", DrainTimeout: 5 * time.Minute,
+						Check: checkOf(func(c *Check) { c.Type, c.Port, c.Query, c.QueryType = "dns", 53, "www.example", "A" })},
+					{Name: "198.18.1.24:443", Address: addr("198.18.1.24"), Port: 443, Weight: 1, Forward: "nat", DrainTimeout: 5 * time.Minute,
+						Check: checkOf(func(c *Check) { c.Type, c.Command = "exec", []string{"/usr/bin/true", "-v"} })},
+					{Name: "172.16.1.8:443@5001", Address: addr("172.16.1.8"), Port: 443, Weight: 1, Forward: "vxlan", VNI: 5001, DrainTimeout: 5 * time.Minute,
+						Check: checkOf(func(c *Check) { c.Type, c.Address = "icmp", addr("198.18.1.25") })},
+					{Name: "198.18.1.26:443", Address: addr("198.18.1.26"), Port: 443, Weight: 1, Forward: "nat", DrainTimeout: 5 * time.Minute,
+						Check: checkOf(func(c *Check) { c.Type = "none" })},
+				},
+			},
 		},
 		Conntrack: conntrack,
 		Limits:    Limits{Answers: Rate{500}},
@@ -163,6 +204,9 @@ func TestEveryKeyArrives(t *testing.T) {
 		}}},
 		Admin: Admin{Socket: "/run/weir-test.sock", HTTP: netip.MustParseAddrPort("127.0.0.1:9180"), TokenFile: "/etc/weir/token", Pprof: true},
 		Grace: time.Minute,
+	}
+	for i := range want.Services {
+		want.Services[i] = ready(want.Services[i])
 	}
 	got, diags := Load("testdata/valid/full.yaml")
 	if len(diags) > 0 {
@@ -230,8 +274,8 @@ func TestDefaults(t *testing.T) {
 		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}},
 		Services: []Service{{
 			Name: "tcp-198.18.9.9:80", VIPs: []netip.Prefix{one("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp",
-			Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: 4093, Conntrack: conntrack,
-			Backends: []Backend{{Name: "198.18.1.10:80", Address: netip.MustParseAddr("198.18.1.10"), Port: 80, Weight: 1, Forward: "nat"}},
+			Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: 4093, Conntrack: conntrack, OnDown: "keep",
+			Backends: []Backend{{Name: "198.18.1.10:80", Address: netip.MustParseAddr("198.18.1.10"), Port: 80, Weight: 1, Forward: "nat", State: "ready"}},
 		}},
 		VXLAN: VXLAN{Port: 4789, SourcePorts: PortRange{49152, 65535}, Segments: []Segment{{
 			VNI: 1, VTEP: netip.MustParseAddr("192.0.2.1"), Learning: true, Ageing: 300 * time.Second, MaxEntries: 16384,

@@ -36,7 +36,15 @@ var serviceTable = table[Service]{"services[]", append([]field[Service]{
 	{"conntrack", func(d *decoder, v value, s *Service) {
 		decodeMapping(d, v, &s.Conntrack, &s.Conntrack.Place, &serviceConntrackTable)
 	}},
-	{"backends", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Backends, decodeBackend) }},
+	{"check", func(d *decoder, v value, s *Service) { s.Check = decodeCheck(d, v, nil) }},
+	{"on_down", func(d *decoder, v value, s *Service) { d.enum(v, &s.OnDown, "word", OnDowns) }},
+	{"inhibit_on_failure", func(d *decoder, v value, s *Service) { d.boolean(v, &s.Inhibit) }},
+	{"slow_start", func(d *decoder, v value, s *Service) { d.duration(v, &s.SlowStart, 0, time.Hour) }},
+	{"passive", func(d *decoder, v value, s *Service) { s.Passive = decodePassive(d, v) }},
+	{"drain_timeout", func(d *decoder, v value, s *Service) { d.duration(v, &s.DrainTimeout, 0, longest) }},
+	{"backends", func(d *decoder, v value, s *Service) {
+		decodeList(d, v, &s.Backends, func(d *decoder, v value, b *Backend) bool { return decodeBackend(d, v, s, b) })
+	}},
 }, connFieldsOf(func(s *Service) *Conntrack { return &s.Conntrack })...)}
 
 // connFieldsOf are connFields as keys of what has a Conntrack.
@@ -51,7 +59,8 @@ func connFieldsOf[T any](of func(*T) *Conntrack) (fields []field[T]) {
 var serviceConntrackTable = table[Conntrack]{"services[].conntrack", connFields}
 
 func decodeService(d *decoder, v value, s *Service) bool {
-	*s = Service{Protocol: "tcp", Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: MHTables[0], Conntrack: d.config.Conntrack}
+	*s = Service{Protocol: "tcp", Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: MHTables[0], Conntrack: d.config.Conntrack,
+		OnDown: OnDowns[0]}
 	s.Conntrack.Place = Place{} // the service's own section, if it has one
 	if !decodeMapping(d, v, s, &s.Place, &serviceTable) {
 		return true
@@ -272,10 +281,14 @@ var backendTable = table[Backend]{"services[].backends[]", []field[Backend]{
 	{"tunnel_checksum", func(d *decoder, v value, b *Backend) { d.boolean(v, &b.TunnelChecksum) }},
 	{"tunnel_port", func(d *decoder, v value, b *Backend) { integer(d, v, &b.TunnelPort, 1, 65535) }},
 	{"vni", func(d *decoder, v value, b *Backend) { integer(d, v, &b.VNI, 1, maxVNI) }},
+	{"check", func(d *decoder, v value, b *Backend) { b.Check = decodeCheck(d, v, b.Check) }},
+	{"state", func(d *decoder, v value, b *Backend) { d.enum(v, &b.State, "state", States) }},
+	{"drain_timeout", func(d *decoder, v value, b *Backend) { d.duration(v, &b.DrainTimeout, 0, longest) }},
 }}
 
-func decodeBackend(d *decoder, v value, b *Backend) bool {
-	*b = Backend{Weight: 1}
+// decodeBackend takes a backend of s, whose own keys that backends begin from stand before backends in its table.
+func decodeBackend(d *decoder, v value, s *Service, b *Backend) bool {
+	*b = Backend{Weight: 1, Check: s.Check, State: States[0], DrainTimeout: s.DrainTimeout}
 	if decodeMapping(d, v, b, &b.Place, &backendTable) {
 		d.require(&b.Place, "address")
 	}

@@ -151,6 +151,8 @@ func Keys() (keys []string) {
 	add(persistenceTable.path, persistenceTable.keys())
 	add(fullNATTable.path, fullNATTable.keys())
 	add(masqueradeTable.path, masqueradeTable.keys())
+	add(checkTable.path, checkTable.keys())
+	add(passiveTable.path, passiveTable.keys())
 	add(serviceConntrackTable.path, serviceConntrackTable.keys())
 	add(backendTable.path, backendTable.keys())
 	add(conntrackTable.path, conntrackTable.keys())

@@ -150,10 +150,33 @@ func (s *Service) move(lines, prefix int, path string) {
 		f.Place.move(lines, prefix, path)
 		s.FullNAT = &f
 	}
+	if s.Passive != nil {
+		p := *s.Passive
+		p.Place.move(lines, prefix, path)
+		s.Passive = &p
+	}
+	check := s.Check
+	s.Check = check.moved(lines, prefix, path)
 	s.Backends = slices.Clone(s.Backends)
 	for i := range s.Backends {
-		s.Backends[i].Place.move(lines, prefix, path)
+		b := &s.Backends[i]
+		b.Place.move(lines, prefix, path)
+		if b.Check == check {
+			b.Check = s.Check
+		} else {
+			b.Check = b.Check.moved(lines, prefix, path)
+		}
 	}
+}
+
+// moved is a copy of c at another place.
+func (c *Check) moved(lines, prefix int, path string) *Check {
+	if c == nil {
+		return nil
+	}
+	m := *c
+	m.Place.move(lines, prefix, path)
+	return &m
 }
 
 func (p *Place) move(lines, prefix int, path string) {

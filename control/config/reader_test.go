@@ -56,7 +56,7 @@ func randomService(r *rand.Rand, n int) string {
 	fmt.Fprintf(&b, "  - name: s%d\n    vip: 198.19.%d.%d\n    port: 80\n", n, n>>8, n&255)
 	for _, key := range []string{
 		"    persistence:\n      timeout: 60s\n", "    conntrack: {sloppy_tcp: true}\n", "    masquerade: always\n    fullnat: {addresses: [198.18.0.77]}\n",
-		"    scheduler: sh\n    flags: [sh-port]\n", "    # a comment\n\n", "    deny:\n      - 203.0.113.0/24\n", "    timeouts: {udp: 10s}\n",
+		"    scheduler: sh\n    flags: [sh-port]\n", "    # a comment\n\n", "    check: {type: http, path: /up}\n", "    passive:\n      syns: 3\n", "    deny:\n      - 203.0.113.0/24\n", "    timeouts: {udp: 10s}\n",
 	} {
 		if r.IntN(3) == 0 {
 			b.WriteString(key)
