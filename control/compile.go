@@ -25,7 +25,7 @@ type compiled struct {
 	rules    *steer.Rules
 	vips     []netip.Prefix
 	sources  []netip.Addr    // local addresses of full NAT
-	gone     map[uint32]bool // backends that were removed just now and whose connections end with them
+	gone     map[uint32]bool // backends that were removed, or went down, just now and whose connections end with them
 }
 
 // surroundings is what a snapshot needs to know besides the configuration: the ports as they are, and the kernel's routes and neighbours.
@@ -71,6 +71,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 
 	known := make(map[serviceKey]*config.Service, len(cfg.Services))
 	before := len(r.ids) // IDs from here on are new
+	r.ended = map[uint32]bool{}
 	r.live = make([]bool, len(r.ids), len(r.ids)+fresh)
 	rules := &steer.Rules{Ports: slices.Clone(s.devices), Local: s.local, Grace: cfg.Grace}
 	var services []dataplane.Service
@@ -110,7 +111,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		}
 	}
 
-	gone := map[uint32]bool{}
+	gone := r.ended
 	for id := range before {
 		b := r.ids[id]
 		if b == nil || r.live[id] {
@@ -121,7 +122,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		b.live = false
 		if was {
 			b.removed = time.Now()
-			b.lastWeight = 0 // a server that comes back is a new one in this
+			b.lastWeight, b.fit = 0, fitness{} // a server that comes back is a new one in this
 		}
 		// What is left of its connections goes by what its service says now, or the global settings if that is gone, too.
 		how := known[b.key.service]
@@ -162,7 +163,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 			continue
 		}
 		snap.Backends[id] = b.snapshot
-		snap.Backends[id].Live = b.live
+		snap.Backends[id].Live = b.live && b.snapshot.Live
 		// What a removed server answers, or one that was reached in another way, is still ours until its last connection is gone.
 		for _, x := range b.ways.servers {
 			if !servers[x] {

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weir/conntrack"
@@ -20,11 +21,9 @@ func (r *registry) stands(svc *service, c *config.Service) bool {
 	if svc.from == nil || !svc.from.Same(c) {
 		return false
 	}
-	for _, ids := range [][]uint32{svc.made.Dests, svc.made.BackupDests} {
-		for _, id := range ids {
-			if b := r.ids[id]; b == nil || !b.live || b.ways.former || b.key.service != svc.key {
-				return false
-			}
+	for _, id := range svc.ids {
+		if b := r.ids[id]; b == nil || !b.live || b.ways.former || b.key.service != svc.key {
+			return false
 		}
 	}
 	return true
@@ -35,15 +34,13 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 	svc := r.service(key)
 	if svc.from != nil {
 		svc.from = c // the same, but it does not keep the former configuration
-		for _, ids := range [][]uint32{svc.made.Dests, svc.made.BackupDests} {
-			for _, id := range ids {
-				r.live[id] = true
-			}
+		for _, id := range svc.ids {
+			r.live[id] = true
 		}
 		return svc.made, nil
 	}
 	r.touchService(svc)
-	svc.name = c.Name
+	svc.name, svc.ids = c.Name, nil
 	var real, backup roll
 	for _, x := range backendsOf(c, key) {
 		b, err := r.backend(x.key, s.counts)
@@ -55,6 +52,8 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 			r.live = append(r.live, false)
 		}
 		r.live[b.id] = true
+		svc.ids = append(svc.ids, b.id)
+		r.examine(b, c, x.config)
 		w := int32(x.config.Weight)
 		b.live, b.name, b.weight = true, x.config.Name, w
 		if w != 0 {
@@ -62,9 +61,11 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		}
 		b.load.Rethreshold(b.snapshot.Upper, x.config.UpperThreshold)
 		b.ways.change(b, r.snapshotOf(b, c, x.config, timeouts, s.gateways[x.key.vni]), s.ports)
-		if x.config.Backup {
+		switch {
+		case b.fit.off() && !c.Inhibit:
+		case x.config.Backup:
 			backup.add(b)
-		} else {
+		default:
 			real.add(b)
 		}
 	}
@@ -73,6 +74,8 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		OnePacket: c.OnePacket && key.protocol == packet.ProtoUDP, Allow: networks(c.Allow), Deny: networks(c.Deny),
 		Persistence: persistenceOf(c),
 	}
+	real.scale()
+	backup.scale()
 	if err := r.plan(&svc.real, c, &real); err != nil {
 		return dataplane.Service{}, err
 	}
@@ -103,22 +106,46 @@ func followersOf(key serviceKey) []uint8 {
 
 // roll is the destinations of one plan, as the registry has them.
 type roll struct {
-	dests   []sched.Dest
-	ids     []uint32
-	printed strings.Builder
+	dests []sched.Dest
+	ids   []uint32
+	parts []int32 // tenths of its weight that each is to have
 }
 
 func (l *roll) add(b *backend) {
-	l.dests = append(l.dests, sched.Dest{Load: b.load, ID: b.id, Weight: b.weight, LastWeight: b.lastWeight, Upper: b.snapshot.Upper,
+	weight := b.weight
+	if b.fit.off() {
+		weight = 0
+	}
+	l.dests = append(l.dests, sched.Dest{Load: b.load, ID: b.id, Weight: weight, LastWeight: b.lastWeight, Upper: b.snapshot.Upper,
 		Lower: b.snapshot.Lower, Addr: b.key.address, Port: b.key.port})
 	l.ids = append(l.ids, b.id)
-	fmt.Fprintln(&l.printed, b.id, b.weight, b.lastWeight, b.snapshot.Upper, b.snapshot.Lower)
+	l.parts = append(l.parts, b.fit.parts())
+}
+
+// scale makes all weights ten times as large while one is to have but a part of its own: a weight of 1 has no tenth.
+func (l *roll) scale() {
+	if !slices.ContainsFunc(l.parts, func(parts int32) bool { return parts < slowSteps }) {
+		return
+	}
+	for i := range l.dests {
+		l.dests[i].Weight *= l.parts[i]
+		l.dests[i].LastWeight *= slowSteps
+	}
+}
+
+// print is what decides of a plan's decisions.
+func (l *roll) print() string {
+	var b strings.Builder
+	for _, d := range l.dests {
+		fmt.Fprintln(&b, d.ID, d.Weight, d.LastWeight, d.Upper, d.Lower)
+	}
+	return b.String()
 }
 
 // plan makes p the plan of l. What is unchanged keeps its plan and with it the scheduler's position; what changed gets a plan of a newer
 // generation, which adjusts the position as the kernel does on an edit.
 func (r *registry) plan(p *planned, c *config.Service, l *roll) error {
-	inputs := planInputs{scheduler: c.Scheduler, options: optionsOf(c), dests: l.printed.String()}
+	inputs := planInputs{scheduler: c.Scheduler, options: optionsOf(c), dests: l.print()}
 	if p.plan != nil && p.inputs == inputs {
 		return nil
 	}
@@ -143,6 +170,7 @@ func (r *registry) snapshotOf(b *backend, c *config.Service, x *config.Backend, 
 		ExpireNow: c.Conntrack.ExpireNodestConn, ReuseMode: uint32(c.Conntrack.ConnReuseMode),
 		VNI: b.key.vni, TunnelPort: x.TunnelPort, TunnelSum: x.TunnelChecksum,
 	}
+	b.fit.apply(&s, c)
 	switch s.Forward {
 	case dataplane.ForwardIPIP, dataplane.ForwardGUE, dataplane.ForwardGRE:
 		s.Path = r.path(b.key.address)

@@ -21,6 +21,7 @@ import (
 	"weir/conntrack"
 	"weir/control/admin"
 	"weir/control/config"
+	"weir/control/health"
 	"weir/dataplane"
 )
 
@@ -47,6 +48,7 @@ type Control struct {
 	release func()            // lets control's threads run on the workers' cores again
 	asks    chan chan Outcome // reloads asked for by the API
 	wake    chan struct{}     // a worker wants a next hop
+	health  chan struct{}     // a server's health has changed
 	last    Outcome           // of the last reload; guarded by mu
 	lastAt  time.Time
 	reader  config.Reader // of the configuration file; Control's goroutine alone uses it
@@ -69,7 +71,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	c := &Control{options: o, log: o.Logger, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1)}
+	c := &Control{options: o, log: o.Logger, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
 	cfg, err := load(c.reader.Load, o.Config, o.Stderr)
 	if err != nil {
 		return err
@@ -131,6 +133,12 @@ func (c *Control) start(cfg *config.Config) error {
 		return err
 	}
 	c.core = newCore(table, len(workers), rand.Uint64())
+	c.reg.watch = newWatch(health.NewMonitor(health.Options{Changed: func() {
+		select {
+		case c.health <- struct{}{}:
+		default:
+		}
+	}}))
 	c.engine.Wake = func() {
 		select {
 		case c.wake <- struct{}{}:
@@ -144,6 +152,7 @@ func (c *Control) start(cfg *config.Config) error {
 	x, err := c.prepare(cfg, c.ports.surroundings())
 	if err == nil {
 		err = c.publish(cfg, x, time.Now())
+		c.tell()
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -177,6 +186,7 @@ func (c *Control) stop() error {
 		errs = append(errs, r.Waiter.Close())
 	}
 	if c.core != nil {
+		c.reg.watch.monitor.Close()
 		errs = append(errs, c.engine.Table.Close())
 	}
 	return errors.Join(errs...)
@@ -198,7 +208,7 @@ func (c *Control) loop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	var settled, adopting <-chan time.Time
+	var settled, adopting, examined <-chan time.Time
 	for {
 		c.pulse.now()
 		select {
@@ -235,12 +245,23 @@ func (c *Control) loop(ctx context.Context) error {
 		case <-adopting:
 			adopting = nil
 			c.adopt()
+		case <-c.health:
+			if examined == nil {
+				examined = time.After(settle)
+			}
+		case <-examined:
+			examined = nil
+			c.republish("health")
 		case <-tick.C:
 			c.mu.Lock()
+			due := c.reg.attend()
 			c.ports.tend()
 			c.engine.Table.Enlarge()
 			freed := c.collect()
 			c.mu.Unlock()
+			if due {
+				c.republish("health")
+			}
 			if freed {
 				c.republish("the last connections of a backend, or by a former way, ended")
 			}
@@ -278,10 +299,28 @@ func (c *Control) republish(why string) {
 		c.log.Error("snapshot", "why", why, "err", err)
 		return
 	}
+	c.purge(x)
+	c.tell()
 	for _, r := range c.runners {
 		r.Waiter.Notify()
 	}
 	c.log.Debug("snapshot", "why", why)
+}
+
+// tell logs what became of servers, one line each. c.mu is held.
+func (c *Control) tell() {
+	for _, e := range c.reg.events {
+		args := []any{"service", e.Service, "backend", e.Backend, "old", e.From.String(), "new", e.To.String()}
+		if e.Why != "" {
+			args = append(args, "reason", e.Why)
+		}
+		if e.To == down {
+			c.log.Warn("backend_state", args...)
+		} else {
+			c.log.Info("backend_state", args...)
+		}
+	}
+	c.reg.events = nil
 }
 
 // Reload loads the configuration file anew, as SIGHUP does, and tells what came of it.
@@ -346,6 +385,7 @@ func (c *Control) reload() (o Outcome) {
 		c.undo()
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}
+	c.tell()
 	for _, r := range c.runners {
 		r.Waiter.Notify()
 	}

@@ -37,6 +37,7 @@ func newCore(table *conntrack.Table, workers int, secret uint64) *core {
 // prepare compiles cfg as the next generation; publish puts it in force, or undo forgets it. Between them stands what must happen before
 // workers see it. c.mu is held from before prepare until after either.
 func (c *core) prepare(cfg *config.Config, s *surroundings) (*compiled, error) {
+	c.reg.attend()
 	c.undo = c.reg.checkpoint()
 	s.counts = c.engine.Backend
 	return c.reg.compile(cfg, c.generation+1, s)
@@ -60,14 +61,23 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 			return err
 		}
 	}
+	if w := c.reg.watch; w != nil {
+		w.set(cfg)
+	}
+	c.purge(x)
+	return nil
+}
+
+// purge ends the connections that end with x, which workers see by now.
+func (c *core) purge(x *compiled) {
 	if len(x.gone) > 0 {
 		c.engine.Purge(func(id uint32) bool { return x.gone[id] })
 	}
-	return nil
 }
 
 // again compiles the configuration in force once more, in other surroundings.
 func (c *core) again(s *surroundings) (*compiled, error) {
+	c.reg.attend()
 	s.counts = c.engine.Backend
 	return c.reg.compile(c.cfg, c.generation, s)
 }
@@ -103,6 +113,7 @@ func (c *core) services() []ServiceView {
 				if b := c.reg.backends[x.key]; b != nil {
 					to := &v.Backends[n]
 					to.Active, to.Inactive, to.Persistent, to.Traffic = b.load.Active(), b.load.Inactive(), b.load.Persistent(), counts[b]
+					c.reg.condition(to, b, x.config)
 				}
 			}
 			views = append(views, v)

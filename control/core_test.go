@@ -52,12 +52,19 @@ func web(backends ...string) string {
 
 func newCoreBed(t *testing.T, services string) *coreBed {
 	t.Helper()
+	return newCoreBedWith(t, services, func(*core) {})
+}
+
+// newCoreBedWith does something to the core before its first configuration.
+func newCoreBedWith(t *testing.T, services string, prepare func(*core)) *coreBed {
+	t.Helper()
 	table, err := conntrack.New(conntrack.Options{Capacity: 1024, Workers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { table.Close() })
 	b := &coreBed{t: t, core: newCore(table, 1, 1), now: 1e15, port: 10000}
+	prepare(b.core)
 	b.reload(services)
 	b.worker, b.ports = attach(t, b.core)
 	return b

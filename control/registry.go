@@ -31,6 +31,10 @@ type registry struct {
 	gateways map[uint32]*vxlan.Gateway // likewise, by VNI
 	live     []bool                    // by ID, while a configuration is compiled: it names the backend
 	journal  *journal                  // of the compile under way, or nil: nobody will take it back
+
+	watch  *watch          // of servers' health; nil: nobody looks, and all is up
+	ended  map[uint32]bool // backends whose connections the compile under way ends, though they are still configured
+	events []healthEvent   // that nobody was told of yet
 }
 
 // serviceKey is a service's identity, as in IPVS, with its segment.
@@ -58,6 +62,7 @@ type service struct {
 	backup  planned           // of the backends that serve when no other does
 	retired dataplane.Traffic // counts of backends whose IDs were given back
 
+	ids  []uint32          // of all its backends, those that are down too
 	from *config.Service   // what it was compiled from; nil: not yet, or it must be compiled anew
 	made dataplane.Service // what that came to
 }
@@ -90,6 +95,7 @@ type backend struct {
 	snapshot   dataplane.Backend
 	cursor     *dataplane.Cursor // of its local addresses and ports
 	ways       ways
+	fit        fitness
 }
 
 func newRegistry(limit int, seed uint64) *registry {

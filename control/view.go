@@ -95,7 +95,15 @@ type BackendView struct {
 	Port       uint16     `json:"port"`
 	VNI        uint32     `json:"vni,omitempty"` // of the segment that the server is in
 	Forward    string     `json:"forward"`
-	Weight     int32      `json:"weight"`
+	Weight     int32      `json:"weight"`              // 0 while it is down or drains
+	Configured int32      `json:"configured_weight"`   // that it has otherwise
+	State      string     `json:"state"`               // up, slow_start, drain, drained or down
+	Share      int        `json:"share,omitempty"`     // in slow start: percent of its weight that it has
+	Why        string     `json:"why,omitempty"`       // it is in this state
+	SinceS     int        `json:"since_s,omitempty"`   // seconds that it has been
+	Left       int        `json:"left,omitempty"`      // in drain: connections that are still there
+	EndsInS    int        `json:"ends_in_s,omitempty"` // in drain: seconds until those end
+	Check      *CheckView `json:"check,omitempty"`
 	Active     int        `json:"active"`
 	Inactive   int        `json:"inactive"`
 	Persistent int        `json:"persistent"`
@@ -104,6 +112,18 @@ type BackendView struct {
 	TunnelPort uint16     `json:"tunnel_port,omitempty"`
 	Backup     bool       `json:"backup,omitempty"`
 	dataplane.Traffic
+}
+
+// CheckView is what a backend's check says.
+type CheckView struct {
+	Type    string  `json:"type"`
+	Target  string  `json:"target"`
+	Up      bool    `json:"up"`
+	Why     string  `json:"why,omitempty"` // the latest failure; empty after a success
+	Run     int     `json:"run"`           // answers in a row like the latest one
+	TookMS  float64 `json:"took_ms"`
+	Answers uint64  `json:"answers"`
+	Failed  uint64  `json:"failed"`
 }
 
 // ConnView is one connection.

@@ -36,7 +36,7 @@ func (p *Persistence) template(svc *Service, t *conntrack.Tuple) conntrack.Tuple
 const SegmentTemplate = 0x20
 
 // stick finds the backend that the client of a packet of t sticks to, or schedules one and makes a template for it. A template leads to
-// its server even if that is overloaded or of weight 0; one whose server is gone is void. l has a verdict if the table is full.
+// its server even if that is overloaded or of weight 0; one whose server is gone or down is void. l has a verdict if the table is full.
 //
 // A backup server takes the client for this once: it is to return when a real one is back.
 func (w *Worker) stick(svc *Service, f *packet.Frame, t *conntrack.Tuple, l *lane) (id uint32, template conntrack.Ref, found bool) {
@@ -45,7 +45,7 @@ func (w *Worker) stick(svc *Service, f *packet.Frame, t *conntrack.Tuple, l *lan
 	if ref := q[0].Ref; ref != 0 {
 		id = w.table.Backend(ref)
 		b := w.backend(id)
-		if b.Live && !(svc.Persistence.Quiescent && b.Weight == 0) {
+		if b.Live && !b.Down && !(svc.Persistence.Quiescent && b.Weight == 0) {
 			if _, alive := w.table.Track(ref, 0, b.Timeouts, w.tick); alive {
 				return id, ref, true
 			}

@@ -99,9 +99,10 @@ func reopens(f *packet.Frame) bool {
 
 // reschedules reports whether a SYN ends the connection at ref and opens a new one in its place: ip_vs_in's rules for conn_reuse_mode,
 // and for expire_nodest_conn with a server of weight zero. Bit 1 of the mode adds FIN_WAIT where nothing has been seen of the server.
-// Of what was opened under a template only a drained server's is ended.
+// Of what was opened under a template only a drained server's is ended. A server that is down answers no SYN, be it a new one or one that the client
+// repeats: another shall.
 func (w *Worker) reschedules(b *Backend, ref conntrack.Ref) bool {
-	if b.ExpireNow && b.Weight == 0 {
+	if b.Down || b.ExpireNow && b.Weight == 0 {
 		return true
 	}
 	if w.table.Controlled(ref) {

@@ -52,7 +52,7 @@ type Backend struct {
 	// read for every packet
 	Timeouts  *conntrack.Timeouts // of its service
 	Load      *sched.Load         // its connection counts, the same in every snapshot
-	Live      bool                // still configured; otherwise only old connections bear the ID
+	Live      bool                // its connections go on; otherwise it was removed, or is down, and only old ones bear the ID
 	V6        bool
 	Forward   Forward
 	Port      uint16 // 0: the client's destination port
@@ -60,7 +60,8 @@ type Backend struct {
 	Upper     uint32 // connection thresholds, 0: none
 	Lower     uint32
 	ExpireNow bool   // expire_nodest_conn of its service: connections end with the server instead of falling silent
-	Weight    int32  // as configured; 0 drains
+	Weight    int32  // as configured, or 0 while it takes no new connections
+	Down      bool   // by its health: no template leads to it, and a SYN on a connection to it goes to another
 	ReuseMode uint32 // conn_reuse_mode of its service
 
 	VNI uint32 // of the segment that Addr is in, 0: none

@@ -117,14 +117,48 @@ func table(w io.Writer, f func(row func(cells ...any))) {
 
 func printList(w io.Writer, services []control.ServiceView) {
 	table(w, func(row func(...any)) {
-		row("PROTO", "VIP:PORT / BACKEND", "NAME", "SCHED", "WEIGHT", "ACTIVE", "INACT", "CONNS")
+		row("PROTO", "VIP:PORT / BACKEND", "NAME", "SCHED", "WEIGHT", "ACTIVE", "INACT", "CONNS", "STATE")
 		for _, s := range services {
-			row(s.Protocol, endpoint(s), s.Name, scheduler(s), "", "", "", s.Conns)
+			row(s.Protocol, endpoint(s), s.Name, scheduler(s), "", "", "", s.Conns, serving(s))
 			for _, b := range s.Backends {
-				row("  ->", within(hostPort(b.Address, b.Port), b.VNI), b.Name, b.Forward, b.Weight, b.Active, b.Inactive, b.Conns)
+				row("  ->", within(hostPort(b.Address, b.Port), b.VNI), b.Name, b.Forward, b.Weight, b.Active, b.Inactive, b.Conns, condition(b))
 			}
 		}
 	})
+}
+
+// serving is how many of a service's backends take new connections.
+func serving(s control.ServiceView) string {
+	n := 0
+	for _, b := range s.Backends {
+		if b.State == "up" || b.State == "slow_start" {
+			n++
+		}
+	}
+	return fmt.Sprintf("%d/%d up", n, len(s.Backends))
+}
+
+// condition is a backend's state and why it is in it: "down 14s: connect: connection refused".
+func condition(b control.BackendView) string {
+	since := (time.Duration(b.SinceS) * time.Second).String()
+	switch b.State {
+	case "slow_start":
+		return fmt.Sprintf("slow start, %d%% of its weight", b.Share)
+	case "drain":
+		s := fmt.Sprintf("drain %s, %d left", since, b.Left)
+		if b.EndsInS > 0 {
+			s += fmt.Sprintf(", ends in %v", time.Duration(b.EndsInS)*time.Second)
+		}
+		return s
+	case "drained":
+		return fmt.Sprintf("drained, %d left: %s", b.Left, b.Why)
+	case "down":
+		return fmt.Sprintf("down %s: %s", since, b.Why)
+	}
+	if c := b.Check; c != nil && c.Why != "" {
+		return fmt.Sprintf("up, but %d of its checks: %s", c.Run, c.Why)
+	}
+	return b.State
 }
 
 func scheduler(s control.ServiceView) string {

@@ -77,6 +77,9 @@ func (d *decoder) checkCheck(c *Check) {
 	if c.Given("timeout") && !c.bad("timeout") && !c.bad("interval") && c.Timeout > c.Interval {
 		d.errorf(c.Field("timeout"), c.Path+".timeout", "must not be above interval, %s", short(c.Interval))
 	}
+	if c.Given("ca_file") && !c.Verify && !c.bad("verify") {
+		d.warnf(c.Field("ca_file"), c.Path+".ca_file", "has no effect without verify: true")
+	}
 	if c.Type == "exec" && !c.bad("command") {
 		switch {
 		case len(c.Command) == 0:

@@ -106,7 +106,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 	check := Check{
 		Type: "https", Port: 8443, Interval: 5 * time.Second, Timeout: 500 * time.Millisecond, Rise: 3, Fall: 4, InitState: "down", Method: "HEAD",
-		URI: "/healthz?full=1", Host: "www.example:8443", Status: []int{200, 204, 205, 206}, Verify: true, SNI: "www.example", Expect: "fine",
+		URI: "/healthz?full=1", Host: "www.example:8443", Status: []int{200, 204, 205, 206}, Verify: true, CAFile: "/etc/weir/ca.pem", SNI: "www.example", Expect: "fine",
 		ExpectRegex: "^ok [0-9]+$", Query: ".", QueryType: "SOA",
 	}
 	checkOf := func(change func(*Check)) *Check {

@@ -25,6 +25,7 @@ type Check struct {
 
 	// https
 	Verify bool   // the certificate must be good, for SNI
+	CAFile string // certificates of the authorities; empty: the host's
 	SNI    string // empty: Host without its port
 
 	// tcp, udp; http and https read their body for Expect

@@ -25,6 +25,7 @@ var checkTable = table[Check]{"services[].check", []field[Check]{
 	{"host", func(d *decoder, v value, c *Check) { decodeHost(d, v, &c.Host) }},
 	{"status", func(d *decoder, v value, c *Check) { decodeStatus(d, v, &c.Status) }},
 	{"verify", func(d *decoder, v value, c *Check) { d.boolean(v, &c.Verify) }},
+	{"ca_file", func(d *decoder, v value, c *Check) { decodeFile(d, v, &c.CAFile) }},
 	{"sni", func(d *decoder, v value, c *Check) { decodeHost(d, v, &c.SNI) }},
 	{"send", func(d *decoder, v value, c *Check) { d.bytes(v, &c.Send) }},
 	{"send_hex", func(d *decoder, v value, c *Check) { decodeHex(d, v, &c.Send) }},
@@ -39,7 +40,7 @@ var checkTable = table[Check]{"services[].check", []field[Check]{
 var checkKeys = map[string][]string{
 	"port":   {"tcp", "http", "https", "udp", "dns"},
 	"method": {"http", "https"}, "path": {"http", "https"}, "host": {"http", "https"}, "status": {"http", "https"},
-	"verify": {"https"}, "sni": {"https"},
+	"verify": {"https"}, "ca_file": {"https"}, "sni": {"https"},
 	"send": {"tcp", "udp"}, "send_hex": {"tcp", "udp"}, "expect": {"tcp", "udp", "http", "https"}, "expect_regex": {"tcp", "udp", "http", "https"},
 	"query": {"dns"}, "query_type": {"dns"}, "command": {"exec"},
 }
@@ -148,6 +149,19 @@ func decodeHost(d *decoder, v value, to *string) {
 	}
 	if strings.ContainsAny(s, " /\\@?#") {
 		d.errorf(v.pos(), v.path, "must be a name or an address, not %s", quoted(s))
+		return
+	}
+	*to = s
+}
+
+func decodeFile(d *decoder, v value, to *string) {
+	before := d.errors
+	var s string
+	if d.text(v, &s, 4096); d.errors > before {
+		return
+	}
+	if !strings.HasPrefix(s, "/") {
+		d.errorf(v.pos(), v.path, "must be the file's absolute path, not %s", quoted(s))
 		return
 	}
 	*to = s

@@ -119,7 +119,7 @@ func (m *Monitor) Set(checks []Check) {
 
 // initial is the state of a check before its first answer: as another one says that asks the same of the same, or as it is configured.
 func (m *Monitor) initial(c *Check, now time.Time) State {
-	if t := m.kin[c.kin()]; t != nil && t.state.Answered() {
+	if t := m.kin[c.kin()]; t != nil && (t.state.Answered() || t.state.Up == t.check.Down) { // the latter has it from another
 		return State{Up: t.state.Up, Since: t.state.Since, Why: t.state.Why}
 	}
 	return State{Up: !c.Down, Since: now}

@@ -1,0 +1,192 @@
+package control
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"weir/control/config"
+	"weir/control/health"
+)
+
+// watch is the servers' health as control sees it: the monitor that asks them, who uses which answer, and which backends change with time alone.
+// Control's mu guards it, the monitor aside.
+type watch struct {
+	monitor *health.Monitor
+	now     func() time.Time
+	users   map[health.Check][]backendKey // of the configuration in force
+	timed   map[backendKey]time.Time      // when each is to be examined again
+}
+
+func newWatch(m *health.Monitor) *watch {
+	return &watch{monitor: m, now: time.Now, users: map[health.Check][]backendKey{}, timed: map[backendKey]time.Time{}}
+}
+
+// verdict is what the backend's check says: why it is down, or nothing.
+func (w *watch) verdict(x *config.Backend) string {
+	c, ok := checkOf(x)
+	if !ok {
+		return ""
+	}
+	switch s := w.monitor.State(c); {
+	case s.Up:
+		return ""
+	case s.Why != "":
+		return s.Why
+	case !s.Answered():
+		return "not checked yet"
+	default:
+		return "it has just begun to answer"
+	}
+}
+
+// expect notes when b is to be examined again.
+func (w *watch) expect(b *backend) {
+	if b.fit.next.IsZero() {
+		delete(w.timed, b.key)
+	} else {
+		w.timed[b.key] = b.fit.next
+	}
+}
+
+// set has the checks of a configuration done, and no others.
+func (w *watch) set(cfg *config.Config) {
+	clear(w.users)
+	var all []health.Check
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		for _, key := range keysOf(s) {
+			for _, x := range backendsOf(s, key) {
+				c, ok := checkOf(x.config)
+				if !ok {
+					continue
+				}
+				if w.users[c] == nil {
+					all = append(all, c)
+				}
+				w.users[c] = append(w.users[c], x.key)
+			}
+		}
+	}
+	w.monitor.Set(all)
+}
+
+// attend has the services compiled anew whose backends may be otherwise by now. It reports whether there are any. No compile may be under way: what
+// it has found out stays though a configuration be refused.
+func (r *registry) attend() (any bool) {
+	if r.watch == nil {
+		return false
+	}
+	mark := func(key backendKey) {
+		if s := r.services[key.service]; s != nil {
+			s.from = nil
+			any = true
+		}
+	}
+	for _, c := range r.watch.monitor.Changes() {
+		for _, key := range r.watch.users[c] {
+			mark(key)
+		}
+	}
+	now := r.watch.now()
+	for key, at := range r.watch.timed {
+		switch b := r.backends[key]; {
+		case b == nil || !b.live:
+			delete(r.watch.timed, key)
+		case !now.Before(at):
+			mark(key)
+		}
+	}
+	return any
+}
+
+// queryTypes are the numbers of record types (RFC 1035 section 3.2.2, RFC 3596, RFC 2782).
+var queryTypes = map[string]uint16{"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33, "ANY": 255}
+
+// checkOf is a backend's check, if it has one.
+func checkOf(x *config.Backend) (c health.Check, ok bool) {
+	from := x.Check
+	if from == nil || from.Type == "none" {
+		return c, false
+	}
+	addr, port := from.Address, from.Port
+	if !addr.IsValid() {
+		addr = x.Address
+	}
+	if port == 0 {
+		port = x.Port
+	}
+	c = health.Check{Interval: from.Interval, Timeout: from.Timeout, Rise: from.Rise, Fall: from.Fall, Down: from.InitState == "down"}
+	talks := func() { c.Expect, c.ExpectRegex = from.Expect, from.ExpectRegex }
+	switch from.Type {
+	case "http", "https":
+		c.Kind, c.Method, c.URI, c.Host = health.HTTP, from.Method, from.URI, from.Host
+		for _, code := range from.Status {
+			c.Status.Add(code)
+		}
+		talks()
+		if from.Type == "https" {
+			c.Kind, c.Verify, c.Authorities, c.SNI = health.HTTPS, from.Verify, from.CAFile, from.SNI
+			if c.SNI == "" {
+				c.SNI = nameIn(from.Host)
+			}
+		}
+	case "udp":
+		c.Kind, c.Send = health.UDP, from.Send
+		talks()
+	case "dns":
+		c.Kind, c.Query, c.QueryType = health.DNS, from.Query, queryTypes[from.QueryType]
+	case "icmp":
+		c.Kind, port = health.ICMP, 0
+	case "exec":
+		c.Kind, c.Command = health.Exec, strings.Join(from.Command, "\x00")
+	default:
+		c.Kind, c.Send = health.TCP, from.Send
+		talks()
+	}
+	c.Target = netip.AddrPortFrom(addr, port)
+	return c, true
+}
+
+// nameIn is the name in a Host header, if it is one rather than an address.
+func nameIn(host string) string {
+	if at := strings.LastIndexByte(host, ':'); at > strings.LastIndexByte(host, ']') && strings.Count(host, ":") == 1 {
+		host = host[:at]
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return ""
+	}
+	return host
+}
+
+// condition shows what a backend is, and what its check says of it.
+func (r *registry) condition(to *BackendView, b *backend, x *config.Backend) {
+	f := &b.fit
+	to.State, to.Why = f.condition.String(), f.why
+	if f.off() {
+		to.Weight = 0
+	}
+	if f.condition == slowStart {
+		to.Share = int(f.tenths) * 100 / slowSteps
+	}
+	if f.condition == drain || f.condition == drained {
+		to.Left = to.Active + to.Inactive
+	}
+	if r.watch == nil {
+		return
+	}
+	if !f.since.IsZero() {
+		to.SinceS = int(r.watch.now().Sub(f.since).Seconds())
+	}
+	if !f.next.IsZero() && f.condition == drain {
+		to.EndsInS = int(f.next.Sub(r.watch.now()).Seconds())
+	}
+	if c, ok := checkOf(x); ok {
+		s := r.watch.monitor.State(c)
+		to.Check = &CheckView{Type: c.Kind.String(), Target: c.Target.String(), Up: s.Up, Why: s.Why, Run: s.Run, TookMS: float64(s.Took.Microseconds()) / 1000,
+			Answers: s.Answers, Failed: s.Failed}
+		if c.Target.Port() == 0 {
+			to.Check.Target = c.Target.Addr().String()
+		}
+	}
+}
