@@ -41,7 +41,6 @@ func (p *patients) set(host int, down bool) {
 type healthBed struct {
 	*coreBed
 	*patients
-	events []string
 }
 
 func newHealthBed(t *testing.T, services string) *healthBed {

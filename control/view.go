@@ -172,9 +172,23 @@ type Status struct {
 	HalfOpenCap  int        `json:"half_open_capacity"`
 	Evicted      uint64     `json:"half_open_evicted"` // those that gave way to new ones, since the start
 	TableMemory  MemoryView `json:"table_memory"`
+	Health       HealthView `json:"health"`
 	LastReload   string     `json:"last_reload"` // what the last reload said
 	LastReloadOK bool       `json:"last_reload_ok"`
 	Warnings     []string   `json:"warnings,omitempty"`
+}
+
+// HealthView is how many backends are in which state, and how the checks get on.
+type HealthView struct {
+	Up        int    `json:"up"`
+	SlowStart int    `json:"slow_start"`
+	Drain     int    `json:"drain"`
+	Drained   int    `json:"drained"`
+	Down      int    `json:"down"`
+	Left      int    `json:"left"` // connections to servers in drain
+	Checks    int    `json:"checks"`
+	Running   int    `json:"checks_running"`
+	Late      uint64 `json:"checks_late"` // that began a second or more after they were due
 }
 
 // MemoryView is the memory of the connection table.

@@ -97,6 +97,7 @@ func (c *Control) Status() Status {
 	if !c.lastAt.IsZero() {
 		s.LastReload = c.lastAt.Format(time.RFC3339) + " " + c.last.Message
 	}
+	s.Health = c.reg.health()
 	s.Warnings = c.ports.complaints()
 	return s
 }

@@ -190,3 +190,29 @@ func (r *registry) condition(to *BackendView, b *backend, x *config.Backend) {
 		}
 	}
 }
+
+// health counts backends by what they are.
+func (r *registry) health() (v HealthView) {
+	for _, b := range r.backends {
+		if !b.live {
+			continue
+		}
+		switch b.fit.condition {
+		case up:
+			v.Up++
+		case slowStart:
+			v.SlowStart++
+		case drain:
+			v.Drain++
+			v.Left += b.load.Active() + b.load.Inactive()
+		case drained:
+			v.Drained++
+		case down:
+			v.Down++
+		}
+	}
+	if r.watch != nil {
+		v.Checks, v.Running, v.Late = r.watch.monitor.Load()
+	}
+	return v
+}

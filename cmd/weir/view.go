@@ -291,6 +291,29 @@ func printWorkers(w io.Writer, workers []control.WorkerView) {
 	})
 }
 
+// health is 12 up, 1 down, 1 drain, 37 connections left; 9 checks.
+func health(h control.HealthView) string {
+	s := fmt.Sprintf("%d up", h.Up)
+	for _, x := range []struct {
+		n    int
+		what string
+	}{{h.SlowStart, "in slow start"}, {h.Down, "down"}, {h.Drained, "drained"}, {h.Drain, "drain"}} {
+		if x.n > 0 {
+			s += fmt.Sprintf(", %d %s", x.n, x.what)
+		}
+	}
+	if h.Drain > 0 {
+		s += fmt.Sprintf(", %d connections left", h.Left)
+	}
+	if h.Checks > 0 {
+		s += fmt.Sprintf("; %d checks", h.Checks)
+	}
+	if h.Late > 0 {
+		s += fmt.Sprintf(", of which %d began late", h.Late)
+	}
+	return s
+}
+
 func printStatus(w io.Writer, s control.Status) {
 	table(w, func(row func(...any)) {
 		row("version", s.Version)
@@ -301,6 +324,7 @@ func printStatus(w io.Writer, s control.Status) {
 		row("connections", fmt.Sprintf("%d of %d", s.Connections, s.Capacity))
 		row("half-open", fmt.Sprintf("%d of %d, %d gave way", s.HalfOpen, s.HalfOpenCap, s.Evicted))
 		row("table memory", fmt.Sprintf("%d MiB mapped, %d MiB of them in huge pages (%s)", s.TableMemory.Bytes>>20, s.TableMemory.HugeBytes>>20, s.TableMemory.HugePages))
+		row("backends", health(s.Health))
 		row("last reload", s.LastReload)
 	})
 	for _, warning := range s.Warnings {

@@ -74,9 +74,6 @@ func (d *decoder) checkCheck(c *Check) {
 	if c.Given("send") && c.Given("send_hex") {
 		d.errorf(c.Field("send_hex"), c.Path+".send_hex", "send is given, too: write one of them")
 	}
-	if c.Given("timeout") && !c.bad("timeout") && !c.bad("interval") && c.Timeout > c.Interval {
-		d.errorf(c.Field("timeout"), c.Path+".timeout", "must not be above interval, %s", short(c.Interval))
-	}
 	if c.Given("ca_file") && !c.Verify && !c.bad("verify") {
 		d.warnf(c.Field("ca_file"), c.Path+".ca_file", "has no effect without verify: true")
 	}

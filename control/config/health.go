@@ -12,7 +12,7 @@ type Check struct {
 	Address   netip.Addr    // that is asked; invalid: the backend's
 	Port      uint16        // 0: the backend's
 	Interval  time.Duration // 100 ms to 1 h, from the beginning of one to that of the next
-	Timeout   time.Duration // 10 ms to Interval
+	Timeout   time.Duration // 10 ms to 1 h
 	Rise      int           // successes in a row that bring a server up, 1 to 100
 	Fall      int           // failures in a row that take it down, 1 to 100
 	InitState string        // one of CheckStates: what holds until the first answer

@@ -59,9 +59,6 @@ func decodeCheck(d *decoder, v value, base *Check) *Check {
 	} else if !decodeMapping(d, v, &c, &c.Place, &checkTable) {
 		return nil
 	}
-	if !c.Given("timeout") && c.Interval < c.Timeout {
-		c.Timeout = c.Interval
-	}
 	return &c
 }
 
