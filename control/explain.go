@@ -150,6 +150,7 @@ var fates = map[dataplane.Fate]string{
 	dataplane.FatePersistent:  "the client sticks to the server of its persistence template",
 	dataplane.FateConnection:  "packets of a connection go where its first one went",
 	dataplane.FateBackendGone: "it is of a connection whose server was removed: dropped, backend_gone",
+	dataplane.FateTableFull:   "the connection table is full: dropped",
 	dataplane.FateNoBackend:   "no server takes new connections: answered with port unreachable",
 	dataplane.FateDenied:      "the service does not admit the client (allow, deny): dropped, denied",
 	dataplane.FateMartian:     "no packet can come from this address: dropped, martian_source",

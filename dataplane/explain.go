@@ -24,6 +24,7 @@ const (
 	FatePersistent  Fate = "persistent"     // a new connection, to the server that the client sticks to
 	FateConnection  Fate = "connection"     // it is one of a connection that there is
 	FateBackendGone Fate = "backend_gone"   // of one whose server was removed: dropped
+	FateTableFull   Fate = "table_full"     // a new connection, for which there is no room: dropped
 	FateNoBackend   Fate = "no_backend"     // no server takes it: answered with port unreachable
 	FateDenied      Fate = "denied"         // the service does not admit the client
 	FateMartian     Fate = "martian_source" // no packet can come from there
@@ -40,7 +41,7 @@ type Explanation struct {
 	Conn     *conntrack.Info // that there is with the same addresses and ports; nil: none
 	Reopens  bool            // the packet ends Conn and opens a new one
 	Template *conntrack.Info // of persistence; nil: none
-	Void     bool            // the template leads to a server that is gone or drained
+	Void     bool            // the template leads to a server that is gone, down or drained
 	Plan     *sched.Preview  // nil: the scheduler is not asked
 	Backup   *sched.Preview  // likewise
 	Backend  uint32          // ID of the server
@@ -79,7 +80,9 @@ func (e *Engine) Explain(q Question, now int64) Explanation {
 	case !x.Service.admits(src, v6):
 		x.Fate = FateDenied
 	default:
-		w.explainChoice(&x, &f, &t)
+		if w.explainChoice(&x, &f, &t); x.Found && w.table.Len() >= w.table.Cap() {
+			x.Fate, x.Found = FateTableFull, false
+		}
 	}
 	if x.Found {
 		b := w.backend(x.Backend)
@@ -119,7 +122,7 @@ func (w *Worker) explainChoice(x *Explanation, f *packet.Frame, t *conntrack.Tup
 		w.table.Find(w.tick, &k, func(_ conntrack.Ref, i *conntrack.Info) {
 			template := *i
 			x.Template = &template
-			if b := w.backend(i.Backend); !b.Live || p.Quiescent && b.Weight == 0 {
+			if b := w.backend(i.Backend); !b.Live || b.Down || p.Quiescent && b.Weight == 0 {
 				x.Void = true
 				return
 			}
