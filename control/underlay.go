@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weir/control/config"
 	"weir/control/host"
 )
 
@@ -13,7 +14,20 @@ func noVTEP(a netip.Addr) string {
 	return fmt.Sprintf("the VTEP %s is no address of this host, so nobody answers ARP or ND for it (cure: ip addr add %s dev lo)", a, host.HostPrefix(a))
 }
 
-// tendUnderlay looks after what the segments need of the host: that it has joined their groups, and has our VTEPs' addresses. What is
+// hostLinks are the addresses that the host has on its ports' devices.
+func (p *ports) hostLinks() []config.Link {
+	links := make([]config.Link, len(p.cfg.Ports))
+	for i := range p.cfg.Ports {
+		if name := p.cfg.Ports[i].Interface; name != "" {
+			if l, err := p.host.Link(name); err == nil {
+				links[i].Addresses = l.Addresses
+			}
+		}
+	}
+	return links
+}
+
+// tendUnderlay looks after what the segments need of the host: that it has joined their groups, has our VTEPs' addresses, and none on access ports. What is
 // wrong is logged when it changes; it is nothing to refuse, as addresses may come later, and move.
 func (p *ports) tendUnderlay() {
 	if p.groups == nil {
@@ -38,6 +52,9 @@ func (p *ports) tendUnderlay() {
 		case !slices.Contains(want, m):
 			want = append(want, m)
 		}
+	}
+	for _, d := range p.cfg.AccessWarnings(p.hostLinks()) {
+		trouble[d.Path] = d.Message
 	}
 	if err := p.groups.Set(want); err != nil {
 		trouble["groups"] = err.Error()

@@ -49,6 +49,8 @@ func TestVXLANCheck(t *testing.T) {
 	eventually(t, dialLimit, "the log tells of the VTEP", says(fmt.Sprintf("the VTEP %s is no address of this host", ourVTEP4)))
 	must(t, b.lb.Address("lo", ourVTEP4+"/32"))
 	eventually(t, dialLimit, "the log tells that it is there", says("underlay is as it should be"))
+	must(t, b.lb.Address("acc5001a", "192.0.2.77/25"))
+	eventually(t, dialLimit, "the log tells of the access port's address", says("the host has the address 192.0.2.77/25 on acc5001a"))
 	if code := d.stop(); code != 0 {
 		t.Errorf("exit %d", code)
 	}

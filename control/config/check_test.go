@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -299,5 +300,21 @@ func TestMostSegments(t *testing.T) {
 	_, diags := Parse("f", []byte(head+list.String()+"  - {vni: 5000, vtep: 192.0.2.1}\n"))
 	if len(diags) != 1 || !strings.Contains(fmt.Sprint(diags[0]), "vxlan.segments: there can be 4096 segments, not 4097") {
 		t.Errorf("one more: %v", Errors(diags))
+	}
+}
+
+// TestAccessWarnings: an address is lost on a port that is a segment's as a whole, but not by a VLAN of it, and not on the device of a port that is a VLAN.
+func TestAccessWarnings(t *testing.T) {
+	c, diags := Parse("f", []byte(ports("{name: a, interface: eth1}, {name: b, interface: eth2}, {name: c, interface: eth3, vlan: 7}, {name: d, interface: eth4}")+
+		"vxlan: {segments: [{vni: 1, vtep: 192.0.2.1, access: [{port: a}, {port: b, vlan: 6}, {port: c}, {port: d}]}]}"))
+	if HasErrors(diags) {
+		t.Fatal(Errors(diags))
+	}
+	host := netip.MustParsePrefix("198.18.0.1/24")
+	links := []Link{{Addresses: []netip.Prefix{host}}, {Addresses: []netip.Prefix{host}}, {Addresses: []netip.Prefix{host}},
+		{Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}}}
+	got := c.AccessWarnings(links)
+	if len(got) != 1 || got[0].Path != "vxlan.segments[0].access[0].port" || got[0].Severity != Warning || !strings.Contains(got[0].Message, "198.18.0.1/24 on a") {
+		t.Errorf("got %v", got)
 	}
 }

@@ -46,13 +46,13 @@ func (d *decoder) warnAdmission(s *Service) {
 }
 
 // AccessWarnings names the access ports on whose link the host has an address: every frame of such a port is its segment's, as on a port of a
-// bridge, so nobody on the link reaches the host by it any more.
+// bridge, so nobody on the link reaches the host by it any more. Of links that are VLANs of a device the addresses are not known.
 func (c *Config) AccessWarnings(links []Link) (diags []Diagnostic) {
 	for i := range c.VXLAN.Segments {
 		for j := range c.VXLAN.Segments[i].Access {
 			a := &c.VXLAN.Segments[i].Access[j]
 			n := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == a.Port })
-			if n < 0 || a.VLAN != 0 {
+			if n < 0 || a.VLAN != 0 || c.Ports[n].VLAN != 0 {
 				continue
 			}
 			for _, p := range links[n].Addresses {
