@@ -16,7 +16,7 @@ type wrongInside struct {
 	frame      []byte
 }
 
-// wrongInsides are frames that a segment does not take from a VTEP, forty with those of oddities: what is for the gateway, or for a service, and
+// wrongInsides are frames that a segment does not take from a VTEP: what is for the gateway, or for a service, and
 // contradicts itself or belongs nowhere, and what must not be bridged. known is a station behind that VTEP.
 func wrongInsides(seg *overlay, src, known string) []wrongInside {
 	addr := func(v4, v6 string) netip.Addr {
@@ -55,6 +55,9 @@ func wrongInsides(seg *overlay, src, known string) []wrongInside {
 		{"an ICMP message of four bytes", "icmp_short", of(pkttest.IP(from, gate, icmp, make([]byte, 4)))},
 		{"a packet longer than its frame", "length", edited(ask, func(ip []byte) { ip[length] += 4 })},
 		{"a packet cut off in its header", "short", frame(ask.Bytes()[:12])},
+		{"a datagram longer than its packet", "length", edited(ask, func(ip []byte) { ip[header+5] += 4 })},
+		{"a TCP header cut off", "short", of(pkttest.IP(from, vip, unix.IPPROTO_TCP, make([]byte, 10)))},
+		{"from the VIP itself", "martian_source", of(pkttest.TCP(netip.AddrPortFrom(vip, 40000), web).SYN())},
 		{"IP version 5", "ip_version", edited(ask, func(ip []byte) { ip[0] = 0x55 })},
 		{"a first fragment that is too small for its header", "bad_fragment", frame(syn.Cut(7, 8)[0])},
 		{"to somewhere that the gateway does not reach", "no_route", of(pkttest.UDP(client, netip.AddrPortFrom(addr("203.0.113.9", "2001:db8:dead::9"), 9)))},
