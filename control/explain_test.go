@@ -95,7 +95,7 @@ func TestExplainView(t *testing.T) {
 
 // TestEveryFateHasAReason: none is told without a word of why.
 func TestEveryFateHasAReason(t *testing.T) {
-	for _, f := range []dataplane.Fate{dataplane.FatePersistent, dataplane.FateConnection, dataplane.FateBackendGone, dataplane.FateNoBackend, dataplane.FateDenied,
+	for _, f := range []dataplane.Fate{dataplane.FatePersistent, dataplane.FateConnection, dataplane.FateBackendGone, dataplane.FateNoBackend, dataplane.FateTableFull, dataplane.FateDenied,
 		dataplane.FateMartian, dataplane.FateRouted, dataplane.FateHost} {
 		if fates[f] == "" {
 			t.Errorf("%s has none", f)
