@@ -115,9 +115,6 @@ func Run(ctx context.Context, o Options) (err error) {
 // load reads and checks the configuration at path, by config.Load or config.LoadReplay, and prints what is wrong with it.
 func load(read func(string) (*config.Config, []config.Diagnostic), path string, stderr io.Writer) (*config.Config, error) {
 	cfg, diags := read(path)
-	if cfg != nil && !config.HasErrors(diags) {
-		diags = append(diags, cfg.Unsupported(supported())...)
-	}
 	return cfg, diagnose(path, diags, stderr)
 }
 

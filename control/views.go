@@ -189,8 +189,3 @@ func (c *core) Rates(ctx context.Context, interval time.Duration) (Rates, error)
 	}
 	return r, nil
 }
-
-// supported is what this version has built; configurations that ask for more are refused by name.
-func supported() config.Features {
-	return config.Features{Overlay: []string{"vxlan", "vxlan-dr"}, Queues: true, VXLAN: true, HTTP: true}
-}

@@ -60,9 +60,6 @@ func FuzzParse(f *testing.F) {
 		if d := Compare(c, c); !d.Empty() {
 			t.Errorf("differs from itself: %+v", d)
 		}
-		if diags := c.Unsupported(AllFeatures()); len(diags) > 0 {
-			t.Errorf("a version that has all refuses %v", Errors(diags))
-		}
 		sound(t, c)
 	})
 }
