@@ -39,7 +39,9 @@ func (w *Worker) askOthers(v *vector) (plain, others int) {
 			}
 			if p.size == 0 {
 				v.narrow[i].Rest, v.narrow[i].Ref = 0, 0
-				others++
+				if q.Space != 0 {
+					others++
+				}
 				continue
 			}
 			v.narrow[i] = q.Narrow()

@@ -92,7 +92,6 @@ func (w *Worker) decap(v *vector) {
 	if o == nil {
 		return
 	}
-	v.bridged = 0
 	for i := range v.n {
 		if v.plain[i].size != 0 {
 			continue
@@ -171,9 +170,7 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 		return
 	}
 	if !forGateway {
-		l.verdict = goneVerdict
-		v.bridges[v.bridged], v.stations[v.bridged] = bridged{s, a.At, uint16(i)}, vxlan.Query{Segment: s.Index, MAC: dst}
-		v.bridged++
+		v.toBridge(i, s, a.At, dst)
 		return
 	}
 	if f.Kind&(packet.KindIPv4|packet.KindIPv6) == 0 && l.verdict == Pending {
@@ -181,6 +178,13 @@ func (w *Worker) arrive(v *vector, i int, a *vxlan.Arrival) {
 		return
 	}
 	l.segment = refOf(s)
+}
+
+// toBridge notes that frame i is for bridge, to a station of its segment.
+func (v *vector) toBridge(i int, s *vxlan.Segment, from vxlan.Place, dst vxlan.MAC) {
+	v.lanes[i].verdict = goneVerdict
+	v.bridges[v.bridged], v.stations[v.bridged] = bridged{s, from, uint16(i)}, vxlan.Query{Segment: s.Index, MAC: dst}
+	v.bridged++
 }
 
 // bridge sends each frame that is not for a gateway to where its station is, or to all: a group is no station, so nobody knows where it is. All of

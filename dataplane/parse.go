@@ -16,7 +16,7 @@ func (w *Worker) parse(v *vector) {
 			v.plain[i] = plain{}
 		}
 	}
-	v.others = false
+	v.others, v.bridged = false, 0
 	o, peels := w.snap.Overlay, true
 	for i := range v.plain[:v.n] {
 		if v.plain[i].size != 0 || peels && v.plain[i].outer && w.peel(v, i) {

@@ -24,6 +24,7 @@ func TestPeel(t *testing.T) {
 		"no checksums": func(o *vxlan.SegmentOptions) { o.Policy.NoChecksum = true },
 		"no gateway":   func(o *vxlan.SegmentOptions) { o.Gateway = nil },
 		"two peers":    func(o *vxlan.SegmentOptions) { o.Peers = append(o.Peers, vxlan.PeerOptions{Addr: second}) },
+		"clamping":     func(o *vxlan.SegmentOptions) { o.Clamp = vxlan.ClampAll },
 		"keeping tags": func(o *vxlan.SegmentOptions) { o.Policy.KeepTags, o.Access[0].VLAN = true, 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -37,6 +38,7 @@ func TestPeel(t *testing.T) {
 				addr, _ := vxlan.AddrOf(tenant.Addr())
 				o.Hosts.Learn(0, addr, false, hostMAC, vxlan.Confirmed, vxlan.SecondOf(beds[i].now))
 				o.Stations.Learn(0, hostMAC, vxlan.AtPeer(0), vxlan.SecondOf(beds[i].now))
+				o.Stations.Learn(0, localMAC, vxlan.AtAccess(0), vxlan.SecondOf(beds[i].now)) // until it ages
 				for flow := range uint16(3) {
 					beds[i].fromClient(pkttest.TCP(netip.AddrPortFrom(client.Addr(), client.Port()+flow), netip.MustParseAddrPort("198.18.9.9:90")).SYN().Bytes())
 				}
