@@ -251,6 +251,7 @@ func (c *Control) loop(ctx context.Context) error {
 			c.republish("health")
 		case <-tick.C:
 			c.mu.Lock()
+			c.reg.shun(c.engine.Handshakes)
 			due := c.reg.attend()
 			c.ports.tend()
 			c.engine.Table.Enlarge()

@@ -40,6 +40,7 @@ type fitness struct {
 	up        time.Time // when its slow start began; zero: it never went down
 	drain     time.Time // when it began to drain
 	shunned   time.Time // it is down until then, whatever its check says
+	shaken    handshakes
 	next      time.Time // when it will be otherwise by itself; zero: never
 }
 
@@ -108,7 +109,7 @@ func (f fitness) examined(failure string, c *config.Service, x *config.Backend, 
 		f.condition, f.why = down, failure
 	case now.Before(f.shunned):
 		f.condition, f.next = down, f.shunned
-		f.why = "SYNs without an answer"
+		f.why = fmt.Sprintf("%d SYNs in a row without an answer", f.shaken.why)
 	case x.State == "drain":
 		if f.drain.IsZero() {
 			f.drain = now
@@ -136,6 +137,58 @@ func (f fitness) examined(failure string, c *config.Service, x *config.Backend, 
 		f.drain = time.Time{}
 	}
 	return f
+}
+
+// handshakes is what passive checking remembers of a backend.
+type handshakes struct {
+	known           bool   // the two that follow were read once
+	retried, opened uint64 // as they stood at the last look
+	streak          uint64 // SYNs that clients repeated since a handshake was done
+	why             uint64 // the streak that it was shunned for
+}
+
+// look takes the counters as they stand, and reports whether there were limit repeated SYNs since a handshake was done.
+func (h *handshakes) look(retried, opened, limit uint64) (shun bool) {
+	was := *h
+	h.known, h.retried, h.opened = true, retried, opened
+	switch {
+	case !was.known:
+		return false
+	case opened != was.opened:
+		h.streak = 0
+		return false
+	}
+	if h.streak += retried - was.retried; h.streak < limit {
+		return false
+	}
+	h.why, h.streak = h.streak, 0
+	return true
+}
+
+// shun takes backends down that leave SYNs without an answer, by the counters of the data path. As attend, it stands outside of a compile.
+func (r *registry) shun(counts func(id uint32) (retried, opened uint64)) {
+	if r.watch == nil {
+		return
+	}
+	now := r.watch.now()
+	for _, key := range r.watch.passive {
+		s := r.services[key]
+		if s == nil || s.from == nil || s.from.Passive == nil {
+			continue // to be compiled anew: its turn comes
+		}
+		p := s.from.Passive
+		for _, id := range s.ids {
+			b := r.ids[id]
+			if b == nil || !b.live {
+				continue
+			}
+			retried, opened := counts(id)
+			if b.fit.shaken.look(retried, opened, uint64(p.SYNs)) && !b.fit.off() {
+				b.fit.shunned = now.Add(p.For)
+				r.watch.timed[b.key] = now
+			}
+		}
+	}
 }
 
 // healthEvent is a change of a backend's condition, to be logged.

@@ -61,6 +61,7 @@ func (b *healthBed) pass(d time.Duration) {
 		time.Sleep(housekeeping)
 		synctest.Wait()
 		b.core.mu.Lock()
+		b.core.reg.shun(b.core.engine.Handshakes)
 		if b.core.reg.attend() {
 			s, err := offline(b.core.cfg)
 			if err != nil {
@@ -100,6 +101,17 @@ func (b *healthBed) spread(n int) map[byte]int {
 		all[b.connect()]++
 	}
 	return all
+}
+
+// until opens connections until one goes to a server.
+func (b *healthBed) until(host byte) {
+	b.t.Helper()
+	for range 10 {
+		if b.connect() == host {
+			return
+		}
+	}
+	b.t.Fatalf("no connection goes to %d: %v, %v", host, b.spread(4), b.core.stats().Drops)
 }
 
 func (b *healthBed) view(i int) BackendView {
@@ -171,8 +183,7 @@ func TestWhatBecomesOfOldConnections(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newHealthBed(t, watched("scheduler: rr, on_down: "+x.how+", ", "10 weight: 1", "11 weight: 1"))
 				b.pass(2 * time.Second)
-				for b.connect() != 11 {
-				}
+				b.until(11)
 				port := b.port
 				if got := b.send(port, false); got != 11 {
 					t.Fatalf("its connection goes to %d", got)
@@ -205,8 +216,7 @@ func TestWhatBecomesOfOldConnections(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newHealthBed(t, watched("scheduler: rr, on_down: reschedule, ", "10 weight: 1", "11 weight: 1"))
 			b.pass(2 * time.Second)
-			for b.connect() != 11 {
-			}
+			b.until(11)
 			b.set(11, true)
 			b.pass(5 * time.Second)
 			if got := b.send(b.port, false); got != 0 {
@@ -315,8 +325,7 @@ func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newHealthBed(t, watched("scheduler: rr, ", "10 weight: 1", "11 weight: 1"))
 		b.pass(2 * time.Second)
-		for b.connect() != 11 {
-		}
+		b.until(11)
 		port := b.port
 		b.reload(watched("scheduler: rr, ", "10 weight: 1", "11 weight: 1, state: drain, drain_timeout: 10s"))
 		if got := b.spread(10); got[10] != 10 {
@@ -438,6 +447,55 @@ func TestInitStateDown(t *testing.T) {
 		b.pass(2 * time.Second)
 		if got := b.spread(4); got[10] != 4 {
 			t.Errorf("connections went to %v", got)
+		}
+	})
+}
+
+// TestPassive has a server that answers its check but no client.
+func TestPassive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHealthBed(t, watched("scheduler: rr, passive: {syns: 3, for: 10s}, ", "10 weight: 1", "11 weight: 1"))
+		b.pass(2 * time.Second)
+		retry := func(host byte) uint16 { // a SYN to that server, and the same once more
+			b.t.Helper()
+			b.until(host)
+			if got := b.send(b.port, true); got != host {
+				t.Errorf("a SYN that is repeated goes to %d, not to %d", got, host)
+			}
+			return b.port
+		}
+		port := retry(11)
+		retry(11)
+		b.pass(time.Second)
+		b.send(port, false) // the client's ACK: the server has answered after all
+		b.pass(time.Second)
+		retry(11)
+		retry(11)
+		b.pass(time.Second)
+		if got := b.told(); got != "" || b.view(1).State != "up" {
+			t.Errorf("two in a row, and it is %s: %s", b.view(1).State, got)
+		}
+		port = retry(11)
+		b.pass(time.Second)
+		if got := b.told(); got != "198.18.1.11:8000 up>down 3 SYNs in a row without an answer" {
+			t.Errorf("told %s", got)
+		}
+		if got := b.spread(6); got[10] != 6 {
+			t.Errorf("connections went to %v", got)
+		}
+		if got := b.send(port, true); got != 10 {
+			t.Errorf("a SYN that is repeated once more goes to %d", got)
+		}
+		b.pass(10 * time.Second)
+		if got := b.spread(6); got[11] != 3 {
+			t.Errorf("when it is tried again, connections went to %v", got)
+		}
+		if retried, opened := b.core.engine.Handshakes(1); retried != 5 || opened != 1 {
+			t.Errorf("%d repeated, %d opened", retried, opened)
+		}
+		b.pass(20 * time.Second)
+		if v := b.view(1); v.State != "up" {
+			t.Errorf("those of before count again: %+v", v)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ type watch struct {
 	now     func() time.Time
 	users   map[health.Check][]backendKey // of the configuration in force
 	timed   map[backendKey]time.Time      // when each is to be examined again
+	passive []serviceKey                  // whose SYNs are counted
 }
 
 func newWatch(m *health.Monitor) *watch {
@@ -52,9 +54,16 @@ func (w *watch) expect(b *backend) {
 // set has the checks of a configuration done, and no others.
 func (w *watch) set(cfg *config.Config) {
 	clear(w.users)
+	w.passive = nil
 	var all []health.Check
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
+		if s.Passive != nil {
+			w.passive = append(w.passive, keysOf(s)...)
+		}
+		if !slices.ContainsFunc(s.Backends, func(b config.Backend) bool { return b.Check != nil }) {
+			continue
+		}
 		for _, key := range keysOf(s) {
 			for _, x := range backendsOf(s, key) {
 				c, ok := checkOf(x.config)

@@ -21,9 +21,10 @@ type Counters struct {
 
 // BackendCounters are one worker's counts for one backend. In is from the client, Out from the server; bytes are of IP packets.
 type BackendCounters struct {
-	Ways  [2]WayCounters // by conntrack.Ref.Direction: in, out
-	Conns counter
-	_     [3]counter // a cache line of its own
+	Ways            [2]WayCounters // by conntrack.Ref.Direction: in, out
+	Conns           counter
+	Retried, Opened counter    // SYNs that clients sent once more, and handshakes that were done
+	_               [1]counter // a cache line of its own
 }
 
 // WayCounters are those of one direction.
@@ -59,6 +60,16 @@ func (c *Counters) Add(v *Verdicts, drops *[NumDrops]uint64) {
 	}
 	v.Held += c.Held.load()
 	v.Received += c.Received.load()
+}
+
+// Handshakes sums up, for the backend with the given ID, the SYNs that clients sent once more because there was no answer yet, and the TCP handshakes
+// that were done.
+func (e *Engine) Handshakes(id uint32) (retried, opened uint64) {
+	for _, w := range e.workers {
+		retried += w.Backends[id].Retried.load()
+		opened += w.Backends[id].Opened.load()
+	}
+	return retried, opened
 }
 
 // Backend sums up what all workers counted for the backend with the given ID.

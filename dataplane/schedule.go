@@ -37,11 +37,11 @@ const fragment = packet.KindFirstFragment | packet.KindLaterFragment
 // known takes a packet of the connection at ref. It reports false when the connection is of no use to this packet: it has expired, or
 // ended to make room for a new one, and the packet is to be looked at as if there were none.
 func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
-	id := w.table.Backend(ref)
+	f, id := &v.frames[i], w.table.Backend(ref)
 	b := w.backend(id)
 	if !ref.Reply() {
 		switch {
-		case reopens(&v.frames[i]) && w.reschedules(b, ref):
+		case reopens(f) && w.reschedules(b, ref):
 			w.part(ref)
 			return false
 		case !b.Live && b.ExpireNow:
@@ -50,6 +50,8 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 		case !b.Live: // silently, and without restarting the timer, as the kernel does unless expire_nodest_conn is set
 			v.lanes[i].discard(DropBackendGone)
 			return true
+		case f.Flags&openMask == packet.TCPSyn && f.Proto == packet.ProtoTCP && w.table.State(ref) == conntrack.SynRecv:
+			w.Backends[id].Retried.add(1)
 		}
 	}
 	return w.join(v, i, ref, id, b)
@@ -76,6 +78,9 @@ func (w *Worker) join(v *vector, i int, ref conntrack.Ref, id uint32, b *Backend
 	}
 	if c.Old != c.New {
 		w.transition(b, ref, c)
+		if c.New == conntrack.Established && f.Proto == packet.ProtoTCP {
+			w.Backends[id].Opened.add(1)
+		}
 	}
 	w.count(f, id, ref)
 	if f.TTL <= 1 {

@@ -254,49 +254,60 @@ func TestOnDown(t *testing.T) {
 	}
 }
 
-// TestSYNsLeaveADeadServer takes a server's link down, so that nobody refuses: connections that were being made to it are made to another one.
+// TestSYNsLeaveADeadServer takes a server's link down, so that nobody refuses: connections that were being made to it are made to another one, whoever
+// has found out.
 func TestSYNsLeaveADeadServer(t *testing.T) {
-	b := newBed(t, options{servers: 2})
-	b.named(8000)
-	d := b.start(b.config(fmt.Sprintf("services:\n  - {vip: %s, port: 80, scheduler: rr, backends: [{address: %s, port: 8000}, "+
-		"{address: %s, port: 8000, check: {interval: 200ms, timeout: 500ms, fall: 2}}]}\n", vip4, server4(0), server4(1))))
-	must(t, b.servers[1].Exec(func() error {
-		l, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetDown(l)
-	}))
-	names := make(chan string, 6)
-	for range cap(names) {
-		go func() {
-			var c net.Conn
-			err := b.client.Exec(func() (err error) {
-				c, err = net.DialTimeout("tcp", hostPort(vip4, 80), healthLimit)
-				return err
-			})
-			if err != nil {
-				names <- err.Error()
-				return
+	for _, x := range []struct{ name, service, backend, why string }{
+		{"a check", "", ", check: {interval: 200ms, timeout: 500ms, fall: 2}", "no answer in time"},
+		{"clients", ", passive: {syns: 3, for: 1h}", "", "SYNs in a row without an answer"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			b := newBed(t, options{servers: 2})
+			b.named(8000)
+			d := b.start(b.config(fmt.Sprintf("services:\n  - {vip: %s, port: 80, scheduler: rr%s, backends: [{address: %s, port: 8000}, {address: %s, port: 8000%s}]}\n",
+				vip4, x.service, server4(0), server4(1), x.backend)))
+			if got := sequence(t, b, vip4, 2); !strings.Contains(got, "s2") {
+				t.Fatalf("connections went to %s", got) // and the way to s2 is known, so SYNs do not wait for a neighbour
 			}
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(healthLimit))
-			name := make([]byte, 3)
-			if _, err := io.ReadFull(c, name); err != nil {
-				names <- err.Error()
-				return
+			must(t, b.servers[1].Exec(func() error {
+				l, err := netlink.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetDown(l)
+			}))
+			names := make(chan string, 10)
+			for range cap(names) {
+				go func() { names <- b.nameOf(vip4) }()
 			}
-			names <- strings.TrimSpace(string(name))
-		}()
+			for range cap(names) {
+				if name := <-names; name != "s1" {
+					t.Errorf("a connection came to %s", name)
+				}
+			}
+			if x2 := d.condition(1); x2.State != "down" || !strings.Contains(x2.Why, x.why) {
+				t.Errorf("the dead server is %+v", x2)
+			}
+		})
 	}
-	for range cap(names) {
-		if name := <-names; name != "s1" {
-			t.Errorf("a connection came to %s", name)
-		}
+}
+
+// nameOf is the server that a connection comes to, however often its SYN must be sent, or what went wrong.
+func (b *bed) nameOf(vip string) string {
+	var c net.Conn
+	if err := b.client.Exec(func() (err error) {
+		c, err = net.DialTimeout("tcp", hostPort(vip, 80), healthLimit)
+		return err
+	}); err != nil {
+		return err.Error()
 	}
-	if x := d.condition(1); x.State != "down" {
-		t.Errorf("the dead server is %+v", x)
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(healthLimit))
+	name := make([]byte, 3)
+	if _, err := io.ReadFull(c, name); err != nil {
+		return err.Error()
 	}
+	return strings.TrimSpace(string(name))
 }
 
 // TestDrainLosesNothing drains a server in the middle of a download, and then gives it a deadline.
