@@ -1,6 +1,7 @@
 package control
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,13 +16,18 @@ import (
 type watch struct {
 	monitor *health.Monitor
 	now     func() time.Time
-	users   map[health.Check][]backendKey // of the configuration in force
-	timed   map[backendKey]time.Time      // when each is to be examined again
-	passive []serviceKey                  // whose SYNs are counted
+
+	// of the configuration in force
+	services map[serviceKey]*observed
+	users    map[health.Check][]backendKey
+	passive  []serviceKey // whose SYNs are counted
+	round    uint64       // of set
+
+	timed map[backendKey]time.Time // when each is to be examined again
 }
 
 func newWatch(m *health.Monitor) *watch {
-	return &watch{monitor: m, now: time.Now, users: map[health.Check][]backendKey{}, timed: map[backendKey]time.Time{}}
+	return &watch{monitor: m, now: time.Now, services: map[serviceKey]*observed{}, users: map[health.Check][]backendKey{}, timed: map[backendKey]time.Time{}}
 }
 
 // verdict is what the backend's check says: why it is down, or nothing.
@@ -51,33 +57,87 @@ func (w *watch) expect(b *backend) {
 	}
 }
 
-// set has the checks of a configuration done, and no others.
+// observed is a service whose backends have checks.
+type observed struct {
+	from  *config.Service
+	uses  []use
+	round uint64 // in which a configuration had it
+}
+
+// use is a backend's use of a check.
+type use struct {
+	check   health.Check
+	backend backendKey
+}
+
+// set has the checks of a configuration done, and no others. What it reads are the services that changed: with a hundred thousand backends all
+// of them would take as long as the rest of a reload.
 func (w *watch) set(cfg *config.Config) {
-	clear(w.users)
 	w.passive = nil
-	var all []health.Check
+	w.round++
+	var add, drop []health.Check
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
-		if s.Passive != nil {
-			w.passive = append(w.passive, keysOf(s)...)
-		}
-		if !slices.ContainsFunc(s.Backends, func(b config.Backend) bool { return b.Check != nil }) {
-			continue
-		}
 		for _, key := range keysOf(s) {
-			for _, x := range backendsOf(s, key) {
-				c, ok := checkOf(x.config)
-				if !ok {
-					continue
-				}
-				if w.users[c] == nil {
-					all = append(all, c)
-				}
-				w.users[c] = append(w.users[c], x.key)
+			if s.Passive != nil {
+				w.passive = append(w.passive, key)
 			}
+			o := w.services[key]
+			if o != nil && o.from.Same(s) {
+				o.from, o.round = s, w.round
+				continue
+			}
+			uses := usesOf(s, key)
+			if o != nil {
+				drop = append(drop, w.release(o.uses)...)
+				delete(w.services, key)
+			}
+			if len(uses) == 0 {
+				continue
+			}
+			for _, u := range uses {
+				if w.users[u.check] == nil {
+					add = append(add, u.check)
+				}
+				w.users[u.check] = append(w.users[u.check], u.backend)
+			}
+			w.services[key] = &observed{s, uses, w.round}
 		}
 	}
-	w.monitor.Set(all)
+	for key, o := range w.services {
+		if o.round != w.round {
+			drop = append(drop, w.release(o.uses)...)
+			delete(w.services, key)
+		}
+	}
+	// One that lost its last user may have found another.
+	drop = slices.DeleteFunc(drop, func(c health.Check) bool { return w.users[c] != nil })
+	w.monitor.Change(add, drop)
+}
+
+// release takes back uses, and returns the checks that nobody uses any more.
+func (w *watch) release(uses []use) (unused []health.Check) {
+	for _, u := range uses {
+		left := slices.DeleteFunc(w.users[u.check], func(k backendKey) bool { return k == u.backend })
+		if w.users[u.check] = left; len(left) == 0 {
+			delete(w.users, u.check)
+			unused = append(unused, u.check)
+		}
+	}
+	return unused
+}
+
+// usesOf are the checks of the backends of service key.
+func usesOf(s *config.Service, key serviceKey) (uses []use) {
+	if !slices.ContainsFunc(s.Backends, func(b config.Backend) bool { return b.Check != nil }) {
+		return nil
+	}
+	for _, x := range backendsOf(s, key) {
+		if c, ok := checkOf(x.config); ok {
+			uses = append(uses, use{c, x.key})
+		}
+	}
+	return uses
 }
 
 // attend has the services compiled anew whose backends may be otherwise by now. It reports whether there are any. No compile may be under way: what
@@ -159,8 +219,8 @@ func checkOf(x *config.Backend) (c health.Check, ok bool) {
 
 // nameIn is the name in a Host header, if it is one rather than an address.
 func nameIn(host string) string {
-	if at := strings.LastIndexByte(host, ':'); at > strings.LastIndexByte(host, ']') && strings.Count(host, ":") == 1 {
-		host = host[:at]
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
 	}
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return ""

@@ -61,7 +61,6 @@ type Backend struct {
 	Lower     uint32
 	ExpireNow bool   // expire_nodest_conn of its service: connections end with the server instead of falling silent
 	Weight    int32  // as configured, or 0 while it takes no new connections
-	Down      bool   // by its health: no template leads to it, and a SYN on a connection to it goes to another
 	ReuseMode uint32 // conn_reuse_mode of its service
 
 	VNI uint32 // of the segment that Addr is in, 0: none
@@ -73,6 +72,7 @@ type Backend struct {
 
 	UDPActive bool // udp_active of its service: its UDP connections count as active
 	Backup    bool // takes new connections only when no other server of the service does
+	Down      bool // by its health: no template leads to it, and a SYN on a connection to it goes to another
 
 	Sources *Sources // of NAT: where the source is rewritten, too; nil: it never is
 }

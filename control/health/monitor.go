@@ -79,28 +79,43 @@ func (m *Monitor) Close() {
 	m.ended.Wait()
 }
 
-// Set makes these the checks that are done. Those that were done before keep their state and their turn; of others nothing is
-// remembered.
+// Set makes these the checks that are done, and no others, as Change does.
 func (m *Monitor) Set(checks []Check) {
+	wanted := make(map[Check]bool, len(checks))
+	for _, c := range checks {
+		wanted[c] = true
+	}
+	var drop []Check
+	m.mu.Lock()
+	for c := range m.targets {
+		if !wanted[c] {
+			drop = append(drop, c)
+		}
+	}
+	m.mu.Unlock()
+	m.Change(checks, drop)
+}
+
+// Change has the checks in add done from now on, and those in drop no more; none is in both. Those that are done already keep their state and
+// their turn; of what is dropped nothing is remembered, but that a check of the same kind and target that is added with it begins in its state.
+func (m *Monitor) Change(add, drop []Check) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	wanted := make(map[Check]bool, len(checks))
-	for i := range checks {
-		c := checks[i]
-		wanted[c] = true
+	fresh := make([]*target, 0, len(add))
+	for i := range add {
+		c := add[i]
 		if m.targets[c] != nil {
 			continue
 		}
 		t := &target{check: c, state: m.initial(&c, now), next: now.Add(m.options.Jitter(min(firstWithin, c.Interval)))}
 		m.targets[c] = t
 		heap.Push(&m.due, t)
+		fresh = append(fresh, t)
 	}
-	for _, c := range checks { // after all of them have begun as those before
-		m.kin[c.kin()] = m.targets[c]
-	}
-	for c, t := range m.targets {
-		if wanted[c] {
+	for _, c := range drop {
+		t := m.targets[c]
+		if t == nil {
 			continue
 		}
 		delete(m.targets, c)
@@ -113,6 +128,9 @@ func (m *Monitor) Set(checks []Check) {
 		} else if t.stop != nil {
 			t.stop()
 		}
+	}
+	for _, t := range fresh { // after all of them have begun as those before
+		m.kin[t.check.kin()] = t
 	}
 	m.poke()
 }
