@@ -1,9 +1,10 @@
 package control
 
 import (
-	"fmt"
-	"strings"
+	"net/netip"
+	"strconv"
 
+	"weir/control/config"
 	"weir/control/metrics"
 	"weir/dataplane"
 )
@@ -36,7 +37,7 @@ const (
 )
 
 // layout is what of the wide metrics stays the same while a configuration is in force: who there is, and the text of their labels. It is
-// immutable.
+// immutable once it is spelled.
 type layout struct {
 	generation uint64
 	text       []byte // of all labels, one behind the other
@@ -52,29 +53,28 @@ func (l *layout) label(s span) []byte { return l.text[s.from:s.to] }
 
 type serviceRow struct {
 	of     *service
+	key    serviceKey
+	config *config.Service // until it is spelled
 	labels span
 	info   span // the labels that serviceInfo has beside them
 }
 
 type backendRow struct {
 	of         *backend
-	service    int32 // row
+	config     *config.Backend // until it is spelled
+	service    int32           // row
 	labels     span
-	info       span
+	info       span // the labels that backendInfo has beside them, which stand behind them
 	persistent bool
 }
 
-// layout makes the layout of the configuration in force. c.mu is held.
+// layout is that of the configuration in force, not spelled yet. c.mu is held.
 func (c *core) layout() *layout {
-	l := &layout{generation: c.generation, rows: map[serviceKey]int32{}}
+	l := &layout{generation: c.generation, rows: make(map[serviceKey]int32, len(c.reg.services))}
 	if c.cfg == nil {
 		return l
 	}
-	note := func(f func(b []byte) []byte) span {
-		from := int32(len(l.text))
-		l.text = f(l.text)
-		return span{from, int32(len(l.text))}
-	}
+	l.services, l.backends = make([]serviceRow, 0, len(c.reg.services)), make([]backendRow, 0, len(c.reg.backends))
 	for i := range c.cfg.Services {
 		cfg := &c.cfg.Services[i]
 		for _, key := range keysOf(cfg) {
@@ -84,56 +84,76 @@ func (c *core) layout() *layout {
 			}
 			row := int32(len(l.services))
 			l.rows[key] = row
-			labels := note(func(b []byte) []byte { return appendService(b, cfg.Name, key) })
-			info := note(func(b []byte) []byte { return metrics.AppendLabel(b, "scheduler", cfg.Scheduler) })
-			l.services = append(l.services, serviceRow{of: s, labels: labels, info: info})
-			for _, x := range backendsOf(cfg, key) {
-				b := c.reg.backends[x.key]
-				if b == nil {
+			l.services = append(l.services, serviceRow{of: s, key: key, config: cfg})
+			// IDs spare a look into the map of all backends for each.
+			real, backup := s.made.Dests, s.made.BackupDests
+			for j := range cfg.Backends {
+				x := &cfg.Backends[j]
+				if !x.Serves(key.vip) {
 					continue
 				}
-				l.backends = append(l.backends, backendRow{
-					of: b, service: row, persistent: cfg.Persistence != nil,
-					labels: note(func(b []byte) []byte {
-						return metrics.AppendLabel(append(b, l.label(labels)...), "backend", x.config.Name)
-					}),
-					info: note(func(b []byte) []byte {
-						b = metrics.AppendLabel(b, "address", addressOf(x.key))
-						return metrics.AppendLabel(b, "forward", x.config.Forward)
-					}),
-				})
+				ids := &real
+				if x.Backup {
+					ids = &backup
+				}
+				of := c.reg.ids[(*ids)[0]]
+				*ids = (*ids)[1:]
+				l.backends = append(l.backends, backendRow{of: of, config: x, service: row, persistent: cfg.Persistence != nil})
 			}
 		}
 	}
 	return l
 }
 
+// spell writes the text of all labels, and lets go of the configuration.
+func (l *layout) spell() {
+	b := make([]byte, 0, 128*(len(l.services)+len(l.backends)))
+	for i := range l.services {
+		s := &l.services[i]
+		from := int32(len(b))
+		b = appendService(b, s.config.Name, &s.key)
+		s.labels = span{from, int32(len(b))}
+		b = metrics.AppendLabel(b, "scheduler", s.config.Scheduler)
+		s.info = span{s.labels.to, int32(len(b))}
+		s.config = nil
+	}
+	for i := range l.backends {
+		x := &l.backends[i]
+		of := l.services[x.service].labels
+		from := int32(len(b))
+		b = append(b, b[of.from:of.to]...)
+		b = metrics.AppendLabel(b, "backend", x.config.Name)
+		x.labels = span{from, int32(len(b))}
+		b = metrics.AppendLabel(b, "address", addressOf(x.of.key))
+		b = metrics.AppendLabel(b, "forward", x.config.Forward)
+		x.info = span{x.labels.to, int32(len(b))}
+		x.config = nil
+	}
+	l.text = b
+}
+
 // appendService appends the labels that tell a service from all others. An empty label is none to Prometheus, so only what is in a segment has
 // a VNI.
-func appendService(b []byte, name string, key serviceKey) []byte {
+func appendService(b []byte, name string, key *serviceKey) []byte {
 	b = metrics.AppendLabel(b, "service", name)
 	b = metrics.AppendLabel(b, "vip", VIP{key.vip}.String())
-	port := fmt.Sprint(key.port)
+	port := strconv.Itoa(int(key.port))
 	if key.port != 0 && key.port != key.portTo {
-		port = fmt.Sprintf("%d-%d", key.port, key.portTo)
+		port += "-" + strconv.Itoa(int(key.portTo))
 	}
 	b = metrics.AppendLabel(b, "port", port)
 	b = metrics.AppendLabel(b, "protocol", protocolName(key.protocol))
 	if key.vni != 0 {
-		b = metrics.AppendLabel(b, "vni", fmt.Sprint(key.vni))
+		b = metrics.AppendLabel(b, "vni", strconv.FormatUint(uint64(key.vni), 10))
 	}
 	return b
 }
 
 // addressOf is a backend's identity as text: 198.18.1.10:8000, [2001:db8::1]:80, 172.16.1.7:80@5001.
 func addressOf(key backendKey) string {
-	text := key.address.String()
-	if strings.Contains(text, ":") {
-		text = "[" + text + "]"
-	}
-	text = fmt.Sprintf("%s:%d", text, key.port)
+	text := netip.AddrPortFrom(key.address, key.port).String()
 	if key.vni != 0 {
-		text = fmt.Sprintf("%s@%d", text, key.vni)
+		text += "@" + strconv.FormatUint(uint64(key.vni), 10)
 	}
 	return text
 }
@@ -155,8 +175,12 @@ type backendReading struct {
 func (c *core) read(r *reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.wide == nil || c.wide.generation != c.generation {
-		c.wide = c.layout()
+	for c.wide == nil || c.wide.generation != c.generation {
+		l := c.layout()
+		c.mu.Unlock() // most of the work needs nothing that changes
+		l.spell()
+		c.mu.Lock()
+		c.wide = l
 	}
 	r.layout = c.wide
 	r.services, r.backends = r.services[:0], r.backends[:0]
