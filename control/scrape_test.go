@@ -11,9 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +23,10 @@ import (
 	"weir/control/config"
 	"weir/control/metrics"
 	"weir/dataplane"
+	"weir/dataplane/driver"
+	"weir/dataplane/driver/mem"
+	"weir/dataplane/driver/wait"
+	"weir/dataplane/packet"
 )
 
 // scrapeOf asks s for all metrics.
@@ -375,3 +381,85 @@ type nobody struct {
 func (c *nobody) Header() http.Header         { return c.header }
 func (c *nobody) WriteHeader(int)             {}
 func (c *nobody) Write(b []byte) (int, error) { c.n += len(b); return io.Discard.Write(b) }
+
+// BenchmarkScrapeGap reports the longest time that a busy worker stays away from its queues, in windows with control idle, with one scrape of 10,000 services
+// with ten servers each over loopback, and with two goroutines that only count, for as long as the scrape took. A shared machine stops the worker by itself, and the more
+// so the less it leaves to others on its other cores; so what counts is the scrape beside those that count.
+func BenchmarkScrapeGap(b *testing.B) {
+	c := newScaleCore(b)
+	var reader config.Reader
+	c.install(b, mustLoad(b, reader.Load, write(b, b.TempDir(), "a.yaml", many(10_000, 0))))
+	pool, err := packet.NewPool(make([]byte, 256*2048), 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	port, err := mem.NewPort(pool, mem.Options{Ring: 64})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer port.Close()
+	waiter, err := wait.New(wait.Busy)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer waiter.Close()
+	g := &gaps{Queue: port}
+	r := &dataplane.Runner{Worker: c.engine.AddWorker(pool, []driver.Queue{g, nil}), Waiter: waiter, CPU: runtime.NumCPU() - 1}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2)) // as a daemon does, and that
+	undo, err := confine([]int{r.CPU})
+	if err != nil {
+		b.Skip(err)
+	}
+	defer undo()
+	r.Start()
+	defer r.Stop()
+	server := httptest.NewServer(newScraper(c, discard(), everything))
+	defer server.Close()
+	const window = 300 * time.Millisecond
+	var idle, counted, scraped []float64
+	longest := func(f func()) float64 {
+		g.longest.Store(0)
+		began := time.Now()
+		f()
+		time.Sleep(window - time.Since(began))
+		return float64(g.longest.Load()) / 1e3
+	}
+	scrape := func() {
+		resp, err := http.Get(server.URL)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			b.Fatal(err)
+		}
+	}
+	scrape()
+	for b.Loop() {
+		idle = append(idle, longest(func() {}))
+		var took time.Duration
+		scraped = append(scraped, longest(func() {
+			began := time.Now()
+			scrape()
+			took = time.Since(began)
+		}))
+		counted = append(counted, longest(func() {
+			var both sync.WaitGroup
+			for range 2 {
+				both.Go(func() {
+					for began := time.Now(); time.Since(began) < took; {
+					}
+				})
+			}
+			both.Wait()
+		}))
+	}
+	for _, x := range []struct {
+		name string
+		all  []float64
+	}{{"idle", idle}, {"counting", counted}, {"scraped", scraped}} {
+		slices.Sort(x.all)
+		b.ReportMetric(x.all[len(x.all)/2], x.name+"-µs")
+		b.ReportMetric(x.all[len(x.all)-1], x.name+"-max-µs")
+	}
+}
