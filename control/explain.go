@@ -125,8 +125,7 @@ func (c *core) Explain(q dataplane.Question) (v ExplainView, err error) {
 	for i, p := range []*sched.Preview{x.Plan, x.Backup} {
 		if p != nil {
 			v.Schedulers = append(v.Schedulers, c.schedulerView(p, i == 1))
-			v.Why = fates[x.Fate]
-			if p.Chosen >= 0 {
+			if p.Chosen >= 0 && x.Found {
 				v.Why = p.Why
 			}
 		}
@@ -150,7 +149,7 @@ var fates = map[dataplane.Fate]string{
 	dataplane.FatePersistent:  "the client sticks to the server of its persistence template",
 	dataplane.FateConnection:  "packets of a connection go where its first one went",
 	dataplane.FateBackendGone: "it is of a connection whose server was removed: dropped, backend_gone",
-	dataplane.FateTableFull:   "the connection table is full: dropped",
+	dataplane.FateTableFull:   "the connection table is full: dropped, table_full",
 	dataplane.FateNoBackend:   "no server takes new connections: answered with port unreachable",
 	dataplane.FateDenied:      "the service does not admit the client (allow, deny): dropped, denied",
 	dataplane.FateMartian:     "no packet can come from this address: dropped, martian_source",

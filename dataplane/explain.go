@@ -24,7 +24,7 @@ const (
 	FatePersistent  Fate = "persistent"     // a new connection, to the server that the client sticks to
 	FateConnection  Fate = "connection"     // it is one of a connection that there is
 	FateBackendGone Fate = "backend_gone"   // of one whose server was removed: dropped
-	FateTableFull   Fate = "table_full"     // a new connection, for which there is no room: dropped
+	FateTableFull   Fate = "table_full"     // the connection table has no room for it: dropped
 	FateNoBackend   Fate = "no_backend"     // no server takes it: answered with port unreachable
 	FateDenied      Fate = "denied"         // the service does not admit the client
 	FateMartian     Fate = "martian_source" // no packet can come from there
@@ -50,7 +50,8 @@ type Explanation struct {
 }
 
 // Explain tells what would become of a packet at a time of the workers' clock, by the stages' own code on copies of what they would change:
-// no state moves, no timer starts, nothing is counted. A packet that comes meanwhile may change the answer.
+// no state moves, no timer starts, nothing is counted. A packet that comes meanwhile may change the answer. Whether half-open connections or the server's local
+// ports leave room for it is not foretold: both are found out by trying.
 func (e *Engine) Explain(q Question, now int64) Explanation {
 	// A worker that drives no queue: what it is asked below reads the snapshot and the table alone.
 	w := &Worker{engine: e, table: e.Table, snap: e.Snapshot(), now: now, tick: conntrack.TickOf(now)}
@@ -80,7 +81,8 @@ func (e *Engine) Explain(q Question, now int64) Explanation {
 	case !x.Service.admits(src, v6):
 		x.Fate = FateDenied
 	default:
-		if w.explainChoice(&x, &f, &t); x.Found && w.table.Len() >= w.table.Cap() {
+		w.explainChoice(&x, &f, &t)
+		if x.Found && w.table.Cap()-w.table.Len() < x.needs() {
 			x.Fate, x.Found = FateTableFull, false
 		}
 	}
@@ -89,6 +91,21 @@ func (e *Engine) Explain(q Question, now int64) Explanation {
 		x.Rewrites = b.Forward == ForwardNAT && b.Sources != nil && w.masquerades(b, &t)
 	}
 	return x
+}
+
+// needs is how many places in the table a new connection takes, those deducted that it frees.
+func (x *Explanation) needs() (n int) {
+	n = 1
+	if x.Fate == FateScheduled && x.Service.Persistence != nil {
+		n++ // a template; a backup gets none
+	}
+	if x.Reopens {
+		n--
+	}
+	if x.Void {
+		n--
+	}
+	return n
 }
 
 // explainConn is known. It reports whether the packet's way ends there.
