@@ -17,17 +17,17 @@ type Info struct {
 }
 
 // Range calls f for each connection that has not expired, in no order, until f returns false. Any goroutine may call it while workers
-// run, and f may take its time: connections are copied a few at a time, and memory is held back from reuse only meanwhile. What is inserted
-// or ends during Range may be listed or not. f must not call Range.
+// run, and f may take its time: connections are copied a few at a time, and only meanwhile is memory held back from reuse, and who else
+// looks at all of them held up. What is inserted or ends during Range may be listed or not.
 func (t *Table) Range(now Tick, f func(*Info) bool) {
-	t.ranging.Lock()
-	defer t.ranging.Unlock()
 	const batch = 64
 	var infos [batch]Info
 	for fam := range t.families {
 		a := &t.families[fam]
 		for from := uint32(1); from < a.fresh.Load(); from += batch {
+			t.ranging.Lock()
 			n := t.copyTo(&infos, family(fam), from, min(from+batch, a.fresh.Load()), now)
+			t.ranging.Unlock()
 			for i := range infos[:n] {
 				if !f(&infos[i]) {
 					return

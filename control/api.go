@@ -108,13 +108,7 @@ func (c *Control) handler() http.Handler {
 	get("/ports", func(*http.Request) (any, error) { return c.Stats().Ports, nil })
 	get("/workers", func(*http.Request) (any, error) { return c.Workers(), nil })
 	get("/status", func(*http.Request) (any, error) { return c.Status(), nil })
-	get("/conns", func(r *http.Request) (any, error) {
-		f, err := connFilterOf(r)
-		if err != nil {
-			return nil, err
-		}
-		return c.Conns(f)
-	})
+	mux.HandleFunc("GET /conns", c.serveConns)
 	get("/explain", func(r *http.Request) (any, error) {
 		q, err := questionOf(r)
 		if err != nil {

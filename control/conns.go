@@ -1,8 +1,11 @@
 package control
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -132,29 +135,73 @@ func (k *serviceKey) named(text string) bool {
 }
 
 // Conns are the connections that f asks for, in no order.
-func (c *core) Conns(f ConnFilter) ([]ConnView, error) {
+func (c *core) Conns(f ConnFilter) (views []ConnView, err error) {
+	views = []ConnView{}
+	each, err := c.conns(f)
+	if err == nil {
+		each(func(v *ConnView) bool { views = append(views, *v); return true })
+	}
+	return views, err
+}
+
+// conns returns the connections that f asks for one at a time. What is yielded is valid until yield returns.
+func (c *core) conns(f ConnFilter) (iter.Seq[*ConnView], error) {
 	who, err := c.bearers(&f)
 	if err != nil {
 		return nil, err
 	}
-	views := []ConnView{}
-	snap := c.engine.Snapshot()
 	narrow := f.Service != "" || f.Backend != ""
-	c.engine.Table.Range(conntrack.TickOf(c.now()), func(i *conntrack.Info) bool {
-		var b bearer
-		if int(i.Backend) < len(who) {
-			b = who[i.Backend]
+	return func(yield func(*ConnView) bool) {
+		n, snap := 0, c.engine.Snapshot()
+		c.engine.Table.Range(conntrack.TickOf(c.now()), func(i *conntrack.Info) bool {
+			var b bearer
+			if int(i.Backend) < len(who) {
+				b = who[i.Backend]
+			}
+			switch {
+			case narrow && !b.wanted, f.State != "" && i.State.String() != f.State,
+				f.Port != 0 && i.Forward.Ports>>16 != uint32(f.Port),
+				f.Client.IsValid() && !f.Client.Contains(dataplane.NetipOf(i.Forward.Src, i.Forward.V6)):
+				return true
+			}
+			v := connView(i, snap)
+			v.Service = b.service
+			n++
+			return yield(&v) && (f.Limit == 0 || n < f.Limit)
+		})
+	}, nil
+}
+
+// serveConns writes connections as they are found. There may be ten million: a list of them would take gigabytes for everybody who asks.
+func (c *core) serveConns(w http.ResponseWriter, r *http.Request) {
+	f, err := connFilterOf(r)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	each, err := c.conns(f)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(w, 64<<10)
+	before := "[\n  "
+	for v := range each {
+		text, err := json.MarshalIndent(v, "  ", "  ")
+		if err != nil {
+			return // cannot be: a view is plain data
 		}
-		switch {
-		case narrow && !b.wanted, f.State != "" && i.State.String() != f.State,
-			f.Port != 0 && i.Forward.Ports>>16 != uint32(f.Port),
-			f.Client.IsValid() && !f.Client.Contains(dataplane.NetipOf(i.Forward.Src, i.Forward.V6)):
-			return true
+		_, _ = out.WriteString(before)
+		if _, err := out.Write(text); err != nil {
+			return // the client went away
 		}
-		v := connView(i, snap)
-		v.Service = b.service
-		views = append(views, v)
-		return f.Limit == 0 || len(views) < f.Limit
-	})
-	return views, nil
+		before = ",\n  "
+	}
+	if before == "[\n  " {
+		_, _ = out.WriteString("[]\n")
+	} else {
+		_, _ = out.WriteString("\n]\n")
+	}
+	_ = out.Flush()
 }

@@ -161,6 +161,22 @@ func TestConnFilter(t *testing.T) {
 			}
 		}
 	}
+	// What is written as it is found is what a list of it would be.
+	for _, query := range [][]string{{}, {"limit", "1"}, {"state", "TIME_WAIT"}} {
+		w, request := httptest.NewRecorder(), httptest.NewRequest("GET", asked("/conns", query...), nil)
+		b.core.serveConns(w, request)
+		f, _ := connFilterOf(request)
+		all, _ := b.core.Conns(f)
+		want := httptest.NewRecorder()
+		writeJSON(want, 200, all)
+		if w.Code != 200 || w.Body.String() != want.Body.String() || w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%q: %d %s\n%s", query, w.Code, w.Body, want.Body)
+		}
+	}
+	w := httptest.NewRecorder()
+	if b.core.serveConns(w, httptest.NewRequest("GET", "/conns?service=wed", nil)); w.Code != 404 {
+		t.Errorf("a service that there is not: %d %s", w.Code, w.Body)
+	}
 	for _, query := range [][]string{{"limit", "-1"}, {"limit", "x"}, {"state", "OPEN"}, {"client", "somebody"}, {"client", "198.18.0.2:0"}} {
 		if f, err := connFilterOf(httptest.NewRequest("GET", asked("/conns", query...), nil)); err == nil {
 			t.Errorf("%q: %+v", query, f)
