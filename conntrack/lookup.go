@@ -25,9 +25,9 @@ func (t *Table) Lookup(q []Query) {
 	}
 	for i := range q {
 		// Seven of ten entries stand in their home, half of the others in the slot behind it: the two are told apart without a branch, which
-		// would be guessed wrong that often, unless the second is in another cache line.
+		// would be guessed wrong that often. One second slot in eight is in the next cache line: to fetch that is less than the wrong guess.
 		p := &q[i]
-		s, next := atomic.LoadUint64(&index[p.at]), atomic.LoadUint64(&index[p.at+1-(p.at&7+1)>>3])
+		s, next := atomic.LoadUint64(&index[p.at]), atomic.LoadUint64(&index[p.at+1])
 		if uint32(next>>32) == uint32(p.Ref)+1 {
 			s = next
 		}

@@ -17,7 +17,7 @@ func (t *Table) Lookup4(q []Query4) {
 	}
 	for i := range q {
 		p := &q[i]
-		s, next := atomic.LoadUint64(&index[p.at]), atomic.LoadUint64(&index[p.at+1-(p.at&7+1)>>3])
+		s, next := atomic.LoadUint64(&index[p.at]), atomic.LoadUint64(&index[p.at+1])
 		if uint32(next>>32) == uint32(p.Ref)+1 {
 			s = next
 		}
