@@ -65,7 +65,7 @@ var others = map[string]string{
 	"track":                    "is for VRRP, which weir does not have",
 	"static":                   "addresses, routes and rules of the host stay with the host",
 	"bfd_instance":             "weir speaks no BFD",
-	"SSL":                      "comes with health checks",
+	"SSL":                      "checks are not imported, see docs/health.md for weir's",
 	"linkbeat_interfaces":      "is for VRRP, which weir does not have",
 	"linkbeat_use_polling":     "is for VRRP, which weir does not have",
 	"garp_group":               "is for VRRP, which weir does not have",

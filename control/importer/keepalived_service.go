@@ -66,7 +66,7 @@ type virtualServer struct {
 	numbered []*block // flag-1 and the like, which mean what the scheduler makes of them
 }
 
-// checks are the settings of health checking; weir has none yet, and every server counts as healthy.
+// checks are the settings of health checking; weir's are others in detail, and written by whoever knows what they are to ask.
 var checks = []string{
 	"delay_loop", "delay_before_retry", "retry", "warmup", "connect_timeout", "alpha", "omega", "quorum", "hysteresis", "quorum_up", "quorum_down",
 	"inhibit_on_failure", "sorry_server_inhibit", "virtualhost", "notify_up", "notify_down", "ha_suspend",
@@ -79,11 +79,11 @@ func why(key string) string {
 	case key == "ha_suspend":
 		return "weir has no VRRP that it could follow"
 	case strings.HasPrefix(key, "quorum_"), strings.HasPrefix(key, "notify_"):
-		return "scripts come with health checks"
+		return "weir runs no scripts: watch its log"
 	case strings.ToUpper(key) == key && slices.Contains(checks, key):
-		return "comes with health checks; until then the server counts as up"
+		return "not imported: write check (docs/health.md); until then the server counts as up"
 	case slices.Contains(checks, key):
-		return "comes with health checks"
+		return "checks are not imported, see docs/health.md for weir's"
 	case key == "smtp_alert":
 		return "weir sends no mail: watch its metrics"
 	case key == "snmp_name":
