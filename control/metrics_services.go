@@ -85,20 +85,14 @@ func (c *core) layout() *layout {
 			row := int32(len(l.services))
 			l.rows[key] = row
 			l.services = append(l.services, serviceRow{of: s, key: key, config: cfg})
-			// IDs spare a look into the map of all backends for each.
-			real, backup := s.made.Dests, s.made.BackupDests
 			for j := range cfg.Backends {
 				x := &cfg.Backends[j]
 				if !x.Serves(key.vip) {
 					continue
 				}
-				ids := &real
-				if x.Backup {
-					ids = &backup
+				if of := c.reg.backends[backendKey{key, x.Address.Unmap(), x.Port, x.VNI}]; of != nil {
+					l.backends = append(l.backends, backendRow{of: of, config: x, service: row, persistent: cfg.Persistence != nil})
 				}
-				of := c.reg.ids[(*ids)[0]]
-				*ids = (*ids)[1:]
-				l.backends = append(l.backends, backendRow{of: of, config: x, service: row, persistent: cfg.Persistence != nil})
 			}
 		}
 	}
