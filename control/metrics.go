@@ -46,6 +46,12 @@ var (
 	workerChunks  = metrics.NewGauge("weir_worker_chunks", "Chunks of frame memory that the worker has", "worker")
 	workerBeat    = metrics.NewGauge("weir_worker_heartbeat_age_seconds", "Time since the worker's last sign of life: a tenth of a second at most when it is well", "worker")
 
+	backendsNow   = metrics.NewGauge("weir_backends", "Backends by state: up, slow_start, drain, drained or down", "state")
+	drainLeft     = metrics.NewGauge("weir_drain_connections", "Connections to servers in drain that are left")
+	checks        = metrics.NewGauge("weir_healthchecks", "Health checks, each done once for all who use it")
+	checksRunning = metrics.NewGauge("weir_healthchecks_running", "Of them those under way")
+	checksLate    = metrics.NewCounter("weir_healthchecks_late_total", "Checks that began a second or more after they were due: too many for this machine")
+
 	tableConns     = metrics.NewGauge("weir_conntrack_connections", "Connections in the table, persistence templates included")
 	tableLimit     = metrics.NewGauge("weir_conntrack_connections_limit", "max_connections: beyond it new ones are dropped as table_full")
 	tableHalfOpen  = metrics.NewGauge("weir_conntrack_half_open", "Connections whose handshake is not over")
@@ -61,6 +67,7 @@ var small = append([]*metrics.Family{
 	framesReceived, frames, framesHeld, framesSent, framesPassed, drops, steered,
 	portInfo, portUp, portMTU, portQueues, portRx, portTx, portRxLost, portTxLost, portInvalid, portWakeups,
 	workerInfo, workerRx, workerVectors, workerRounds, workerSleeps, workerHeld, workerChunks, workerBeat,
+	backendsNow, drainLeft, checks, checksRunning, checksLate,
 	tableConns, tableLimit, tableHalfOpen, tableHalfLimit, tableEvictions, tableMemory, tableHuge,
 }, overlayFamilies...)
 
@@ -134,6 +141,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		give(workerChunks, float64(w.Chunks), n)
 		give(workerBeat, w.BeatAgeS, n)
 	}
+	h := &g.status.Health
+	for _, x := range []struct {
+		state condition
+		n     int
+	}{{up, h.Up}, {slowStart, h.SlowStart}, {drain, h.Drain}, {drained, h.Drained}, {down, h.Down}} {
+		give(backendsNow, float64(x.n), x.state.String())
+	}
+	give(drainLeft, float64(h.Left))
+	give(checks, float64(h.Checks))
+	give(checksRunning, float64(h.Running))
+	give(checksLate, float64(h.Late))
 	give(tableConns, float64(g.status.Connections))
 	give(tableLimit, float64(g.status.Capacity))
 	give(tableHalfOpen, float64(g.status.HalfOpen))

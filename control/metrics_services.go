@@ -17,7 +17,8 @@ var (
 	serviceBytes   = metrics.NewCounter("weir_service_bytes_total", "Bytes of these packets", "service", "vip", "port", "protocol", "vni", "direction")
 
 	backendInfo       = metrics.NewGauge("weir_backend_info", "A backend, its address and how it is forwarded to: always 1", "service", "vip", "port", "protocol", "vni", "backend", "address", "forward")
-	backendWeight     = metrics.NewGauge("weir_backend_weight", "Weight, as configured; 0 takes no new connections", "service", "vip", "port", "protocol", "vni", "backend")
+	backendUp         = metrics.NewGauge("weir_backend_up", "0 if the backend is down, by its check or because SYNs to it had no answer; 1 otherwise, also while it drains", "service", "vip", "port", "protocol", "vni", "backend")
+	backendWeight     = metrics.NewGauge("weir_backend_weight", "Weight, as configured; 0 while it is down or drains: it takes no new connections", "service", "vip", "port", "protocol", "vni", "backend")
 	backendNow        = metrics.NewGauge("weir_backend_connections", "Connections now, as IPVS counts them: active (established, and handshakes) or inactive", "service", "vip", "port", "protocol", "vni", "backend", "state")
 	backendPersistent = metrics.NewGauge("weir_backend_persistent", "Persistence templates now; of services with persistence", "service", "vip", "port", "protocol", "vni", "backend")
 	backendConns      = metrics.NewCounter("weir_backend_connections_total", "Connections opened", "service", "vip", "port", "protocol", "vni", "backend")
@@ -27,7 +28,7 @@ var (
 
 // wide are the families above, in the order in which they are written.
 var wide = []*metrics.Family{serviceInfo, serviceConns, servicePackets, serviceBytes,
-	backendInfo, backendWeight, backendNow, backendPersistent, backendConns, backendPackets, backendBytes}
+	backendInfo, backendUp, backendWeight, backendNow, backendPersistent, backendConns, backendPackets, backendBytes}
 
 const (
 	inbound  = `direction="in"`
@@ -162,6 +163,7 @@ type reading struct {
 type backendReading struct {
 	dataplane.Traffic
 	weight, active, inactive, persistent int32
+	up                                   bool
 }
 
 // read reads all counters into r, whose memory it uses again. What backends have counted that were removed and still have connections, or whose
@@ -184,7 +186,10 @@ func (c *core) read(r *reading) {
 	for i := range r.layout.backends {
 		row := &r.layout.backends[i]
 		b := row.of
-		x := backendReading{c.traffic(b), b.weight, int32(b.load.Active()), int32(b.load.Inactive()), int32(b.load.Persistent())}
+		x := backendReading{c.traffic(b), b.weight, int32(b.load.Active()), int32(b.load.Inactive()), int32(b.load.Persistent()), b.fit.condition != down}
+		if b.fit.off() {
+			x.weight = 0
+		}
 		r.backends = append(r.backends, x)
 		r.services[row.service] = r.services[row.service].Plus(x.Traffic)
 	}
@@ -230,6 +235,13 @@ func (r *reading) write(w *metrics.Writer) {
 		row := &r.layout.backends[i]
 		w.Sample(backendInfo, r.text[row.labels.from:row.info.to], "", 1) // they stand one behind the other
 	}
+	backends(backendUp, func(labels []byte, b *backendReading) {
+		up := uint64(0)
+		if b.up {
+			up = 1
+		}
+		w.Sample(backendUp, labels, "", up)
+	})
 	backends(backendWeight, func(labels []byte, b *backendReading) { w.Sample(backendWeight, labels, "", count(b.weight)) })
 	backends(backendNow, func(labels []byte, b *backendReading) {
 		w.Sample(backendNow, labels, active, count(b.active))

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weir/conntrack"
@@ -81,7 +82,7 @@ func everything() glance {
 			}},
 		},
 		status: Status{Version: "v1", Started: time.Unix(1000, 5e8), Loaded: time.Unix(2000, 0), Generation: 3, Connections: 4, Capacity: 5, HalfOpen: 6, HalfOpenCap: 7,
-			Evicted: 8, TableMemory: MemoryView{Bytes: 9, HugeBytes: 10}, Warnings: []string{"a", "b"}},
+			Evicted: 8, TableMemory: MemoryView{Bytes: 9, HugeBytes: 10}, Health: HealthView{Up: 1, SlowStart: 2, Drain: 3, Drained: 4, Down: 5, Left: 6, Checks: 7, Running: 8, Late: 9}, Warnings: []string{"a", "b"}},
 		workers: []WorkerView{{Worker: 1, CPU: 3, Wait: "adaptive", Received: 1, Vectors: 2, Rounds: 3, Sleeps: 4, Held: 5, Chunks: 6, Pages: "none", BeatAgeS: 0.25}},
 	}
 }
@@ -112,6 +113,9 @@ func TestScrape(t *testing.T) {
 		`weir_service_bytes_total{` + name + `direction="in"}`:                          float64(view.InBytes),
 		`weir_service_packets_total{` + name + `direction="out"}`:                       0,
 		`weir_frames_total{verdict="forwarded"}`:                                        1,
+		`weir_backends{state="slow_start"}`:                                             2,
+		`weir_backends{state="down"}`:                                                   5,
+		`weir_healthchecks_late_total`:                                                  9,
 		`weir_frames_received_total`:                                                    21,
 		`weir_drops_total{reason="ttl"}`:                                                5,
 		`weir_drops_total{reason="no_route"}`:                                           0,
@@ -224,6 +228,34 @@ func TestScrapeNamesEachBackend(t *testing.T) {
 	if services != 0 || backends != 0 {
 		t.Errorf("%d services and %d backends too few", services, backends)
 	}
+}
+
+// TestScrapeOfTheDead: a server that is down has no place in the plan, but one in the metrics.
+func TestScrapeOfTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newHealthBed(t, watched("", "10 weight: 3", "11 weight: 5")+"  - {name: other, vip: 198.18.9.10, port: 80, backends: [{name: d, address: 198.18.1.12, state: drain}]}\n")
+		s := newScraper(b.core, discard(), everything)
+		wants := func(when string, up, weight float64) {
+			t.Helper()
+			got := sampled(t, scrapeOf(t, s))
+			const labels = `{service="web",vip="198.18.9.9",port="80",protocol="tcp",backend="198.18.1.10:8000",}`
+			if got["weir_backend_up"+labels] != up || got["weir_backend_weight"+labels] != weight {
+				t.Errorf("%s: up %v, weight %v", when, got["weir_backend_up"+labels], got["weir_backend_weight"+labels])
+			}
+			const other = `{service="other",vip="198.18.9.10",port="80",protocol="tcp",backend="d",}`
+			if weight, ok := got["weir_backend_weight"+other]; !ok || weight != 0 || got["weir_backend_up"+other] != 1 {
+				t.Errorf("in drain: weight %v, up %v", weight, got["weir_backend_up"+other])
+			}
+		}
+		b.pass(5 * time.Second)
+		wants("well", 1, 3)
+		b.set(10, true)
+		b.pass(30 * time.Second)
+		wants("dead", 0, 0)
+		b.set(10, false)
+		b.pass(30 * time.Second)
+		wants("back", 1, 3)
+	})
 }
 
 // TestTooManyScrapes: a scrape needs memory, and there is that of two.
