@@ -302,6 +302,55 @@ func TestServerLimits(t *testing.T) {
 	}
 }
 
+// TestSlowRequests: who does not come to the end of his header, or of his body, is cut off, and others are served meanwhile.
+func TestSlowRequests(t *testing.T) {
+	read := make(chan error, 1)
+	s := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		if r.Method == "POST" {
+			read <- err
+		}
+		fmt.Fprint(w, "there")
+	}), slog.New(slog.DiscardHandler))
+	s.ReadHeaderTimeout, s.ReadTimeout = 100*time.Millisecond, 200*time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve(l)
+	defer s.Close()
+	slow := func(request string) net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprint(c, request)
+		return c
+	}
+	header := slow("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+	slow("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+	if resp, err := http.Get("http://" + l.Addr().String()); err != nil || resp.StatusCode != 200 {
+		t.Errorf("somebody else: %v %v", resp, err)
+	} else {
+		resp.Body.Close()
+	}
+	if err := header.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(header); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a header without end is waited for")
+	}
+	select {
+	case err := <-read:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a body without end: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a body without end is waited for")
+	}
+}
+
 // TestSlowAnswers: the deadline for reading is over when the answer is not yet there, and does not end it.
 func TestSlowAnswers(t *testing.T) {
 	s := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
