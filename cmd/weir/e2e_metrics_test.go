@@ -98,9 +98,10 @@ func TestHealthOverHTTP(t *testing.T) {
 	d := b.start(b.config("admin: {http: \"127.0.0.1:9180\"}", "services: []"))
 	const url = "http://127.0.0.1:9180"
 	for _, name := range []string{"livez", "readyz"} {
-		if status, body := d.asks(url + "/" + name); status != "200" || body != "ok\n" {
-			t.Errorf("GET /%s: %s %q", name, status, body)
-		}
+		eventually(t, 20*time.Second, "GET /"+name+" is well", func() bool {
+			status, body := d.asks(url + "/" + name)
+			return status == "200" && body == "ok\n"
+		})
 	}
 	if _, body := d.asks(url + "/readyz?verbose"); body != "[+] control loop\n[+] worker 0\n[+] not stopping\n[+] port wan\n[+] port lan\nok\n" {
 		t.Errorf("GET /readyz?verbose: %q", body)
