@@ -30,18 +30,7 @@ const (
 // whoever can connect could otherwise fill the log.
 func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: patient(http.MaxBytesHandler(h, bodyBytes)), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
+		Handler: http.MaxBytesHandler(h, bodyBytes), ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-}
-
-// patient takes away the deadline for reading once a request without a body is there: net/http goes on reading, to notice a client that
-// goes away, and would take the deadline for that and cancel an answer that takes longer than requestTime.
-func patient(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body == http.NoBody {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // fails for recorders of tests, which have none
-		}
-		h.ServeHTTP(w, r)
-	})
 }

@@ -359,7 +359,7 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// TestSlowAnswers: the deadline for reading is over when the answer is not yet there, and does not end it.
+// TestSlowAnswers: the deadline for reading is over when the answer is not yet there, and does not end it: net/http takes it away once the request is there.
 func TestSlowAnswers(t *testing.T) {
 	t.Parallel() // it mostly waits
 	const limit = 500 * time.Millisecond
