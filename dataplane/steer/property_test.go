@@ -161,6 +161,9 @@ func TestLongestMatch(t *testing.T) {
 			a := ip("198.18.9.9")
 			r.Services = append(r.Services, Service{netip.PrefixFrom(a, g.intn(33)), packet.ProtoTCP, 80, 80 + uint16(g.intn(3))})
 		}
+		for len(r.Routed) < 6 {
+			r.Routed = append(r.Routed, netip.PrefixFrom(ip("198.18.9.9"), g.intn(32)).Masked())
+		}
 		c := compiled(r)
 		if program != nil {
 			if err := errors.Join(program.Add(r), second(program.Remove())); err != nil {
@@ -168,7 +171,11 @@ func TestLongestMatch(t *testing.T) {
 			}
 		}
 		for range 10 {
-			dst, port, proto := g.within(draw(g, r.Services).VIP), g.port(), draw(g, []uint8{packet.ProtoTCP, packet.ProtoUDP})
+			around := draw(g, r.Services).VIP
+			if g.intn(2) == 0 {
+				around = draw(g, r.Routed)
+			}
+			dst, port, proto := g.within(around), g.port(), draw(g, []uint8{packet.ProtoTCP, packet.ProtoUDP})
 			want := PassOther
 			longest := -1
 			if slices.Contains(r.Local, dst) {
