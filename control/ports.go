@@ -288,8 +288,7 @@ func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
 		chunk, p.maxMTU = 4096, 3500
 	}
 	chunks := (4*len(p.devices()) + 2) * ringSize
-	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048,
-		HugePages: freeHugePages() >= chunks*chunk>>21}) // transparent ones are not worth the library's set-up, which has small ones
+	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048, HugePages: hugePages()}) // transparent ones are not worth the library's set-up, which has small ones
 	if err != nil {
 		return nil, err
 	}

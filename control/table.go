@@ -50,3 +50,13 @@ func freeHugePages() int {
 	}
 	return n
 }
+
+// hugePages reports whether the kernel may have pages of 2 MiB for the frame memory. The library that can make the first socket knows only
+// small ones, which cost more misses of the TLB: it is for kernels that have no others.
+func hugePages() bool {
+	if freeHugePages() > 0 {
+		return true
+	}
+	b, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	return err == nil && !strings.Contains(string(b), "[never]")
+}
