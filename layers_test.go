@@ -31,7 +31,8 @@ var layers = map[string][]string{
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},
-	"cmd/weir":                 {"bench", "control", "control/importer", "cmd/weir/*"},
+	"docs":                     {},
+	"cmd/weir":                 {"bench", "control", "control/importer", "docs", "cmd/weir/*"},
 	"cmd/weir/*":               {"control", "control/host/*", "configs"},
 	"cmd/weir-bench":           {"bench/*"},
 

@@ -20,10 +20,12 @@ var waitModes = []string{"busy", "poll", "epoll-level", "epoll-edge", "signal", 
 
 func demoCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "demo",
-		Short: "Show the whole thing on this machine, in network namespaces; needs root and iproute2",
-		Args:  cobra.NoArgs,
+		Use:     "demo",
+		Short:   "Show the whole thing on this machine, in network namespaces; needs root and iproute2",
+		Example: "  weir demo\n  weir demo --wait busy --keep",
+		Args:    cobra.NoArgs,
 	}
+	exits(c, exitRight)
 	modes := strings.Join(waitModes, ", ")
 	wait := c.Flags().String("wait", "adaptive", "how the balancer's workers wait: "+modes)
 	keep := c.Flags().Bool("keep", false, "leave it running after the last look, until ^C")

@@ -16,10 +16,11 @@ import (
 func fdbCommand() *cobra.Command {
 	list := fdbList()
 	c := &cobra.Command{
-		Use:   "fdb",
-		Short: "Show and change where the stations of segments are; alone: list",
-		Args:  cobra.NoArgs,
-		RunE:  list.RunE,
+		Use:     "fdb",
+		Short:   "Show and change where the stations of segments are; alone: list",
+		Example: "  weir fdb --vni 5001\n  weir fdb add --vni 5001 --mac 02:00:00:00:01:0a --vtep 192.0.2.21",
+		Args:    cobra.NoArgs,
+		RunE:    list.RunE,
 	}
 	c.Flags().AddFlagSet(list.Flags())
 	c.AddCommand(list, fdbNeighbors(), fdbAdd(), fdbDel(), fdbFlush())
@@ -40,7 +41,8 @@ func checkVNI(c *cobra.Command, vni uint32) error {
 }
 
 func fdbList() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "Show stations: where they are, and since when nothing was heard of them", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "list", Short: "Show stations: where they are, and since when nothing was heard of them",
+		Example: "  weir fdb list --vni 5001\n  weir fdb list --mac 02:00:00:00:01:0a -o json", Args: cobra.NoArgs}
 	vni := vniFlag(c, "of this segment alone")
 	mac := c.Flags().String("mac", "", "this station alone")
 	output := c.Flags().StringP("output", "o", "table", "table or json")
@@ -61,7 +63,8 @@ func fdbList() *cobra.Command {
 }
 
 func fdbNeighbors() *cobra.Command {
-	c := &cobra.Command{Use: "neighbors", Short: "Show the hosts whose MAC addresses the gateways of segments know, or ask for", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "neighbors", Short: "Show the hosts whose MAC addresses the gateways of segments know, or ask for",
+		Example: "  weir fdb neighbors --vni 5001", Args: cobra.NoArgs}
 	vni := vniFlag(c, "of this segment alone")
 	output := c.Flags().StringP("output", "o", "table", "table or json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -112,8 +115,8 @@ func (p place) read(c *cobra.Command) (at control.StationPlace, err error) {
 }
 
 // change makes a command that sends a request about one station; build completes it from its flags.
-func change(use, short, path, done string, build func(c *cobra.Command) func(*control.StationRequest) error) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
+func change(use, short, example, path, done string, build func(c *cobra.Command) func(*control.StationRequest) error) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.NoArgs}
 	vni := vniFlag(c, "segment")
 	complete := build(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -152,6 +155,7 @@ func macFlag(c *cobra.Command) func(*control.StationRequest) error {
 func fdbAdd() *cobra.Command {
 	return change("add --vni N --mac M (--vtep A | --port P [--vlan V])",
 		"Say where a station is: it stays there until it is removed or weir ends, over reloads for as long as its peer or port is there",
+		"  weir fdb add --vni 5001 --mac 02:00:00:00:01:0a --vtep 192.0.2.21\n  weir fdb add --vni 5001 --mac 02:00:00:00:01:0b --port tenant --vlan 7",
 		"/fdb/add", "added", func(c *cobra.Command) func(*control.StationRequest) error {
 			mac, p := macFlag(c), placeFlags(c)
 			return func(r *control.StationRequest) (err error) {
@@ -167,11 +171,13 @@ func fdbAdd() *cobra.Command {
 }
 
 func fdbDel() *cobra.Command {
-	return change("del --vni N --mac M", "Forget a station that was learned, or added by hand", "/fdb/del", "removed", macFlag)
+	return change("del --vni N --mac M", "Forget a station that was learned, or added by hand",
+		"  weir fdb del --vni 5001 --mac 02:00:00:00:01:0a", "/fdb/del", "removed", macFlag)
 }
 
 func fdbFlush() *cobra.Command {
 	return change("flush [--vni N] [--vtep A | --port P [--vlan V]]", "Forget what was learned: of all segments or one, everywhere or at one place",
+		"  weir fdb flush --vni 5001\n  weir fdb flush --vni 5001 --vtep 192.0.2.21",
 		"/fdb/flush", "forgotten", func(c *cobra.Command) func(*control.StationRequest) error {
 			p := placeFlags(c)
 			return func(r *control.StationRequest) (err error) {

@@ -17,9 +17,10 @@ import (
 // be said of it to standard error.
 func importCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "import",
-		Short: "Print the rules of ipvsadm or keepalived as a configuration; what has no equivalent is listed on standard error",
-		Args:  cobra.NoArgs,
+		Use:     "import",
+		Short:   "Print the rules of ipvsadm or keepalived as a configuration; what has no equivalent is listed on standard error",
+		Example: "  ipvsadm-save -n | weir import ipvsadm --port wan=eth1 --port lan=eth2 > weir.yaml\n  weir import keepalived /etc/keepalived/keepalived.conf > weir.yaml",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return usage(errors.Join(c.Help(), errors.New("say what to import: ipvsadm or keepalived")))
 		},
@@ -33,7 +34,8 @@ func importCommand() *cobra.Command {
 The configuration is what ipvsadm-restore would have made of the rules in the kernel. Each -a puts its server at the head of the list
 that schedulers walk, so backends come in the reverse order of the rules. ipvsadm-save sorts servers by address and leaves thresholds out:
 the order in which the running kernel has them is shown by ipvsadm -Ln --nosort, thresholds by ipvsadm -Ln --thresholds.`,
-		Args: cobra.MaximumNArgs(1),
+		Example: "  ipvsadm-save -n | weir import ipvsadm > weir.yaml\n  weir import ipvsadm /etc/ipvsadm.rules --port wan=eth1",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			o, err := importOptions(*ports)
 			if err != nil {
@@ -53,7 +55,8 @@ the order in which the running kernel has them is shown by ipvsadm -Ln --nosort,
 
 The services are those that keepalived makes while all its checks are content. It adds real servers in the order of its file, and the kernel
 puts each at the head of the list that schedulers walk: backends come in the reverse order of the file.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  weir import keepalived /etc/keepalived/keepalived.conf --port wan=eth1 > weir.yaml",
+		Args:    cobra.ExactArgs(1),
 	}
 	id := keepalived.Flags().StringP("config-id", "i", hostname(), "what lines that begin with @ are compared with, as keepalived -i")
 	keepalived.RunE = func(_ *cobra.Command, args []string) error {
@@ -68,7 +71,7 @@ puts each at the head of the list that schedulers walk: backends come in the rev
 		return printImport(importer.Keepalived(args[0], text, *id, o))
 	}
 	c.AddCommand(ipvsadm, keepalived)
-	return c
+	return exits(c, exitInvalid)
 }
 
 // hostname is the host's name up to its first dot, keepalived's configuration ID unless another is given.

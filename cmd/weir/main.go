@@ -92,8 +92,11 @@ func exitCode(err error) int {
 
 func commands() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "weir",
-		Short:         "An edge load balancer: IPVS's balancing over AF_XDP",
+		Use:   "weir",
+		Short: "An edge load balancer: IPVS's balancing over AF_XDP",
+		Long: "An edge load balancer. It takes packets off the wire through AF_XDP, balances them over real servers as IPVS does, carries them over VXLAN where\n" +
+			"the servers live in an overlay, and leaves everything else on the host to the Linux kernel.",
+		Example:       "  weir check -c /etc/weir/weir.yaml && weir run -c /etc/weir/weir.yaml\n  weir list\n  weir demo",
 		Version:       versionText(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -104,8 +107,17 @@ func commands() *cobra.Command {
 	}
 	root.SetVersionTemplate("weir {{.Version}}\n")
 	root.PersistentFlags().String("socket", control.DefaultSocket, "admin socket of the daemon")
-	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reloadCommand(), cleanupCommand(), importCommand(), demoCommand(), pktgenCommand(), vxlanCommand(), fdbCommand(), explainCommand())
-	root.AddCommand(viewCommands()...)
+	group(root, "serve", "The balancer:", runCommand(), checkCommand(), reloadCommand(), cleanupCommand())
+	group(root, "look", "What a running one does:", append(viewCommands(), explainCommand(), vxlanCommand(), fdbCommand())...)
+	group(root, "tools", "Tools:", replayCommand(), importCommand(), demoCommand(), pktgenCommand(), completionCommand())
+	root.AddCommand(manCommand())
+	root.CompletionOptions.DisableDefaultCmd = true // it has one for PowerShell, too
+	complete(root)
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		help(c, args)
+		printExits(c.OutOrStdout(), c)
+	})
 	return root
 }
 

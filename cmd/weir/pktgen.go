@@ -49,10 +49,11 @@ func pktgenCommand() *cobra.Command {
 Each frame bears a number and a time in its last bytes, which translation and encapsulation leave alone. With --rate, frames have a time of
 their own whatever became of those before, and latency counts from then. Sizes count the frame check sequence. ^C ends a run early.
 
-Exit code: 0 done, 1 failed or more lost than --max-loss allows, 2 wrong usage, 6 a right is missing.`,
+More lost than --max-loss allows is a failure: exit code 1.`,
 		Example: pktgenExamples,
 		Args:    cobra.NoArgs,
 	}
+	exits(c, exitRight)
 	f := c.Flags()
 	var o bench.Options
 	f.StringVar(&o.Driver, "driver", bench.AFXDP, "af_xdp, af_packet, mem (a cable in memory) or xdp (live frames, Linux 5.18)")

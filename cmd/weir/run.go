@@ -26,10 +26,12 @@ func configFlag(c *cobra.Command) *string {
 
 func runCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "run -c FILE",
-		Short: "Run the balancer in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop cleanly",
-		Args:  cobra.NoArgs,
+		Use:     "run -c FILE",
+		Short:   "Run the balancer in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop cleanly",
+		Example: "  weir run -c /etc/weir/weir.yaml\n  weir run -c lab.yaml --socket /run/lab.sock --log debug",
+		Args:    cobra.NoArgs,
 	}
+	exits(c, exitInvalid, exitRight)
 	file := configFlag(c)
 	level := c.Flags().String("log", "info", "least severe messages shown: debug, info, warn or error")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -65,10 +67,12 @@ func readable(err error) error {
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "check -c FILE",
-		Short: "Check a configuration without touching anything: 0 valid, 3 invalid, every error at once",
-		Args:  cobra.NoArgs,
+		Use:     "check -c FILE",
+		Short:   "Check a configuration without touching anything: 0 valid, 3 invalid, every error at once",
+		Example: "  weir check -c /etc/weir/weir.yaml\n  weir check -c /etc/weir/weir.yaml --live",
+		Args:    cobra.NoArgs,
 	}
+	exits(c, exitInvalid)
 	file := configFlag(c)
 	live := c.Flags().Bool("live", false, "look at this host's interfaces, too")
 	c.RunE = func(*cobra.Command, []string) error {
@@ -88,8 +92,11 @@ func replayCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replay -c FILE --in PORT=A.pcap ... --out PORT=B.pcap ...",
 		Short: "Run the same engine over capture files, by the captures' own time; needs no root",
-		Args:  cobra.NoArgs,
+		Example: "  weir replay -c weir.yaml --in wan=clients.pcap --in lan=servers.pcap --out wan=to-clients.pcap --out lan=to-servers.pcap\n" +
+			"  weir replay -c weir.yaml --in wan=a.pcap --reload 1.5s=new.yaml --counters counters.json",
+		Args: cobra.NoArgs,
 	}
+	exits(c, exitInvalid)
 	file := configFlag(c)
 	in := c.Flags().StringArray("in", nil, "PORT=FILE: frames that the port receives (pcap, pcapng)")
 	out := c.Flags().StringArray("out", nil, "PORT=FILE: where to write the frames that the port sends (nanosecond pcap)")
@@ -136,10 +143,11 @@ func portFiles(flag string, args []string) (files []control.PortFile, err error)
 }
 
 func reloadCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "reload",
-		Short: "Have the daemon load its configuration anew, and wait for the outcome: 3 if it was refused",
-		Args:  cobra.NoArgs,
+	c := &cobra.Command{
+		Use:     "reload",
+		Short:   "Have the daemon load its configuration anew, and wait for the outcome: 3 if it was refused",
+		Example: "  weir check -c /etc/weir/weir.yaml && weir reload",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			socket, _ := c.Flags().GetString("socket")
 			o, err := control.NewClient(socket).Reload()
@@ -156,13 +164,15 @@ func reloadCommand() *cobra.Command {
 			return nil
 		},
 	}
+	return exits(c, exitInvalid, exitNoDaemon, exitRight)
 }
 
 func cleanupCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "cleanup",
-		Short: "Remove what a dead weir left: steering program, maps, VIPs, reserved ports, neighbours",
-		Args:  cobra.NoArgs,
+	c := &cobra.Command{
+		Use:     "cleanup",
+		Short:   "Remove what a dead weir left: steering program, maps, VIPs, reserved ports, neighbours",
+		Example: "  weir cleanup\n  weir cleanup --socket /run/lab.sock",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			socket, _ := c.Flags().GetString("socket")
 			removed, err := control.Cleanup(socket)
@@ -175,4 +185,5 @@ func cleanupCommand() *cobra.Command {
 			return err
 		},
 	}
+	return exits(c, exitRight)
 }

@@ -21,6 +21,7 @@ import (
 func viewCommands() []*cobra.Command {
 	list := view("list", "services and their backends", "/list", printList)
 	list.Flags().Lookup("output").Usage = "table, json, or ipvsadm (the layout of ipvsadm -Ln)"
+	list.Example = "  weir list\n  weir list -o ipvsadm --nosort"
 	list.Flags().Bool("nosort", false, "with -o ipvsadm: services and servers in the order of the configuration, not sorted as ipvsadm sorts")
 	conns := view("conns", "connections", "/conns", printConns)
 	conns.Flags().Int("limit", 0, "print at most so many, 0: all")
@@ -31,6 +32,7 @@ func viewCommands() []*cobra.Command {
 	conns.Example = "  weir conns --service web --state established --limit 20\n  weir conns --client 198.18.128.0/24 --backend 198.18.1.10 -o json"
 	rates := view("rates", "rates of services and backends over an interval", "/rates", printRates)
 	rates.Flags().Duration("interval", time.Second, "measure for so long, 10ms to 1m")
+	rates.Example = "  weir rates --interval 10s"
 	return []*cobra.Command{
 		list, rates, conns,
 		view("stats", "verdicts and counters", "/stats", printStats),
@@ -43,7 +45,7 @@ func viewCommands() []*cobra.Command {
 
 // view makes the command that shows the view of type T at path.
 func view[T any](name, short, path string, print func(io.Writer, T)) *cobra.Command {
-	c := &cobra.Command{Use: name, Short: "Show " + short, Args: cobra.NoArgs}
+	c := &cobra.Command{Use: name, Short: "Show " + short, Example: fmt.Sprintf("  weir %s\n  weir %s -o json", name, name), Args: cobra.NoArgs}
 	output := c.Flags().StringP("output", "o", "table", "table or json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		socket, _ := c.Flags().GetString("socket")

@@ -16,9 +16,10 @@ import (
 // vxlanCommand shows segments, each with its peers and access ports.
 func vxlanCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "vxlan [VNI]",
-		Short: "Show segments of the overlay with their peers, access ports and counters",
-		Args:  cobra.MaximumNArgs(1),
+		Use:     "vxlan [VNI]",
+		Short:   "Show segments of the overlay with their peers, access ports and counters",
+		Example: "  weir vxlan\n  weir vxlan 5001 -o huawei",
+		Args:    cobra.MaximumNArgs(1),
 	}
 	output := c.Flags().StringP("output", "o", "table", "table, json, or huawei (the layout of display vxlan vni, with a VNI of display vxlan vni N verbose)")
 	c.RunE = func(c *cobra.Command, args []string) error {
