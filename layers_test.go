@@ -23,11 +23,12 @@ var layers = map[string][]string{
 	"control/admin":            {},
 	"control/metrics":          {},
 	"control/health":           {},
+	"control/systemd":          {},
 	"control/importer":         {"control/config"},
 	"control/host":             {"dataplane/route", "dataplane/packet"},
 	"control/host/*":           {"control/host"},
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
-	"control":                  {"control/config", "control/admin", "control/metrics", "control/health", "control/host", "dataplane", "dataplane/driver/*"},
+	"control":                  {"control/config", "control/admin", "control/metrics", "control/health", "control/systemd", "control/host", "dataplane", "dataplane/driver/*"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},

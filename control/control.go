@@ -22,6 +22,7 @@ import (
 	"weir/control/admin"
 	"weir/control/config"
 	"weir/control/health"
+	"weir/control/systemd"
 	"weir/dataplane"
 )
 
@@ -33,6 +34,7 @@ type Options struct {
 	Stderr  io.Writer    // diagnostics of configurations
 	Reload  <-chan os.Signal
 	Version string
+	Manager *systemd.Manager // who started us and watches over us; nil: nobody
 	// Ready is called once packets flow and VIPs are bound.
 	Ready func()
 }
@@ -56,6 +58,7 @@ type Control struct {
 	front    *admin.Front
 	pulse    beat        // of loop
 	stopping atomic.Bool // loop has ended
+	reported string      // what the service manager was told last; guarded by mu
 }
 
 // Outcome is what a reload came to.
@@ -106,6 +109,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	api := c.serve(listener, handler)
 	defer api.close()
 	c.log.Info("running", "config", o.Config, "generation", c.generation, "workers", len(c.runners), "socket", o.Socket)
+	c.mu.Lock()
+	c.reported = c.summary()
+	c.notified(o.Manager.Ready(c.reported))
+	c.mu.Unlock()
+	watched, unwatch := context.WithCancel(ctx) // a stop takes as long as it takes: the manager has another limit for it
+	defer unwatch()
+	go c.watchdog(watched)
 	if o.Ready != nil {
 		o.Ready()
 	}
@@ -192,6 +202,9 @@ func (c *Control) stop() error {
 // housekeeping is how often control looks at what nobody tells it about.
 const housekeeping = 500 * time.Millisecond
 
+// reportEvery is after how many rounds of housekeeping the service manager is told how it stands, if that has changed.
+const reportEvery = 10
+
 // settle is how long control waits for more events of the host before it makes a snapshot of them.
 const settle = 20 * time.Millisecond
 
@@ -206,11 +219,13 @@ func (c *Control) loop(ctx context.Context) error {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
 	var settled, adopting, examined <-chan time.Time
+	ticks := 0
 	for {
 		c.pulse.now()
 		select {
 		case <-ctx.Done():
 			c.stopping.Store(true)
+			c.notified(c.options.Manager.Stopping())
 			c.log.Info("stopping")
 			return nil
 		case <-c.options.Reload:
@@ -256,6 +271,9 @@ func (c *Control) loop(ctx context.Context) error {
 			c.ports.tend()
 			c.engine.Table.Enlarge()
 			freed := c.collect()
+			if ticks++; ticks%reportEvery == 0 {
+				c.report()
+			}
 			c.mu.Unlock()
 			if due {
 				c.republish("health")
@@ -334,10 +352,13 @@ func (c *Control) Reload() Outcome {
 
 // reload is all or nothing: whatever is wrong, the running configuration stays.
 func (c *Control) reload() (o Outcome) {
+	c.notified(c.options.Manager.Reloading())
 	defer func() {
 		o.Generation = c.generation
 		c.mu.Lock()
 		c.last, c.lastAt = o, time.Now()
+		c.reported = c.summary()
+		c.notified(c.options.Manager.Ready(c.reported)) // refused or not: it is over, and the status says what came of it
 		c.mu.Unlock()
 		if o.OK {
 			c.log.Info("reload", "changed", o.Message)

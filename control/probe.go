@@ -37,16 +37,19 @@ type probe struct {
 }
 
 // alive looks at what only a restart cures.
-func (c *Control) alive() (all []probe) {
-	all = append(all, c.pulse.probe("control loop"))
+func (c *Control) alive() []probe { return c.moving(deadAfter) }
+
+// moving looks whether the control loop and each worker have moved within limit.
+func (c *Control) moving(limit time.Duration) (all []probe) {
+	all = append(all, c.pulse.probe("control loop", limit))
 	for i := range c.ports.beats {
-		all = append(all, c.ports.beats[i].probe(fmt.Sprintf("worker %d", i)))
+		all = append(all, c.ports.beats[i].probe(fmt.Sprintf("worker %d", i), limit))
 	}
 	return all
 }
 
-func (b *beat) probe(name string) probe {
-	if age := b.age(); age > deadAfter {
+func (b *beat) probe(name string, limit time.Duration) probe {
+	if age := b.age(); age > limit {
 		return probe{name, fmt.Sprintf("has not moved for %v", age.Round(time.Second))}
 	}
 	return probe{name, ""}

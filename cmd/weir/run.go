@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weir/control"
+	"weir/control/systemd"
 )
 
 // configFlag is -c FILE, which every command that reads a configuration must have.
@@ -41,10 +42,14 @@ func runCommand() *cobra.Command {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
+		manager, err := systemd.Open()
+		if err != nil {
+			return usage(err)
+		}
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
 		o := control.Options{
-			Config: *file, Stderr: os.Stderr, Reload: hup, Version: versionText(),
+			Config: *file, Stderr: os.Stderr, Reload: hup, Version: versionText(), Manager: manager,
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})),
 		}
 		if c.Flags().Changed("socket") {
