@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -39,9 +40,11 @@ func listenAdmin(path string) (net.Listener, error) {
 	if pid, err := peerPID(path); err == nil {
 		return nil, fmt.Errorf("admin socket %s: %w as pid %d", path, ErrRunning, pid)
 	}
+	name := path
+	path = socketFile(path)
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("admin socket %s: a file of that name is in the way", path)
+			return nil, fmt.Errorf("admin socket %s: a file of that name is in the way", name)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("admin socket: stale: %w", err)
@@ -59,6 +62,19 @@ func listenAdmin(path string) (net.Listener, error) {
 		}
 	}
 	return l, nil
+}
+
+// socketFile is where the socket that is called path is: where a symbolic link of that name leads, if there is one. By that a weir that may not
+// write to /run has its socket where everybody looks for it; bind(2) itself follows no link.
+func socketFile(path string) string {
+	to, err := os.Readlink(path)
+	if err != nil {
+		return path
+	}
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(filepath.Dir(path), to)
+	}
+	return to
 }
 
 // peerPID connects to the socket at path and asks the kernel who listens.

@@ -28,7 +28,7 @@ func pinPath(h *host.Host, socket string) (string, error) {
 
 // stateDir is where a running weir notes what it has added to the host.
 func stateDir(h *host.Host, socket string) string {
-	return filepath.Join("/run/weir", instance(h, socket))
+	return filepath.Join(runDir, instance(h, socket))
 }
 
 // removeParents removes the directories around those of this instance, if no other is in them.
@@ -73,7 +73,7 @@ func Cleanup(socket string) (removed []string, err error) {
 		errs = append(errs, os.RemoveAll(stateDir(h, socket)))
 	}
 	removeParents(h, socket)
-	if os.Remove(socket) == nil {
+	if os.Remove(socketFile(socket)) == nil {
 		removed = append(removed, "socket "+socket)
 	}
 	return removed, errors.Join(errs...)

@@ -22,6 +22,7 @@ import (
 	"weir/control/admin"
 	"weir/control/config"
 	"weir/control/health"
+	"weir/control/privilege"
 	"weir/control/systemd"
 	"weir/dataplane"
 )
@@ -79,9 +80,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkRights(); err != nil {
+	if err := checkRights(cfg); err != nil {
 		return err
 	}
+	c.log.Info("privileges", "user", os.Geteuid(), "capabilities", strings.Join(privilege.Names(), " "))
 	if o.Socket == "" {
 		o.Socket = cfg.Admin.Socket
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -50,9 +51,16 @@ type daemon struct {
 // and it is killed when the test ends.
 func launch(t testing.TB, space *testnet.Space, dir, config string, args ...string) *daemon {
 	t.Helper()
+	return launchBy(t, nil, space, dir, config, args...)
+}
+
+// launchBy is launch by a program, with its arguments, that executes what follows.
+func launchBy(t testing.TB, by []string, space *testnet.Space, dir, config string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, space: space, log: &output{}, file: filepath.Join(dir, "weir.yaml"), socket: filepath.Join(dir, "weir.sock"), ended: make(chan struct{})}
 	d.write(config)
-	d.cmd = space.Command(weir(t), append([]string{"run", "-c", d.file, "--socket", d.socket}, args...)...)
+	line := slices.Concat(by, []string{weir(t), "run", "-c", d.file, "--socket", d.socket}, args)
+	d.cmd = space.Command(line[0], line[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	must(t, d.cmd.Start())
 	go func() {

@@ -110,7 +110,7 @@ func commands() *cobra.Command {
 	group(root, "serve", "The balancer:", runCommand(), checkCommand(), reloadCommand(), cleanupCommand())
 	group(root, "look", "What a running one does:", append(viewCommands(), explainCommand(), vxlanCommand(), fdbCommand())...)
 	group(root, "tools", "Tools:", replayCommand(), importCommand(), demoCommand(), pktgenCommand(), completionCommand())
-	root.AddCommand(manCommand())
+	root.AddCommand(manCommand(), prepareCommand())
 	root.CompletionOptions.DisableDefaultCmd = true // it has one for PowerShell, too
 	complete(root)
 	help := root.HelpFunc()

@@ -6,6 +6,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"weir/cmd/weir/manual"
+	"weir/control"
+	"weir/control/privilege"
 	"weir/docs"
 )
 
@@ -29,6 +31,27 @@ func manCommand() *cobra.Command {
 		},
 	}
 	return exits(c)
+}
+
+// prepareCommand does what root must before weir runs as another user. The service's unit calls it; `weir run --user` does the same by itself.
+func prepareCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "prepare --user NAME",
+		Short:   "Make the directory, the BPF file system and the name of the socket that weir needs as another user",
+		Example: "  weir prepare --user weir",
+		Args:    cobra.NoArgs,
+		Hidden:  true,
+	}
+	name := c.Flags().String("user", "", "who will run it")
+	_ = c.MarkFlagRequired("user")
+	c.RunE = func(*cobra.Command, []string) error {
+		uid, gid, err := privilege.Lookup(*name)
+		if err != nil {
+			return usage(err)
+		}
+		return control.Prepare(uid, gid)
+	}
+	return exits(c, exitRight)
 }
 
 // manualSections are what weir(8) says that no command does.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"os/user"
 	"runtime"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weir/control"
+	"weir/control/privilege"
 	"weir/control/systemd"
 )
 
@@ -34,6 +36,7 @@ func runCommand() *cobra.Command {
 	}
 	exits(c, exitInvalid, exitRight)
 	file := configFlag(c)
+	as := c.Flags().String("user", "", "run as this user, with the few capabilities that it takes; needs root (default: as who starts it)")
 	level := c.Flags().String("log", "info", "least severe messages shown: debug, info, warn or error")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var l slog.Level
@@ -42,6 +45,12 @@ func runCommand() *cobra.Command {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
+		if err := privilege.Confine(*as, control.Prepare); err != nil {
+			if unknown := (user.UnknownUserError)(""); errors.As(err, &unknown) {
+				err = usage(err)
+			}
+			return err
+		}
 		manager, err := systemd.Open()
 		if err != nil {
 			return usage(err)

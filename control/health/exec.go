@@ -11,10 +11,13 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"weir/control/privilege"
 )
 
 // askExec runs a program, which says by its exit code whether the server serves and by the first line of its output why not. It finds the
 // server's address and port in its environment, WEIR_ADDRESS and WEIR_PORT, and is killed, its children with it, when its time is over.
+// It is of weir's user, without capabilities unless that is root.
 func askExec(ctx context.Context, c *Check) error {
 	words := strings.Split(c.Command, "\x00")
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
@@ -25,7 +28,10 @@ func askExec(ctx context.Context, c *Check) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 100 * time.Millisecond // for who keeps its output open though he is in another group
-	err := cmd.Run()
+	err := privilege.Shed(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil: // a daemon that it started has its output still
