@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"os/user"
@@ -31,26 +30,27 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "run -c FILE",
 		Short:   "Run the balancer in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop cleanly",
-		Example: "  weir run -c /etc/weir/weir.yaml\n  weir run -c lab.yaml --socket /run/lab.sock --log debug",
+		Example: "  weir run -c /etc/weir/weir.yaml\n  weir run -c lab.yaml --socket /run/lab.sock --log-level debug",
 		Args:    cobra.NoArgs,
 	}
 	exits(c, exitInvalid, exitRight)
 	file := configFlag(c)
 	as := c.Flags().String("user", "", "run as this user, with the few capabilities that it takes; needs root (default: as who starts it)")
-	level := c.Flags().String("log", "info", "least severe messages shown: debug, info, warn or error")
+	logger := logFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		var l slog.Level
-		if err := l.UnmarshalText([]byte(*level)); err != nil {
-			return usage(err)
+		log, err := logger()
+		if err != nil {
+			return err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-		defer stop()
 		if err := privilege.Confine(*as, control.Prepare); err != nil {
 			if unknown := (user.UnknownUserError)(""); errors.As(err, &unknown) {
 				err = usage(err)
 			}
 			return err
 		}
+		// Not before: a signal that is caught there would be forgotten.
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
 		manager, err := systemd.Open()
 		if err != nil {
 			return usage(err)
@@ -59,7 +59,7 @@ func runCommand() *cobra.Command {
 		signal.Notify(hup, syscall.SIGHUP)
 		o := control.Options{
 			Config: *file, Stderr: os.Stderr, Reload: hup, Version: versionText(), Manager: manager,
-			Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})),
+			Logger: log,
 		}
 		if c.Flags().Changed("socket") {
 			o.Socket, _ = c.Flags().GetString("socket")
