@@ -21,6 +21,7 @@ var layers = map[string][]string{
 	"dataplane":                {"conntrack", "vxlan", "dataplane/sched", "dataplane/route", "dataplane/steer", "dataplane/driver", "dataplane/driver/wait", "dataplane/packet"},
 	"control/config":           {},
 	"control/admin":            {},
+	"control/events":           {},
 	"control/metrics":          {},
 	"control/health":           {"control/privilege"},
 	"control/privilege":        {},
@@ -29,7 +30,7 @@ var layers = map[string][]string{
 	"control/host":             {"dataplane/route", "dataplane/packet"},
 	"control/host/*":           {"control/host"},
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
-	"control":                  {"control/config", "control/admin", "control/metrics", "control/health", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*"},
+	"control":                  {"control/config", "control/admin", "control/events", "control/metrics", "control/health", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},

@@ -125,7 +125,7 @@ func (c *Control) adopt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := o.settle(c.cfg, dataplane.Monotonic()); err != nil {
-		c.log.Error("overlay", "err", err)
+		c.log.Error("overlay", "kind", "vxlan", "err", err)
 	}
 }
 

@@ -143,6 +143,7 @@ func (c *Control) handler() http.Handler {
 		}
 		return c.Rates(r.Context(), interval)
 	})
+	get("/events", c.serveEvents)
 	get("/vxlan", func(r *http.Request) (any, error) {
 		vni, err := vniOf(r)
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"weir/conntrack"
 	"weir/control/admin"
 	"weir/control/config"
+	"weir/control/events"
 	"weir/control/health"
 	"weir/control/privilege"
 	"weir/control/systemd"
@@ -56,6 +57,9 @@ type Control struct {
 	lastAt  time.Time
 	reader  config.Reader // of the configuration file; Control's goroutine alone uses it
 
+	events *events.Log
+	rising rising // Control's goroutine alone uses it
+
 	front    *admin.Front
 	pulse    beat        // of loop
 	stopping atomic.Bool // loop has ended
@@ -75,7 +79,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	c := &Control{options: o, log: o.Logger, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
+	kept := events.NewLog(keptEvents)
+	c := &Control{options: o, log: slog.New(kept.Handler(o.Logger.Handler())), events: kept, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
 	cfg, err := load(c.reader.Load, o.Config, o.Stderr)
 	if err != nil {
 		return err
@@ -242,7 +247,7 @@ func (c *Control) loop(ctx context.Context) error {
 				return errors.New("the watch of the host's routes and neighbours ended")
 			}
 			if e.Err != nil {
-				c.log.Warn("watching the host", "err", e.Err)
+				c.log.Warn("watching the host", "kind", "host", "err", e.Err)
 			}
 			c.ports.note(e)
 			if settled == nil {
@@ -284,6 +289,7 @@ func (c *Control) loop(ctx context.Context) error {
 				c.republish("the last connections of a backend, or by a former way, ended")
 			}
 			c.adopt()
+			c.notice(time.Now())
 		}
 	}
 }
@@ -292,7 +298,7 @@ func (c *Control) loop(ctx context.Context) error {
 func (c *Control) follow() {
 	changed, err := c.ports.refresh()
 	if err != nil {
-		c.log.Warn("reading the host", "err", err)
+		c.log.Warn("reading the host", "kind", "host", "err", err)
 	}
 	if changed {
 		c.republish("host changed")
@@ -328,7 +334,7 @@ func (c *Control) republish(why string) {
 // tell logs what became of servers, one line each. c.mu is held.
 func (c *Control) tell() {
 	for _, e := range c.reg.events {
-		args := []any{"service", e.Service, "backend", e.Backend, "old", e.From.String(), "new", e.To.String()}
+		args := []any{"kind", "health", "service", e.Service, "backend", e.Backend, "old", e.From.String(), "new", e.To.String()}
 		if e.Why != "" {
 			args = append(args, "reason", e.Why)
 		}
@@ -363,13 +369,13 @@ func (c *Control) reload() (o Outcome) {
 		c.notified(c.options.Manager.Ready(c.reported)) // refused or not: it is over, and the status says what came of it
 		c.mu.Unlock()
 		if o.OK {
-			c.log.Info("reload", "changed", o.Message)
+			c.log.Info("reload", "kind", "reload", "changed", o.Message)
 			return
 		}
 		for _, d := range o.Diagnostics {
-			c.log.Error("reload", "diagnostic", d)
+			c.log.Error("reload", "kind", "reload", "diagnostic", d)
 		}
-		c.log.Error("reload refused, the old configuration stays", "generation", c.generation, "why", o.Message)
+		c.log.Error("reload refused, the old configuration stays", "kind", "reload", "generation", c.generation, "why", o.Message)
 	}()
 	var lines lineWriter
 	cfg, err := load(c.reader.Load, c.options.Config, &lines)
@@ -412,7 +418,7 @@ func (c *Control) reload() (o Outcome) {
 	}
 	o = Outcome{OK: true, Message: fmt.Sprintf("%s, generation %d", diff, c.generation), Diagnostics: lines}
 	if err := c.ports.bind(cfg, x); err != nil {
-		c.log.Error("vips", "err", err)
+		c.log.Error("vips", "kind", "host", "err", err)
 		o.Diagnostics = append(o.Diagnostics, "warning: "+err.Error())
 	}
 	return o

@@ -39,7 +39,7 @@ func (p *ports) reserve(x *compiled) {
 	r, err := p.local.Reserve(x.localPorts())
 	p.reserved(r, err)
 	if len(r.Added) > 0 {
-		p.log.Info("local ports reserved", "ports", r.Added, "host", r.Range.String(), "left", r.Left)
+		p.log.Info("local ports reserved", "kind", "host", "ports", r.Added, "host", r.Range.String(), "left", r.Left)
 	}
 }
 
@@ -51,7 +51,7 @@ func (p *ports) renew() {
 	r, changed, err := p.local.Renew()
 	p.reserved(r, err)
 	if changed && err == nil {
-		p.log.Info("local ports reserved again", "ports", r.Added, "host", r.Range.String(), "left", r.Left)
+		p.log.Info("local ports reserved again", "kind", "host", "ports", r.Added, "host", r.Range.String(), "left", r.Left)
 	}
 }
 
@@ -63,7 +63,7 @@ func (p *ports) reserved(r host.Reservation, err error) {
 		what = "local ports are not reserved: " + err.Error()
 	}
 	if what != p.scarce && what != "" {
-		p.log.Warn("local ports", "warning", what)
+		p.log.Warn("local ports", "kind", "limit", "warning", what)
 	}
 	p.scarce = what
 }

@@ -110,10 +110,10 @@ func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *data
 		restore, changed, err := p.host.DisableOffloads(name)
 		p.restore = append(p.restore, restore)
 		if len(changed) > 0 {
-			log.Info("offloads switched off while weir runs", "interface", name, "features", changed)
+			log.Info("offloads switched off while weir runs", "kind", "host", "interface", name, "features", changed)
 		}
 		if err != nil {
-			log.Warn("offloads", "interface", name, "err", err)
+			log.Warn("offloads", "kind", "host", "interface", name, "err", err)
 		}
 	}
 	hostPorts := hostPortsOf(cfg)
@@ -121,7 +121,7 @@ func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *data
 		return nil, err
 	}
 	for _, a := range p.host.Advise(hostPorts) {
-		log.Warn("host setting", "advice", a.String())
+		log.Warn("host setting", "kind", "host", "advice", a.String())
 	}
 	return p, nil
 }
@@ -210,7 +210,7 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 		return nil, err
 	}
 	if w := p.tun.Warning(); w != "" {
-		p.log.Warn("the way back into the kernel", "device", p.tun.Name(), "warning", w)
+		p.log.Warn("the way back into the kernel", "kind", "host", "device", p.tun.Name(), "warning", w)
 	}
 	tun := p.tun
 	p.engine.Punt = func(ip []byte) bool { return tun.Write(ip) == 0 }
@@ -234,7 +234,7 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 	if removed, err := p.program.Remove(); err != nil {
 		return runners, err
 	} else if len(removed) > 0 {
-		p.log.Info("a predecessor's leftovers removed", "what", removed)
+		p.log.Info("a predecessor's leftovers removed", "kind", "host", "what", removed)
 	}
 	for _, r := range runners {
 		r.Start()
@@ -361,7 +361,7 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 		p.wants = x.bindings()
 	}
 	for _, a := range p.vips.Advise(p.wants) {
-		p.log.Warn("host setting", "advice", a.String())
+		p.log.Warn("host setting", "kind", "host", "advice", a.String())
 	}
 	err = p.vips.Set(p.wants)
 	p.keep()

@@ -191,7 +191,7 @@ func (c *core) segmentView(x *config.Segment, n *numbered, snap *dataplane.Snaps
 		Stations: EntriesView{
 			Used: o.stations.Used(n.index), Static: who.static, Limit: x.MaxEntries, Frozen: who.frozen,
 			Moves: o.stations.Count(n.index, vxlan.Moved), Flaps: o.stations.Flaps(n.index),
-			Refused: o.stations.Count(n.index, vxlan.SegmentFull) + o.stations.Count(n.index, vxlan.TableFull) + o.stations.Count(n.index, vxlan.TooFast),
+			Refused: o.refused(n.index),
 		},
 	}
 	for d := dataplane.Drop(1); d < dataplane.NumDrops; d++ {
@@ -242,6 +242,11 @@ func (c *core) segmentView(x *config.Segment, n *numbered, snap *dataplane.Snaps
 		v.State, v.Reason = "down", "there is no route to any peer"
 	}
 	return v
+}
+
+// refused is how many stations of a segment were not learned.
+func (o *overlay) refused(segment uint16) uint64 {
+	return o.stations.Count(segment, vxlan.SegmentFull) + o.stations.Count(segment, vxlan.TableFull) + o.stations.Count(segment, vxlan.TooFast)
 }
 
 // States of the way to a peer.

@@ -14,13 +14,13 @@ func (p *ports) steering(x *compiled) (err error) {
 		return err
 	}
 	if p.program.Adopted() {
-		p.log.Info("adopted the steering program of a predecessor")
+		p.log.Info("adopted the steering program of a predecessor", "kind", "steering")
 	}
 	if ok, why := p.program.Pinned(); !ok {
 		if unpinned != nil {
 			why = unpinned.Error()
 		}
-		p.log.Warn("the steering program is not pinned: after a crash the kernel sees what is ours", "why", why)
+		p.log.Warn("the steering program is not pinned: after a crash the kernel sees what is ours", "kind", "steering", "why", why)
 	}
 	if err := p.program.Add(x.rules); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (p *ports) attach(i int) error {
 			r.queue.SetAttached(string(got))
 		}
 	}
-	p.log.Info("steering attached", "port", c.Name, "interface", c.Interface, "mode", string(got))
+	p.log.Info("steering attached", "kind", "steering", "port", c.Name, "interface", c.Interface, "mode", string(got))
 	return nil
 }
 
@@ -147,12 +147,12 @@ func (p *ports) complain(port, what string) {
 	}
 	p.missing[port] = what
 	if what == "" {
-		p.log.Info("port is back", "port", port)
+		p.log.Info("port is back", "kind", "port", "port", port)
 		if p.vips != nil {
 			p.vips.Announce() // a switch may have forgotten us
 		}
 	} else {
-		p.log.Warn("port", "port", port, "err", what)
+		p.log.Warn("port", "kind", "port", "port", port, "err", what)
 	}
 }
 
@@ -186,7 +186,7 @@ func (p *ports) apply(x *compiled, publish func() error) error {
 		return err
 	}
 	if _, err := p.program.Remove(); err != nil {
-		p.log.Warn("steering: rules that are not needed any more stay", "err", err)
+		p.log.Warn("steering: rules that are not needed any more stay", "kind", "steering", "err", err)
 	}
 	return nil
 }

@@ -61,12 +61,12 @@ func (p *ports) tendUnderlay() {
 	}
 	for what, why := range trouble {
 		if p.under[what] != why {
-			p.log.Warn("underlay", "what", what, "err", why)
+			p.log.Warn("underlay", "kind", "vxlan", "what", what, "err", why)
 		}
 	}
 	for what := range p.under {
 		if trouble[what] == "" {
-			p.log.Info("underlay is as it should be", "what", what)
+			p.log.Info("underlay is as it should be", "kind", "vxlan", "what", what)
 		}
 	}
 	p.under = trouble

@@ -101,7 +101,7 @@ func (f *Front) Prepare(next Settings) (*Change, error) {
 			return nil, fmt.Errorf("admin.token_file: %w", err)
 		}
 		if open {
-			f.log.Warn("everybody on this host can read the token", "file", next.TokenFile, "cure", "chmod o-r "+next.TokenFile)
+			f.log.Warn("everybody on this host can read the token", "kind", "admin", "file", next.TokenFile, "cure", "chmod o-r "+next.TokenFile)
 		}
 		c.gate.token = token
 	}
@@ -138,7 +138,7 @@ func (c *Change) Commit() {
 	server, listener := NewServer(f, f.log), limit(c.listener, maxConns)
 	f.server, f.listener = server, listener
 	go func() { _ = server.Serve(listener) }() // ends with the listener
-	f.log.Info("answering over http", "address", listener.Addr().String(), "changes", c.gate.token != nil, "pprof", c.gate.pprof)
+	f.log.Info("answering over http", "kind", "admin", "address", listener.Addr().String(), "changes", c.gate.token != nil, "pprof", c.gate.pprof)
 }
 
 // Abort forgets the change.
