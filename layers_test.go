@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"control/config":           {},
 	"control/admin":            {},
 	"control/events":           {},
+	"control/dashboard":        {},
 	"control/metrics":          {},
 	"control/health":           {"control/privilege"},
 	"control/privilege":        {},
@@ -30,7 +31,7 @@ var layers = map[string][]string{
 	"control/host":             {"dataplane/route", "dataplane/packet"},
 	"control/host/*":           {"control/host"},
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
-	"control":                  {"control/config", "control/admin", "control/events", "control/metrics", "control/health", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*"},
+	"control":                  {"control/config", "control/admin", "control/events", "control/dashboard", "control/metrics", "control/health", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*", "docs"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},

@@ -20,6 +20,7 @@ import (
 
 	"weir/control/admin"
 	"weir/control/config"
+	"weir/control/dashboard"
 	"weir/vxlan"
 )
 
@@ -188,6 +189,7 @@ func (c *Control) handler() http.Handler {
 	mux.HandleFunc("GET /livez", probed(c.alive))
 	mux.HandleFunc("GET /readyz", probed(c.ready))
 	mux.Handle("GET /metrics", newScraper(c.core, c.log, c.glance))
+	dashboard.Register(mux, c.viewers)
 	return mux
 }
 

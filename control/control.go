@@ -21,6 +21,7 @@ import (
 	"weir/conntrack"
 	"weir/control/admin"
 	"weir/control/config"
+	"weir/control/dashboard"
 	"weir/control/events"
 	"weir/control/health"
 	"weir/control/privilege"
@@ -60,6 +61,7 @@ type Control struct {
 	events *events.Log
 	rising rising // Control's goroutine alone uses it
 
+	viewers  *dashboard.Hub
 	front    *admin.Front
 	pulse    beat        // of loop
 	stopping atomic.Bool // loop has ended
@@ -110,11 +112,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	c.pulse.now()
+	c.viewers = dashboard.NewHub(newLive(c))
 	handler := c.handler()
 	c.front.Handle(handler)
 	front.Commit()
 	api := c.serve(listener, handler)
 	defer api.close()
+	defer c.viewers.Close() // first: they would hold up the others, who wait for requests under way
 	c.log.Info("running", "config", o.Config, "generation", c.generation, "workers", len(c.runners), "socket", o.Socket)
 	c.mu.Lock()
 	c.reported = c.summary()

@@ -163,7 +163,7 @@ type reading struct {
 type backendReading struct {
 	dataplane.Traffic
 	weight, active, inactive, persistent int32
-	up                                   bool
+	condition                            condition
 }
 
 // read reads all counters into r, whose memory it uses again. What backends have counted that were removed and still have connections, or whose
@@ -186,7 +186,7 @@ func (c *core) read(r *reading) {
 	for i := range r.layout.backends {
 		row := &r.layout.backends[i]
 		b := row.of
-		x := backendReading{c.traffic(b), b.weight, int32(b.load.Active()), int32(b.load.Inactive()), int32(b.load.Persistent()), b.fit.condition != down}
+		x := backendReading{c.traffic(b), b.weight, int32(b.load.Active()), int32(b.load.Inactive()), int32(b.load.Persistent()), b.fit.condition}
 		if b.fit.off() {
 			x.weight = 0
 		}
@@ -237,7 +237,7 @@ func (r *reading) write(w *metrics.Writer) {
 	}
 	backends(backendUp, func(labels []byte, b *backendReading) {
 		up := uint64(0)
-		if b.up {
+		if b.condition != down {
 			up = 1
 		}
 		w.Sample(backendUp, labels, "", up)

@@ -154,6 +154,8 @@ type WorkerView struct {
 	Held     uint64 `json:"held"`
 	Chunks   int    `json:"chunks"`
 	Pages    string `json:"huge_pages"` // of the frame memory: hugetlb, transparent or none
+	// CPUSeconds is the processor time that the worker has used, spinning included.
+	CPUSeconds float64 `json:"cpu_seconds"`
 	// BeatAgeS is how long ago the worker gave its last sign of life, in seconds.
 	BeatAgeS float64 `json:"heartbeat_age_s"`
 }

@@ -78,7 +78,8 @@ func (c *Control) Workers() []WorkerView {
 	for i, r := range c.runners {
 		sum := r.Worker.Counters.Sum()
 		views = append(views, WorkerView{Worker: i, CPU: r.CPU, Wait: r.Waiter.Mode().String(), Received: sum.Received, Vectors: sum.Vectors,
-			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks(), Pages: c.ports.umems[i].Pages(), BeatAgeS: c.ports.beats[i].age().Seconds()})
+			Rounds: sum.Rounds, Sleeps: sum.Sleeps, Held: sum.Held, Chunks: r.Worker.Chunks(), Pages: c.ports.umems[i].Pages(), BeatAgeS: c.ports.beats[i].age().Seconds(),
+			CPUSeconds: r.CPUTime().Seconds()})
 	}
 	return views
 }

@@ -19,6 +19,7 @@ type Runner struct {
 	fds     []int           // that the waiter has
 	longest time.Duration   // of a sleep; 0: longestSleep
 	stop    atomic.Bool
+	thread  atomic.Int32 // its thread's ID; 0: it was not started
 	done    chan struct{}
 }
 
@@ -47,9 +48,25 @@ func (r *Runner) Stop() {
 	<-r.done
 }
 
+// CPUTime is the processor time that the worker's thread has used: of a worker that sleeps when it has nothing to do, how busy it is. It is zero before
+// the start and after the end.
+func (r *Runner) CPUTime() time.Duration {
+	thread := r.thread.Load()
+	if thread == 0 {
+		return 0
+	}
+	const perThread, scheduled = 4, 2 // CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_SCHED of the kernel's posix-timers
+	var ts unix.Timespec
+	if unix.ClockGettime(^thread<<3|perThread|scheduled, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
 func (r *Runner) run() {
 	defer close(r.done)
 	runtime.LockOSThread()
+	r.thread.Store(int32(unix.Gettid()))
 	if r.CPU >= 0 {
 		var set unix.CPUSet
 		set.Set(r.CPU)
