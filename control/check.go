@@ -4,80 +4,95 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"weir/control/config"
 	"weir/control/host"
+	"weir/control/live"
 )
 
 // ErrUnreadable says that a configuration file could not be read at all.
 var ErrUnreadable = errors.New("cannot read the configuration")
 
-// Check writes everything that is wrong with the configuration at path to w. It touches nothing; with live it looks at the host's
-// interfaces. The error is ErrInvalid or ErrUnreadable.
-func Check(path string, live bool, w io.Writer) error {
-	cfg, err := load(config.Load, path, w)
-	if err != nil || !live {
-		return err
+// CheckReport is what `weir check` has found, in the order of the file.
+type CheckReport struct {
+	File     string         `json:"file"`
+	Valid    bool           `json:"valid"` // no finding is an error
+	Findings []live.Finding `json:"findings"`
+}
+
+// WriteText writes the findings as compilers do, each with its cure below, and whether the configuration is valid.
+func (r *CheckReport) WriteText(w io.Writer) {
+	for _, f := range r.Findings {
+		fmt.Fprintln(w, f.Text(r.File))
+	}
+	if r.Valid {
+		fmt.Fprintf(w, "%s: valid\n", r.File)
+	}
+}
+
+// Check finds everything that is wrong with the configuration at path. It touches nothing; with liveHost it looks at this host, too, and asks whether a daemon
+// runs at socket, or where the configuration says if that is empty. The error is ErrUnreadable, or the host's.
+func Check(path, socket string, liveHost bool) (*CheckReport, error) {
+	cfg, diags := config.Load(path)
+	if err := config.Unreadable(diags); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	r := &CheckReport{File: path, Valid: !config.HasErrors(diags), Findings: []live.Finding{}}
+	for _, d := range diags {
+		message := d.Message
+		if d.Suggestion != "" {
+			message += fmt.Sprintf(" (did you mean %q?)", d.Suggestion)
+		}
+		r.Findings = append(r.Findings, live.Finding{Level: live.Level(d.Severity.String()), Check: "config", Line: d.Line, Column: d.Col, Path: d.Path, Message: message, Cure: []string{}})
+	}
+	if !r.Valid || !liveHost {
+		return r, nil
 	}
 	h, err := host.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer h.Close()
-	bad := false
-	links, seen := cfg.WrittenLinks(), make([]config.Link, len(cfg.Ports))
-	for i := range cfg.Ports {
-		p := &cfg.Ports[i]
-		if p.Interface == "" {
-			continue
-		}
-		l, err := h.Link(p.Interface)
-		switch {
-		case err != nil:
-			bad = true
-			fmt.Fprintln(w, cfg.Errorf(p.Field("interface"), p.Path+".interface", "%v", err))
-		case l.Kind == "bond":
-			bad = true
-			fmt.Fprintln(w, cfg.Errorf(p.Field("interface"), p.Path+".interface", "%s is a bond: bonds are not supported yet", p.Interface))
-		case !l.Up:
-			fmt.Fprintln(w, cfg.Warnf(p.Field("interface"), p.Path+".interface", "%s is down: `ip link set %s up`", p.Interface, p.Interface))
-		case p.MTU > l.MTU:
-			fmt.Fprintln(w, cfg.Warnf(p.Field("mtu"), p.Path+".mtu", "the MTU of %s is %d; that holds", p.Interface, l.MTU))
-		}
-		if links[i].MTU == 0 || l.MTU < links[i].MTU {
-			links[i].MTU = l.MTU
-		}
-		seen[i].Addresses = l.Addresses
-		links[i].Addresses = append(links[i].Addresses, l.Addresses...)
+	if socket == "" {
+		socket = cfg.Admin.Socket
 	}
-	told := cfg.MTUWarnings(cfg.WrittenLinks())
-	for _, d := range cfg.MTUWarnings(links) {
-		if !slices.Contains(told, d) {
-			fmt.Fprintln(w, d)
-		}
+	for _, f := range live.Examine(examinationOf(cfg, h, socket)) {
+		r.Findings = append(r.Findings, f)
+		r.Valid = r.Valid && f.Level != live.Error
 	}
-	for _, d := range append(cfg.AccessWarnings(seen), lacking(cfg, h)...) {
-		fmt.Fprintln(w, d)
-	}
-	if bad {
-		return fmt.Errorf("%s: %w", path, ErrInvalid)
-	}
-	return nil
+	return r, nil
 }
 
-// lacking warns of VTEPs that the host has no address for, as the daemon does in its log.
-func lacking(cfg *config.Config, h *host.Host) (diags []config.Diagnostic) {
-	locals, err := h.Locals()
-	if err != nil {
-		return nil // an old kernel's trouble; the daemon will say it
+// examinationOf is what live is to know of what a daemon with this configuration would take.
+func examinationOf(cfg *config.Config, h *host.Host, socket string) live.Options {
+	o := live.Options{Config: cfg, Host: h, MaxMTU: maxMTU, Machine: live.ThisMachine()}
+	if cpus, err := workerCPUs(cfg); err == nil {
+		o.Workers = len(cpus)
 	}
-	for i := range cfg.VXLAN.Segments {
-		if s := &cfg.VXLAN.Segments[i]; !slices.Contains(locals, host.HostPrefix(s.VTEP)) {
-			diags = append(diags, cfg.Warnf(s.Field("vtep"), s.Path+".vtep", "%s", noVTEP(s.VTEP)))
+	devices, mtu := (&ports{cfg: cfg}).devices(), 0
+	for i := range cfg.Ports {
+		if l, err := h.Link(cfg.Ports[i].Interface); err == nil {
+			mtu = max(mtu, l.MTU)
 		}
 	}
-	return diags
+	chunk, _ := chunkSize(mtu)
+	o.Frames = uint64(o.Workers) * uint64(chunksFor(len(devices))) * uint64(chunk)
+	o.Table = uint64(cfg.Conntrack.MaxConnections) * bytesPerConn(cfg)
+	var s Status
+	o.Running = NewClient(socket).Get("/status", &s) == nil
+	return o
+}
+
+// bytesPerConn is what a connection takes of the table when it is full of the longest that there may be (docs/architecture.md).
+func bytesPerConn(cfg *config.Config) uint64 {
+	for i := range cfg.Services {
+		for _, p := range cfg.Services[i].VIPs {
+			if p.Addr().Is6() {
+				return 296
+			}
+		}
+	}
+	return 168
 }
 
 // diagnose prints diagnostics and turns them into an error, or nil if there are only warnings.

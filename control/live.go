@@ -10,8 +10,8 @@ import (
 	"weir/docs"
 )
 
-// live is what the dashboard samples: a daemon, looked at once a second while somebody watches.
-type live struct {
+// sampler is what the dashboard samples: a daemon, looked at once a second while somebody watches.
+type sampler struct {
 	look    func() glance
 	news    func(after uint64) (any, uint64)
 	glance  glance
@@ -40,8 +40,8 @@ type point struct {
 }
 
 // newLive makes a source for the dashboard of c.
-func newLive(c *Control) *live {
-	return &live{look: c.glance, version: c.options.Version, rows: liveRows{core: c.core}, news: func(after uint64) (any, uint64) {
+func newLive(c *Control) *sampler {
+	return &sampler{look: c.glance, version: c.options.Version, rows: liveRows{core: c.core}, news: func(after uint64) (any, uint64) {
 		all := c.events.Since(after, newsAtOnce)
 		if len(all) == 0 {
 			return nil, after
@@ -54,7 +54,7 @@ func newLive(c *Control) *live {
 const newsAtOnce = 200
 
 // Take takes a sample. What a counter lost, because its service or device came anew, counts as nothing.
-func (l *live) Take(now time.Time, anew bool) {
+func (l *sampler) Take(now time.Time, anew bool) {
 	l.was, l.glance = l.glance, l.look()
 	l.seconds = now.Sub(l.took).Seconds()
 	if anew || l.took.IsZero() || l.seconds <= 0 {
@@ -78,7 +78,7 @@ func (l *live) Take(now time.Time, anew bool) {
 }
 
 // rate is how much a counter rose a second.
-func (l *live) rate(was, now uint64) float64 { return perSecond(was, now, l.seconds) }
+func (l *sampler) rate(was, now uint64) float64 { return perSecond(was, now, l.seconds) }
 
 func perSecond(was, now uint64, seconds float64) float64 {
 	if seconds == 0 || now < was {
@@ -96,13 +96,13 @@ type liveHello struct {
 }
 
 // Hello is what a viewer must know once.
-func (l *live) Hello() any {
+func (l *sampler) Hello() any {
 	host, _ := os.Hostname() // it is a title, no more
 	return liveHello{Version: l.version, Host: host, Drops: docs.Drops(), History: slices.Clone(l.history)}
 }
 
 // News is what was logged since.
-func (l *live) News(after uint64) (any, uint64) { return l.news(after) }
+func (l *sampler) News(after uint64) (any, uint64) { return l.news(after) }
 
 // liveSample is what a viewer is shown each second.
 type liveSample struct {
@@ -118,7 +118,7 @@ type liveSample struct {
 }
 
 // View is what a viewer with q sees of the latest sample.
-func (l *live) View(q dashboard.Query) any {
+func (l *sampler) View(q dashboard.Query) any {
 	s := liveSample{At: l.took.UnixMilli(), Totals: l.glance.stats.Verdicts, Status: l.glance.status, Services: l.rows.page(q), Workers: l.workers(), Ports: l.ports(),
 		Drops: l.drops(), Segments: segmentsOf(l.segments(), q.Segments)}
 	if l.seconds > 0 {

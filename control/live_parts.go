@@ -19,7 +19,7 @@ type liveWorker struct {
 	SleepsPS  float64 `json:"sleeps_ps"`
 }
 
-func (l *live) workers() []liveWorker {
+func (l *sampler) workers() []liveWorker {
 	all := []liveWorker{}
 	for i, w := range l.glance.workers {
 		x := liveWorker{WorkerView: w}
@@ -44,7 +44,7 @@ type livePort struct {
 	LostPS float64 `json:"lost_ps"` // in both directions
 }
 
-func (l *live) ports() []livePort {
+func (l *sampler) ports() []livePort {
 	all := []livePort{}
 	for i, p := range l.glance.stats.Ports {
 		x := livePort{PortView: p}
@@ -66,7 +66,7 @@ type liveDrop struct {
 	Limit  bool    `json:"limit,omitempty"`
 }
 
-func (l *live) drops() []liveDrop {
+func (l *sampler) drops() []liveDrop {
 	all := []liveDrop{}
 	for d := dataplane.Drop(1); d < dataplane.NumDrops; d++ {
 		name := d.String()
@@ -96,7 +96,7 @@ type placeRate struct {
 }
 
 // segments are all segments. Those, peers and ports that were not there a second ago have no rates.
-func (l *live) segments() []liveSegment {
+func (l *sampler) segments() []liveSegment {
 	before := map[uint32]*SegmentView{}
 	for i := range l.was.stats.VXLAN {
 		before[l.was.stats.VXLAN[i].VNI] = &l.was.stats.VXLAN[i]
@@ -131,7 +131,7 @@ func (l *live) segments() []liveSegment {
 	return all
 }
 
-func (l *live) place(was, now *dataplane.PlaceTraffic) placeRate {
+func (l *sampler) place(was, now *dataplane.PlaceTraffic) placeRate {
 	return placeRate{l.rate(was.InFrames, now.InFrames), l.rate(was.InBytes, now.InBytes), l.rate(was.OutFrames, now.OutFrames), l.rate(was.OutBytes, now.OutBytes)}
 }
 

@@ -280,15 +280,26 @@ func (p *ports) checkQueues(workers int) error {
 // ringSize is the entries of each AF_XDP ring; a worker's memory has room for four times that of each port and a few vectors.
 const ringSize = 2048
 
+// maxMTU is the largest of a device, in bytes of the IP packet: a frame and its headroom must fit into a page.
+const maxMTU = 3500
+
+// chunkSize is the bytes that hold a frame of packets up to mtu, and the largest MTU of which that is true.
+func chunkSize(mtu int) (chunk, most int) {
+	if mtu <= 1700 {
+		return 2048, 1700
+	}
+	return 4096, maxMTU
+}
+
+// chunksFor is how many frames a worker's memory has room for that serves so many devices.
+func chunksFor(devices int) int { return (4*devices + 2) * ringSize }
+
 // openWorker opens one queue of every device for worker number w.
 func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
-	chunk := 2048
-	p.maxMTU = 1700
-	if mtu > p.maxMTU {
-		chunk, p.maxMTU = 4096, 3500
-	}
-	chunks := (4*len(p.devices()) + 2) * ringSize
-	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048, HugePages: hugePages()}) // transparent ones are not worth the library's set-up, which has small ones
+	chunk, most := chunkSize(mtu)
+	p.maxMTU = most
+	chunks := chunksFor(len(p.devices()))
+	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048, HugePages: hugePages()})
 	if err != nil {
 		return nil, err
 	}

@@ -2,17 +2,12 @@ package control
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"weir/control/config"
 	"weir/control/host"
+	"weir/control/live"
 )
-
-// noVTEP says that a VTEP is no address of the host, and what to do.
-func noVTEP(a netip.Addr) string {
-	return fmt.Sprintf("the VTEP %s is no address of this host, so nobody answers ARP or ND for it (cure: ip addr add %s dev lo)", a, host.HostPrefix(a))
-}
 
 // hostLinks are the addresses that the host has on its ports' devices.
 func (p *ports) hostLinks() []config.Link {
@@ -40,7 +35,7 @@ func (p *ports) tendUnderlay() {
 		c := &p.cfg.VXLAN.Segments[i]
 		name := fmt.Sprintf("segment %d", c.VNI)
 		if !slices.Contains(state.Locals, host.HostPrefix(c.VTEP)) {
-			trouble[name] = noVTEP(c.VTEP)
+			trouble[name] = live.NoVTEP(c.VTEP)
 		}
 		if !c.Group.IsValid() {
 			continue

@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"weir/control"
+	"weir/control/live"
 )
 
 // TestAdminSocket asks by curl.
@@ -122,6 +124,16 @@ func TestExitCodesOfRun(t *testing.T) {
 		d.write(strings.ReplaceAll(good, "interface: lan", "interface: lan7"))
 		if r := d.try("check", "-c", d.file, "--live"); r.code != 3 || !strings.Contains(r.out, fmt.Sprintf("%s:4:", d.file)) || !strings.Contains(r.out, "ports[1].interface") {
 			t.Errorf("a device that is not there: %v", r)
+		}
+		var report control.CheckReport
+		r := d.try("check", "-c", d.file, "--live", "-o", "json")
+		if err := json.Unmarshal([]byte(r.out), &report); err != nil || r.code != 3 || report.Valid || !slices.ContainsFunc(report.Findings, func(f live.Finding) bool {
+			return f.Level == live.Error && f.Line == 4 && f.Path == "ports[1].interface"
+		}) {
+			t.Errorf("as JSON: %v, %v", err, r)
+		}
+		if r := d.try("check", "-c", d.file, "-o", "yaml"); r.code != 2 {
+			t.Errorf("-o yaml: %v", r)
 		}
 		if r := d.try("check", "-c", d.file); r.code != 0 {
 			t.Errorf("without --live: %v", r)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -81,22 +82,43 @@ func readable(err error) error {
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "check -c FILE",
-		Short:   "Check a configuration without touching anything: 0 valid, 3 invalid, every error at once",
-		Example: "  weir check -c /etc/weir/weir.yaml\n  weir check -c /etc/weir/weir.yaml --live",
+		Use:   "check -c FILE",
+		Short: "Check a configuration without touching anything: 0 valid, 3 invalid, every error at once",
+		Long: `Check a configuration without touching anything: 0 valid, 3 invalid, every error at once.
+
+With --live this host is looked at, too: devices, queues, offloads, MTUs, kernel settings, ports, memory and what else stands in the way. Each finding is an
+error, which ends with 3, a warning or a hint, with the command that sets it right below it.`,
+		Example: "  weir check -c weir.yaml\n  weir check -c weir.yaml --live\n  weir check -c weir.yaml --live -o json",
 		Args:    cobra.NoArgs,
 	}
 	exits(c, exitInvalid)
 	file := configFlag(c)
-	live := c.Flags().Bool("live", false, "look at this host's interfaces, too")
-	c.RunE = func(*cobra.Command, []string) error {
-		if err := control.Check(*file, *live, os.Stdout); err != nil {
-			if errors.Is(err, control.ErrInvalid) {
-				return &exitError{code: exitInvalid}
-			}
+	live := c.Flags().Bool("live", false, "look at this host, too")
+	output := c.Flags().StringP("output", "o", "text", "text or json")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *output != "text" && *output != "json" {
+			return usage(fmt.Errorf("-o %s: check has text and json", *output))
+		}
+		socket := ""
+		if c.Flags().Changed("socket") {
+			socket, _ = c.Flags().GetString("socket")
+		}
+		report, err := control.Check(*file, socket, *live)
+		if err != nil {
 			return readable(err)
 		}
-		fmt.Printf("%s: valid\n", *file)
+		if *output == "json" {
+			e := json.NewEncoder(os.Stdout)
+			e.SetIndent("", "  ")
+			if err := e.Encode(report); err != nil {
+				return err
+			}
+		} else {
+			report.WriteText(os.Stdout)
+		}
+		if !report.Valid {
+			return &exitError{code: exitInvalid}
+		}
 		return nil
 	}
 	return c

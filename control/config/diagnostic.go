@@ -82,6 +82,7 @@ type Diagnostic struct {
 	Path       string // of the key, such as services[0].scheduler; empty if the file could not be parsed that far
 	Message    string
 	Suggestion string // what may have been meant, as it would be written; often empty
+	Cure       string // a command that sets the host right, where that is what is wrong; often empty
 	Err        error  // a *ReadError if the file could not be read, else nil
 }
 

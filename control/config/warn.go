@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -57,14 +58,20 @@ func (c *Config) AccessWarnings(links []Link) (diags []Diagnostic) {
 			}
 			for _, p := range links[n].Addresses {
 				if !p.Addr().IsLinkLocalUnicast() {
-					diags = append(diags, c.Warnf(a.Field("port"), a.Path+".port",
-						"the host has the address %s on %s, and is reached there no more: every frame of an access port is its segment's", p, printable(a.Port)))
+					diags = append(diags, cured(fmt.Sprintf("ip addr del %s dev %s", p, c.Ports[n].Interface), c.Warnf(a.Field("port"), a.Path+".port",
+						"the host has the address %s on %s, and is reached there no more: every frame of an access port is its segment's", p, printable(a.Port))))
 					break
 				}
 			}
 		}
 	}
 	return diags
+}
+
+// cured is d with the command that sets it right.
+func cured(command string, d Diagnostic) Diagnostic {
+	d.Cure = command
+	return d
 }
 
 // Link is what is known of a port's link: nothing where MTU is 0.
@@ -99,9 +106,9 @@ func (c *Config) MTUWarnings(links []Link) (diags []Diagnostic) {
 			if n < 0 || links[n].MTU <= room {
 				continue
 			}
-			diags = append(diags, c.Warnf(a.Field("port"), a.Path+".port",
+			diags = append(diags, cured(fmt.Sprintf("ip link set dev %s mtu %d", c.Ports[n].Interface, room), c.Warnf(a.Field("port"), a.Path+".port",
 				"the MTU of %s is %d, but through the tunnels of %s, whose MTU is %d, go packets of %d bytes: that for %s and its stations, or %d for %s",
-				printable(a.Port), links[n].MTU, printable(c.Ports[under].Name), links[under].MTU, room, printable(a.Port), links[n].MTU+overhead, printable(c.Ports[under].Name)))
+				printable(a.Port), links[n].MTU, printable(c.Ports[under].Name), links[under].MTU, room, printable(a.Port), links[n].MTU+overhead, printable(c.Ports[under].Name))))
 		}
 	}
 	return diags

@@ -13,13 +13,22 @@ type Advice struct {
 	Value string // as it is
 	Want  string // as it should be; empty if that depends
 	Why   string // what goes wrong
+	Hint  bool   // balanced traffic is not concerned
+}
+
+// Cure is the command that sets it right; empty if that depends.
+func (a Advice) Cure() string {
+	if a.Want == "" {
+		return ""
+	}
+	return "sysctl -w " + a.Key + "=" + a.Want
 }
 
 // String is one line with the cure in it.
 func (a Advice) String() string {
 	s := fmt.Sprintf("%s is %s: %s", a.Key, a.Value, a.Why)
-	if a.Want != "" {
-		s += fmt.Sprintf(" (cure: sysctl -w %s=%s)", a.Key, a.Want)
+	if cure := a.Cure(); cure != "" {
+		s += " (cure: " + cure + ")"
 	}
 	return s
 }
@@ -36,7 +45,7 @@ func (h *Host) Advise(ports []Port) []Advice {
 		for _, conf := range []string{"all", device} {
 			key := "net/ipv4/conf/" + conf + "/" + setting
 			if n, v := number(key); n > limit {
-				out = append(out, Advice{key, v, want, why})
+				out = append(out, Advice{Key: key, Value: v, Want: want, Why: why})
 			}
 		}
 	}
@@ -50,35 +59,62 @@ func (h *Host) Advise(ports []Port) []Advice {
 		d := links[at].Name
 		larger("arp_ignore", d, 0, "0", "ARP requests on "+d+" for IPv4 VIPs on lo stay unanswered")
 		larger("drop_gratuitous_arp", d, 0, "0", "a gateway's move to another MAC is noticed late")
-		if n, v := number("net/ipv4/conf/all/rp_filter"); n == 1 {
-			out = append(out, Advice{"net/ipv4/conf/all/rp_filter", v, "2",
-				"what the kernel gets on " + d + " from an address that it would route elsewhere is dropped (asymmetric routes, answers to health checks)"})
-		} else if n, v := number("net/ipv4/conf/" + d + "/rp_filter"); n == 1 {
-			out = append(out, Advice{"net/ipv4/conf/" + d + "/rp_filter", v, "2",
-				"what the kernel gets on " + d + " from an address that it would route elsewhere is dropped (asymmetric routes, answers to health checks)"})
+		all, _ := number("net/ipv4/conf/all/rp_filter")
+		own, _ := number("net/ipv4/conf/" + d + "/rp_filter")
+		if max(all, own) == 1 { // the larger one holds: a 2 in either is loose
+			key := "net/ipv4/conf/" + d + "/rp_filter"
+			if all == 1 {
+				key = "net/ipv4/conf/all/rp_filter"
+			}
+			out = append(out, Advice{Key: key, Value: "1", Want: "2",
+				Why: "what the kernel gets on " + d + " from an address that it would route elsewhere is dropped (asymmetric routes, answers to health checks)"})
 		}
 		if n, v := number("net/ipv6/conf/" + d + "/disable_ipv6"); n != 0 {
-			out = append(out, Advice{"net/ipv6/conf/" + d + "/disable_ipv6", v, "0", "IPv6 VIPs cannot be bound to " + d + ", ND is not answered"})
+			out = append(out, Advice{Key: "net/ipv6/conf/" + d + "/disable_ipv6", Value: v, Want: "0", Why: "IPv6 VIPs cannot be bound to " + d + ", ND is not answered"})
 		}
 		fwd, _ := number("net/ipv6/conf/" + d + "/forwarding")
 		if ra, v := number("net/ipv6/conf/" + d + "/accept_ra"); fwd != 0 && ra == 1 {
-			out = append(out, Advice{"net/ipv6/conf/" + d + "/accept_ra", v, "2", "with forwarding on, the default route of router advertisements is not taken"})
+			out = append(out, Advice{Key: "net/ipv6/conf/" + d + "/accept_ra", Value: v, Want: "2", Why: "with forwarding on, the default route of router advertisements is not taken"})
 		}
 	}
+	out = append(out, h.redirects(links, m)...)
 	if n, v := number("net/ipv6/conf/lo/disable_ipv6"); n != 0 {
-		out = append(out, Advice{"net/ipv6/conf/lo/disable_ipv6", v, "0", "IPv6 VIPs cannot be bound to lo"})
+		out = append(out, Advice{Key: "net/ipv6/conf/lo/disable_ipv6", Value: v, Want: "0", Why: "IPv6 VIPs cannot be bound to lo"})
 	}
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		if n, v := number(key); n == 0 {
-			out = append(out, Advice{key, v, "1",
-				"balanced traffic does not need it, but servers with this host as their gateway cannot make connections of their own"})
+			out = append(out, Advice{Key: key, Value: v, Want: "1", Hint: true,
+				Why: "balanced traffic does not need it, but servers with this host as their gateway cannot make connections of their own"})
 		}
 	}
 	if n := h.policyRules(); n > 0 {
-		out = append(out, Advice{"ip rule", fmt.Sprintf("%d more than the default", n), "",
-			"weir routes by the main table alone; what the rules send to other tables leaves by the main table's route"})
+		out = append(out, Advice{Key: "ip rule", Value: fmt.Sprintf("%d more than the default", n),
+			Why: "weir routes by the main table alone; what the rules send to other tables leaves by the main table's route"})
 	}
 	return dedupe(out)
+}
+
+// redirects is what ICMP redirects (RFC 792) would do. With one device for both sides the kernel, which forwards what servers send on their own behalf,
+// tells them of a shorter way to that destination; their answers to a client there would then go past us.
+func (h *Host) redirects(links []Link, m PortMap) (out []Advice) {
+	wires := slices.Clone(m.wire)
+	slices.Sort(wires)
+	if len(slices.Compact(wires)) != 1 || h.sysctlInt("net/ipv4/ip_forward") == 0 {
+		return nil
+	}
+	for i := range m.l3 {
+		at := slices.IndexFunc(links, func(l Link) bool { return l.Index == m.l3[i] })
+		if at < 0 {
+			continue
+		}
+		for _, conf := range []string{"all", links[at].Name} { // sent if either says so (IN_DEV_ORCONF)
+			if key := "net/ipv4/conf/" + conf + "/send_redirects"; h.sysctlInt(key) != 0 {
+				out = append(out, Advice{Key: key, Value: "1", Want: "0",
+					Why: "servers are told of a way to clients on " + links[at].Name + " that leads past weir, and answer by it"})
+			}
+		}
+	}
+	return out
 }
 
 // dedupe drops what is said of "all" once for every port.

@@ -94,6 +94,29 @@ func (l *LocalPorts) Reserve(want []PortRange) (Reservation, error) {
 	return r, err
 }
 
+// Reservable is what Reserve of want would come to, with nothing changed.
+func (h *Host) Reservable(want []PortRange) (Reservation, error) {
+	now, err := h.reservedPorts()
+	if err != nil {
+		return Reservation{}, err
+	}
+	own, err := h.localRange()
+	if err != nil {
+		return Reservation{}, err
+	}
+	// What a running weir has reserved of the ranges is in the list already, and counts as the host's to lose once more.
+	_, r := share(want, now.without(setOf(want)), own)
+	return r, nil
+}
+
+// Cure is the command that makes room for what was refused, or what else to do; empty if nothing was.
+func (r Reservation) Cure() string {
+	if len(r.Refused) == 0 {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(r.cure, wayAround), ", ")
+}
+
 // Renew is Reserve of the same ranges, for what has happened meanwhile: somebody wrote the list without ours (`sysctl --system` writes
 // it whole), or made room for a range that was refused. It reports if it had to change the list.
 func (l *LocalPorts) Renew() (r Reservation, changed bool, err error) {

@@ -44,15 +44,9 @@ func (h *Host) DisableOffloads(ifname string) (restore func() error, changed []s
 		if err != nil {
 			return fail("ETHTOOL_GFEATURES", ifname, err)
 		}
-		unwanted := receiveOffloads
-		if driver, _ := e.DriverName(ifname); slices.Contains(wireless, driver) {
-			unwanted = slices.Concat(receiveOffloads, sendOffloads)
-		}
 		off := make(map[string]bool)
-		for _, name := range unwanted {
-			if f := before[name]; f.Active && !f.NeverChanged || f.Requested && f.Available {
-				off[name] = false
-			}
+		for _, name := range unwanted(e, ifname, before) {
+			off[name] = false
 		}
 		if len(off) == 0 {
 			return nil
@@ -82,6 +76,38 @@ func (h *Host) DisableOffloads(ifname string) (restore func() error, changed []s
 		err = fmt.Errorf("offloads of %s: %w: %s", ifname, ErrStuck, strings.Join(stuck, " "))
 	}
 	return restore, changed, err
+}
+
+// unwanted are the features that DisableOffloads switches off, in the order of the lists above.
+func unwanted(e *ethtool.Ethtool, ifname string, now map[string]ethtool.FeatureState) (names []string) {
+	all := receiveOffloads
+	if driver, _ := e.DriverName(ifname); slices.Contains(wireless, driver) {
+		all = slices.Concat(receiveOffloads, sendOffloads)
+	}
+	for _, name := range all {
+		if f := now[name]; f.Active && !f.NeverChanged || f.Requested && f.Available {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// UnwantedOffloads are the features that DisableOffloads would switch off now, and those of receiving that the driver does not let anybody switch off.
+func (h *Host) UnwantedOffloads(ifname string) (on, stuck []string, err error) {
+	err = h.ethtool(func(e *ethtool.Ethtool) error {
+		now, err := e.FeaturesWithState(ifname)
+		if err != nil {
+			return fail("ETHTOOL_GFEATURES", ifname, err)
+		}
+		on = unwanted(e, ifname, now)
+		for _, name := range receiveOffloads {
+			if f := now[name]; f.Active && f.NeverChanged {
+				stuck = append(stuck, name)
+			}
+		}
+		return nil
+	})
+	return on, stuck, err
 }
 
 // ErrStuck says that a driver left an offload on.

@@ -119,7 +119,7 @@ func (p *Program) open(need image) (err error) {
 
 // load generates a program, and has the kernel verify it. It uses no helper that is for GPL programs only.
 func (p *Program) load(h hook) (*ebpf.Program, error) {
-	spec := &ebpf.ProgramSpec{Name: "weir_steer", Type: ebpf.XDP, Instructions: generate(h, p.maps.fds(p.opts.Queues))}
+	spec := &ebpf.ProgramSpec{Name: xdpName, Type: ebpf.XDP, Instructions: generate(h, p.maps.fds(p.opts.Queues))}
 	if h == hookTC {
 		spec.Name, spec.Type = "weir_steer_tc", ebpf.SchedCLS
 	}
