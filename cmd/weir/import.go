@@ -53,7 +53,7 @@ the order in which the running kernel has them is shown by ipvsadm -Ln --nosort,
 		Short: "Print the virtual servers of keepalived.conf as a configuration",
 		Long: `Print the virtual servers of keepalived.conf as a configuration.
 
-The services are those that keepalived makes while all its checks are content. It adds real servers in the order of its file, and the kernel
+The services are those that keepalived makes while all its checks are content, with these checks. It adds real servers in the order of its file, and the kernel
 puts each at the head of the list that schedulers walk: backends come in the reverse order of the file.`,
 		Example: "  weir import keepalived /etc/keepalived/keepalived.conf --port wan=eth1 > weir.yaml",
 		Args:    cobra.ExactArgs(1),

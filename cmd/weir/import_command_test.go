@@ -19,7 +19,7 @@ func TestImportCommand(t *testing.T) {
 	write(t, rules, "-A -t 198.18.9.9:80 -s rr\n-a -t 198.18.9.9:80 -r 198.18.1.10:8000 -m\n-A -f 7\n")
 	write(t, bad, "-A -t 198.18.9.9:80 -s rr\n-A -t 198.18.9.9:80 -s rr\n-X\n")
 	conf := filepath.Join(dir, "keepalived.conf")
-	write(t, conf, "virtual_server 198.18.9.9 80 {\n protocol TCP\n @one weight 4\n real_server 198.18.1.10 80 {\n TCP_CHECK { }\n }\n}\n")
+	write(t, conf, "virtual_server 198.18.9.9 80 {\n protocol TCP\n @one weight 4\n real_server 198.18.1.10 80 {\n TCP_CHECK { warmup 1 }\n }\n}\n")
 	for _, x := range []struct {
 		name, stdin string
 		args        []string
@@ -41,7 +41,7 @@ func TestImportCommand(t *testing.T) {
 		{name: "a port without a device", args: []string{"ipvsadm", rules, "--port", "wan"}, code: exitUsage, stderr: []string{"NAME=INTERFACE"}},
 		{name: "a port that cannot be", args: []string{"ipvsadm", rules, "--port", "wan=an-interface-that-is-too-long"}, code: exitUsage, stderr: []string{"interface"}},
 		{name: "keepalived without a file", args: []string{"keepalived"}, code: exitUsage},
-		{name: "keepalived", args: []string{"keepalived", conf, "-i", "one"}, stdout: []string{"weight: 4"}, stderr: []string{conf + ":5: note: TCP_CHECK"}},
+		{name: "keepalived", args: []string{"keepalived", conf, "-i", "one"}, stdout: []string{"weight: 4", "check: {type: tcp, interval: 60s"}, stderr: []string{conf + ":5: note: warmup"}},
 		{name: "keepalived on another host", args: []string{"keepalived", conf, "--config-id=two"}, stdout: []string{"weight: 1"}},
 	} {
 		t.Run(x.name, func(t *testing.T) {

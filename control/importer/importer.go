@@ -79,6 +79,9 @@ type service struct {
 	flags       []string // of the scheduler
 	onePacket   bool
 	persistence *persistence // nil: none
+	check       *check       // of all backends; nil: none, or each has its own
+	onDown      string       // empty without checks
+	inhibit     bool         // a server that is down keeps its place
 	backends    []backend    // in the kernel's order
 	comments    []Note       // what was left out of it
 }
@@ -100,6 +103,8 @@ type backend struct {
 	checksum     bool   // of the tunnel, gue and gre
 	upper, lower int
 	backup       bool // only while no other takes connections
+	check        *check
+	unchecked    bool // whatever the service's check says
 	comments     []Note
 }
 

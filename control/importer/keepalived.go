@@ -65,7 +65,7 @@ var others = map[string]string{
 	"track":                    "is for VRRP, which weir does not have",
 	"static":                   "addresses, routes and rules of the host stay with the host",
 	"bfd_instance":             "weir speaks no BFD",
-	"SSL":                      "checks are not imported, see docs/health.md for weir's",
+	"SSL":                      "weir's checks send no certificate of their own; whose are good say verify and ca_file",
 	"linkbeat_interfaces":      "is for VRRP, which weir does not have",
 	"linkbeat_use_polling":     "is for VRRP, which weir does not have",
 	"garp_group":               "is for VRRP, which weir does not have",

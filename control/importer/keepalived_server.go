@@ -1,11 +1,17 @@
 package importer
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+)
 
 // server is a real_server or the sorry_server while it is read.
 type server struct {
 	backend
-	method *method
+	method   *method
+	pace     pace
+	checks   []*check // of which weir has one
+	inhibits *block   // inhibit_on_failure; nil: not given
 }
 
 // method is a way to forward: NAT, DR or TUN with its options.
@@ -23,7 +29,7 @@ func (v *virtualServer) newServer(x *block) *server {
 	if err == nil {
 		var n uint16
 		if n, err = port(v.resolver, "tcp", x.argOr(2, "0")); err == nil {
-			return &server{backend: backend{pos: x.pos, address: a, port: n, weight: -1}}
+			return &server{pace: newPace(), backend: backend{pos: x.pos, address: a, port: n, weight: -1}}
 		}
 	}
 	v.errorf(x.pos, "%s: %v", x.key(), err)
@@ -32,7 +38,18 @@ func (v *virtualServer) newServer(x *block) *server {
 
 // serverLine takes one line of a real_server.
 func (v *virtualServer) serverLine(s *server, x *block) {
+	if s.pace.line(v.reader, x) {
+		return
+	}
+	if slices.Contains(checkers, x.key()) {
+		if c := v.checker(x, &s.comments); c != nil {
+			s.checks = append(s.checks, c)
+		}
+		return
+	}
 	switch key := x.key(); key {
+	case "inhibit_on_failure":
+		s.inhibits = x
 	case "weight":
 		v.number(x, &s.weight)
 	case "lvs_method", "lb_kind":
@@ -124,6 +141,21 @@ func (v *virtualServer) backend(s *service, x *server, first bool) (backend, boo
 	if slices.ContainsFunc(s.backends, func(o backend) bool { return o.address == b.address && o.port == b.port }) {
 		say.notef(b.pos, &s.comments, "%s is there already; left out", at)
 		return b, false
+	}
+	for i, c := range x.checks {
+		if i > 0 {
+			say.notef(c.pos, &b.comments, "a server has one check: this second one is not taken over")
+			continue
+		}
+		c = c.settled(x.pace, v.pace)
+		if b.forward != "nat" && x.port != 0 && x.port != s.port && !c.has("port") && !slices.Contains([]string{"icmp", "exec"}, c.keys[0][1]) {
+			c.set("port", strconv.Itoa(int(x.port))) // where keepalived asks, whatever port packets keep
+		}
+		if flaw := c.flaw(s, b); flaw != "" {
+			say.notef(c.pos, &b.comments, "its check cannot be one of weir's: %s; until you write one the server counts as up", flaw)
+			continue
+		}
+		b.check = c
 	}
 	return b, true
 }

@@ -11,7 +11,7 @@ import (
 
 // virtualServer takes a virtual_server: one address, a group of them, or a firewall mark.
 func (k *keepalived) virtualServer(b *block) {
-	v := &virtualServer{keepalived: k, service: service{pos: b.pos}, weight: 1}
+	v := &virtualServer{keepalived: k, service: service{pos: b.pos}, weight: 1, pace: newPace()}
 	var members []member
 	switch b.arg(1) {
 	case "":
@@ -63,15 +63,13 @@ type virtualServer struct {
 	method   *method // nil: not given
 	servers  []server
 	sorry    *server
+	pace     pace
+	inhibits *block   // inhibit_on_failure of the whole; nil: not given
 	numbered []*block // flag-1 and the like, which mean what the scheduler makes of them
 }
 
-// checks are the settings of health checking; weir's are others in detail, and written by whoever knows what they are to ask.
-var checks = []string{
-	"delay_loop", "delay_before_retry", "retry", "warmup", "connect_timeout", "alpha", "omega", "quorum", "hysteresis", "quorum_up", "quorum_down",
-	"inhibit_on_failure", "sorry_server_inhibit", "virtualhost", "notify_up", "notify_down", "ha_suspend",
-	"HTTP_GET", "SSL_GET", "TCP_CHECK", "SMTP_CHECK", "DNS_CHECK", "MISC_CHECK", "BFD_CHECK", "UDP_CHECK", "PING_CHECK", "FILE_CHECK",
-}
+// checkers are keepalived's ways to ask a server.
+var checkers = []string{"HTTP_GET", "SSL_GET", "TCP_CHECK", "SMTP_CHECK", "DNS_CHECK", "MISC_CHECK", "BFD_CHECK", "UDP_CHECK", "PING_CHECK", "FILE_CHECK"}
 
 // why is the reason for which a keyword of a server is left out.
 func why(key string) string {
@@ -80,10 +78,12 @@ func why(key string) string {
 		return "weir has no VRRP that it could follow"
 	case strings.HasPrefix(key, "quorum_"), strings.HasPrefix(key, "notify_"):
 		return "weir runs no scripts: watch its log"
-	case strings.ToUpper(key) == key && slices.Contains(checks, key):
-		return "not imported: write check (docs/health.md); until then the server counts as up"
-	case slices.Contains(checks, key):
-		return "checks are not imported, see docs/health.md for weir's"
+	case key == "quorum", key == "hysteresis":
+		return "weir serves as long as one server is up, and by backups when none is"
+	case key == "omega":
+		return "is for scripts, which weir does not run"
+	case key == "sorry_server_inhibit":
+		return "a backup leaves the list of servers when it is not needed"
 	case key == "smtp_alert":
 		return "weir sends no mail: watch its metrics"
 	case key == "snmp_name":
@@ -99,6 +99,9 @@ func why(key string) string {
 // line takes one line of a virtual_server.
 func (v *virtualServer) line(x *block) {
 	key := x.key()
+	if v.pace.line(v.reader, x) {
+		return
+	}
 	switch key {
 	case "lb_algo", "lvs_sched":
 		if slices.Contains(schedulers, x.arg(1)) {
@@ -142,6 +145,12 @@ func (v *virtualServer) line(x *block) {
 			return
 		}
 		v.sorry.method = v.parseMethod(x)
+	case "inhibit_on_failure":
+		v.inhibits = x
+	case "quorum":
+		if x.arg(1) != "1" { // one is what it is without the line
+			v.notef(x.pos, &v.comments, "quorum %s: %s", x.arg(1), why(key))
+		}
 	case "real_server":
 		if s := v.newServer(x); s != nil {
 			for _, y := range x.inside {
@@ -266,13 +275,33 @@ func (v *virtualServer) fill(s *service, first bool) {
 			s.backends = slices.Insert(s.backends, 0, b) // as the kernel does
 		}
 	}
-	if v.sorry == nil {
-		return
+	if v.sorry != nil {
+		if b, ok := v.backend(s, v.sorry, first); ok {
+			b.backup = true
+			s.backends = append(s.backends, b)
+		}
 	}
-	if b, ok := v.backend(s, v.sorry, first); ok {
-		b.backup = true
-		s.backends = append(s.backends, b)
+	s.watch(v.inhibit(first))
+}
+
+// inhibit reports whether servers that are down keep their place, which weir has of a whole service.
+func (v *virtualServer) inhibit(tell bool) bool {
+	var some *block
+	all := true
+	for i := range v.servers {
+		if x := v.servers[i].inhibits; x != nil {
+			some = x
+		} else {
+			all = false
+		}
 	}
+	if v.inhibits != nil || all && some != nil {
+		return true
+	}
+	if some != nil && tell {
+		v.notef(some.pos, &v.comments, "inhibit_on_failure: weir has it of a service, not of one server; not taken over")
+	}
+	return false
 }
 
 // numeric is an address; keepalived asks no DNS here.

@@ -103,11 +103,7 @@ func (s *service) yaml() node {
 	m.add("protocol", word(s.protocol))
 	m.add("scheduler", word(s.scheduler))
 	if len(s.flags) > 0 {
-		list := node{&yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}}
-		for _, f := range s.flags {
-			list.Content = append(list.Content, word(f).Node)
-		}
-		m.add("flags", list)
+		m.add("flags", flowList(s.flags))
 	}
 	if s.onePacket {
 		m.add("one_packet", word("true").plain("!!bool"))
@@ -118,6 +114,15 @@ func (s *service) yaml() node {
 	forward := s.forward()
 	if forward != "" {
 		m.add("forward", word(forward))
+	}
+	if s.check != nil {
+		m.add("check", s.check.yaml())
+	}
+	if s.onDown != "" {
+		m.add("on_down", word(s.onDown))
+	}
+	if s.inhibit {
+		m.add("inhibit_on_failure", word("true").plain("!!bool"))
 	}
 	if len(s.backends) > 0 {
 		m.add("backends", sequence(s.backends, func(b *backend) node { return b.yaml(s, forward == "") }))
@@ -179,6 +184,12 @@ func (b *backend) yaml(s *service, forward bool) node {
 	if b.backup {
 		m.add("backup", word("true").plain("!!bool"))
 	}
+	switch {
+	case b.unchecked:
+		m.add("check", word("none"))
+	case b.check != nil:
+		m.add("check", b.check.yaml())
+	}
 	return m
 }
 
@@ -202,6 +213,15 @@ func word(s string) node {
 		n.Style = yaml.DoubleQuotedStyle // an IPv6 address: in braces a colon would end it for some readers
 	}
 	return node{n}
+}
+
+// flowList is words in brackets.
+func flowList(words []string) node {
+	list := node{&yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}}
+	for _, w := range words {
+		list.Content = append(list.Content, word(w).Node)
+	}
+	return list
 }
 
 func number(n int) node { return word(strconv.Itoa(n)).plain("!!int") }
