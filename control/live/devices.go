@@ -54,8 +54,20 @@ func (x *examination) devices() {
 			x.at(Error, "mtu", &p.Place, "interface", fmt.Sprintf("the MTU of %s is %d: a frame must fit into a page with its headroom, %d is the largest", p.Interface, l.MTU, x.MaxMTU),
 				fmt.Sprintf("ip link set dev %s mtu %d", p.Interface, x.MaxMTU))
 		}
+		if most := nativeMTU[l.Driver]; p.Driver == "af_xdp" && p.XDPMode != "generic" && most != 0 && l.MTU > most && l.MTU <= x.MaxMTU {
+			x.at(Warning, "mtu", &p.Place, "interface", tooLargeForNative(p.Interface, l.Driver, l.MTU, most), fmt.Sprintf("ip link set dev %s mtu %d", p.Interface, most))
+		}
 		x.offloads(i)
 	}
+}
+
+// nativeMTU is the largest MTU with which a driver takes an XDP program, by its name, where that is below what weir takes (docs/hardware.md).
+var nativeMTU = map[string]int{
+	"i40e": 3046, "ice": 3046, "igb": 3046, "igc": 1500, "ixgbe": 3050, "ixgbevf": 3050, "mlx4_en": 3498, "mlx5_core": 3498, "ena": 3498, "gve": 2032, "vmxnet3": 3494, "atlantic": 2048,
+}
+
+func tooLargeForNative(dev, driver string, mtu, most int) string {
+	return fmt.Sprintf("the MTU of %s is %d, and driver %s takes an XDP program up to %d only: it will run generic, behind the driver", dev, mtu, driver, most)
 }
 
 // queues compares the device's receive queues with the workers, as `weir run` does when it starts.

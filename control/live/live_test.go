@@ -1,12 +1,14 @@
 package live
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -336,6 +338,19 @@ func TestThisMachine(t *testing.T) {
 	}
 	if v, ok := kernelVersion(m.Kernel); !ok || v[0] < 4 {
 		t.Errorf("version %v of %s", v, m.Kernel)
+	}
+}
+
+// TestNativeMTU: the page on hardware and the check say the same of each driver.
+func TestNativeMTU(t *testing.T) {
+	page, err := os.ReadFile("../../docs/hardware.md")
+	must(t, err)
+	names := map[string]string{"mlx4_en": "mlx4", "mlx5_core": "mlx5"} // as ethtool calls them, and as people do
+	for driver, most := range nativeMTU {
+		name := cmp.Or(names[driver], driver)
+		if !regexp.MustCompile(fmt.Sprintf("(?m)^\\| `%s` \\|.*\\| %d \\|", name, most)).Match(page) {
+			t.Errorf("docs/hardware.md does not say that %s takes %d", name, most)
+		}
 	}
 }
 
