@@ -124,6 +124,7 @@ func (c *Control) handler() http.Handler {
 	get("/drops", func(*http.Request) (any, error) { return c.Stats().Drops, nil })
 	get("/ports", func(*http.Request) (any, error) { return c.Stats().Ports, nil })
 	get("/workers", func(*http.Request) (any, error) { return c.Workers(), nil })
+	get("/frames", func(*http.Request) (any, error) { return c.Frames(), nil })
 	get("/status", func(*http.Request) (any, error) { return c.Status(), nil })
 	mux.HandleFunc("GET /conns", c.serveConns)
 	get("/explain", func(r *http.Request) (any, error) {

@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,8 @@ type Control struct {
 
 	events *events.Log
 	rising rising // Control's goroutine alone uses it
+
+	auditing sync.Mutex // one Frames at a time
 
 	viewers  *dashboard.Hub
 	front    *admin.Front

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"sync/atomic"
+
 	"weir/conntrack"
 	"weir/dataplane/driver"
 	"weir/dataplane/packet"
@@ -49,6 +51,7 @@ type Worker struct {
 	pending   bool   // a queue has something unfinished, or debt is left
 	scanned   int64  // when scan last looked
 	debt      int64  // connections that are overdue to be looked at
+	wish      atomic.Pointer[auditing]
 }
 
 // Round takes what has arrived on all queues through the stages once. now is the time in nanoseconds of the clock that drives
@@ -85,6 +88,10 @@ func (w *Worker) Round(now int64) int {
 		}
 	}
 	w.table.Quiesce(w.id)
+	w.spoil()
+	if x := w.wish.Load(); x != nil {
+		w.fulfil(x)
+	}
 	return received
 }
 

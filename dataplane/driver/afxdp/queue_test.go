@@ -257,6 +257,13 @@ func conserveProperty(tb *testing.T, rt *rapid.T, honest bool) {
 			if got := q.Stats().InvalidDescriptor; honest && got != invalid {
 				t.Fatalf("%d invalid descriptors, want %d", got, invalid)
 			}
+			p := q.Places()
+			if p.Owned != q.Held() || p.Fill+p.Rx+p.Tx+p.Completion+p.Kernel != q.Held() {
+				t.Fatalf("places %+v, the queue holds %d", p, q.Held())
+			}
+			if honest && (p.Kernel != len(k.sent) || p.Rx != len(k.arrived)) {
+				t.Fatalf("places %+v; the kernel has %d that it sends and gave us %d to fetch", p, len(k.sent), len(k.arrived))
+			}
 		},
 	}
 	if !honest {
