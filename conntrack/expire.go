@@ -97,11 +97,16 @@ func (t *Table) vanishFrom(r Ref, p *places) {
 
 // bury hands the memory of a connection that has vanished on and says what it was.
 func (t *Table) bury(w int, r Ref) Ended {
-	e := t.common(r)
-	ended := Ended{Backend: e.Backend, Flags: e.Flags, State: word(atomic.LoadUint64(&e.word)).state(), Proto: t.proto(r)}
+	ended := t.ended(r)
 	t.release(r)
 	t.retire(w, r.family(), r.number())
 	return ended
+}
+
+// ended is what the owner of the connection of r, a forward entry, must know of it.
+func (t *Table) ended(r Ref) Ended {
+	e := t.common(r)
+	return Ended{Backend: e.Backend, Flags: e.Flags, State: word(atomic.LoadUint64(&e.word)).state(), Proto: t.proto(r)}
 }
 
 // Expire ends connections that have expired by now, as worker w, and reports each in out. It looks at budget connections, or at all, going on

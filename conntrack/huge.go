@@ -1,6 +1,8 @@
 package conntrack
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -72,27 +74,106 @@ func (m *memory) collapse(from, to int) {
 	}
 }
 
-// Enlarge makes huge pages of memory that connections will soon lie in, where that is not done by itself. Control calls it about twice a second; it
-// takes a fraction of a millisecond for each page, and nothing when there is nothing to do.
-func (t *Table) Enlarge() {
+// Enlarge makes huge pages of memory that connections will soon lie in, where that is not done by itself, and sets it aside in a file system that
+// has an end. Control calls it some twenty times a second; it takes a fraction of a millisecond for each page, and nothing when there is nothing
+// to do. The error says that no more room is to be had: connections beyond it are refused.
+func (t *Table) Enlarge() error {
 	m := t.memory
-	if m.huge.kind != HugeCollapsed {
-		return
+	if m.huge.kind != HugeCollapsed && !m.bounded {
+		return nil
 	}
-	_, deadlines4, deadlines6, entries4, entries6, size := m.offsets()
-	for f, x := range [families]struct{ deadlines, entries, end, bytes int }{
-		ip4: {deadlines4, entries4, entries6, 128},
-		ip6: {deadlines6, entries6, size, 256},
-	} {
+	var failed error
+	for f := range t.families {
 		used := t.families[f].fresh.Load()
-		if f == int(ip6) && used == 1 {
-			continue // no IPv6 so far, and perhaps never
-		}
-		n := int(used) + max(ahead/x.bytes, 2*int(used-m.huge.used[f]))
+		n := int(used) + max(ahead/m.pairBytes(family(f)), 2*int(used-m.huge.used[f]))
 		m.huge.used[f] = used
-		m.collapse(x.deadlines+4*int(used), min(x.deadlines+4*n, x.deadlines+4*m.conns))
-		m.collapse(x.entries+x.bytes*int(used), min(x.entries+x.bytes*n, x.end))
+		if m.huge.kind == HugeCollapsed && (f != int(ip6) || used > 1) { // no IPv6 so far, and perhaps never
+			for _, x := range m.parts(family(f), used, n) {
+				m.collapse(x.from, x.to)
+			}
+		}
+		if err := m.reserve(family(f), n); err != nil {
+			failed = err
+		}
+		t.families[f].ready.Store(m.ready(family(f)))
 	}
+	return failed
+}
+
+// pairBytes is what the two entries of a connection take.
+func (m *memory) pairBytes(f family) int {
+	if f == ip6 {
+		return 256
+	}
+	return 128
+}
+
+// span is a part of the memory, by offsets.
+type span struct{ from, to int }
+
+// parts are where the deadlines and entries of the connections from one number up to another lie.
+func (m *memory) parts(f family, from uint32, to int) [2]span {
+	_, deadlines, deadlines6, entries, entries6, _ := m.offsets()
+	if f == ip6 {
+		deadlines, entries = deadlines6, entries6
+	}
+	to = min(to, m.conns)
+	return [2]span{{deadlines + 4*int(from), deadlines + 4*to}, {entries + m.pairBytes(f)*int(from), entries + m.pairBytes(f)*to}}
+}
+
+// A tmpfs is as large as it was mounted. A page that it has no room for is not refused when the file is made that long, but is a SIGBUS when a worker
+// touches it. So pages are set aside ahead of use, which can fail without harm, and no connection is given out that has none (arena.ready).
+
+// provide finds out if there is such an end, and sets aside what every Table needs.
+func (m *memory) provide() error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(m.file.Fd()), &fs); err != nil {
+		return fmt.Errorf("conntrack: statfs %s: %w", m.file.Name(), err)
+	}
+	m.bounded = fs.Type == unix.TMPFS_MAGIC && fs.Blocks != 0
+	_, deadlines4, _, _, _, _ := m.offsets()
+	if err := m.setAside(span{0, deadlines4}); err != nil {
+		return err
+	}
+	for f := range families {
+		if err := m.reserve(f, ahead/m.pairBytes(f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reserve sets aside what the connections with numbers below n lie in.
+func (m *memory) reserve(f family, n int) error {
+	from := m.reserved[f]
+	if n = min(n, m.conns); int(from) >= n {
+		return nil
+	}
+	for _, x := range m.parts(f, from, n) {
+		if err := m.setAside(x); err != nil {
+			return err
+		}
+	}
+	m.reserved[f] = uint32(n)
+	return nil
+}
+
+func (m *memory) setAside(x span) error {
+	if !m.bounded || x.from == x.to {
+		return nil
+	}
+	if err := unix.Fallocate(int(m.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, int64(x.from), int64(x.to-x.from)); err != nil {
+		return fmt.Errorf("conntrack: set aside %d bytes of %s: %w", x.to-x.from, m.file.Name(), err)
+	}
+	return nil
+}
+
+// ready is the number from which on connections have no memory set aside.
+func (m *memory) ready(f family) uint32 {
+	if !m.bounded {
+		return uint32(m.conns)
+	}
+	return m.reserved[f]
 }
 
 // Memory is what a Table's memory is made of.

@@ -6,22 +6,10 @@ import "math/bits"
 //
 //	header | index | IPv4 deadlines | IPv6 deadlines | IPv4 entries | IPv6 entries
 //
-// It holds numbers in the machine's byte order and no Go pointer, so the collector never scans it and it can be mapped from a file.
+// It holds numbers in the machine's byte order and no Go pointer, so the collector never scans it and it can be mapped from a file. header.go
+// says what tells a file of one's own from others, adopt.go what of it is good after a crash.
 
-const (
-	pageSize      = 4096
-	layoutVersion = 2
-	magic         = 0x6b6e74632d726977 // "wir-ctnk" as little-endian bytes
-)
-
-// header is the first page.
-type header struct {
-	magic    uint64
-	version  uint64    // of the layout; stands at this place in all versions
-	capacity uint64    // connections
-	conns    uint64    // entry pairs of each arena
-	secret   [2]uint64 // of the hash
-}
+const pageSize = 4096
 
 // layout is the sizes of the parts.
 type layout struct {

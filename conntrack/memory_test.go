@@ -85,8 +85,8 @@ func TestForeignFilesAreRefused(t *testing.T) {
 		bytes []byte
 		want  []string
 	}{
-		{"a later layout", header(7), []string{"layout version 7", "knows version 2"}},
-		{"an earlier layout", header(0), []string{"layout version 0", "knows version 2"}},
+		{"a later layout", header(7), []string{"another layout: version 7", "knows version 3"}},
+		{"an earlier layout", header(0), []string{"another layout: version 0", "knows version 3"}},
 		{"another kind of file", []byte(strings.Repeat("precious", 100)), []string{"not a connection table"}},
 		{"a short file", []byte("precious"), []string{"not a connection table"}},
 	} {

@@ -1,8 +1,10 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"unsafe"
 
@@ -16,10 +18,14 @@ type memory struct {
 	file  *os.File // nil: the heap
 	pages [][pageSize / 8]uint64
 	huge  huge
+
+	bounded  bool // the file system has room for so much and no more: nothing is touched that was not set aside before
+	reserved [families]uint32
 }
 
-// newMemory returns zeroed memory for l. A file is locked first: two Tables in one would destroy each other.
-func newMemory(l layout, file *os.File) (*memory, error) {
+// newMemory returns memory for l, zeroed unless keep says that what the file has is of the same layout and is to stay. A file is locked first:
+// two Tables in one would destroy each other.
+func newMemory(l layout, file *os.File, keep bool) (*memory, error) {
 	_, _, _, _, _, size := l.offsets()
 	m := &memory{layout: l, file: file, huge: huge{kind: HugeNone}}
 	if file == nil {
@@ -34,8 +40,8 @@ func newMemory(l layout, file *os.File) (*memory, error) {
 		return m, nil
 	}
 	fd := int(file.Fd())
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("conntrack: lock %s: %w (another table lives in this file)", file.Name(), err)
+	if err := lock(file); err != nil {
+		return nil, err
 	}
 	fail := func(err error) (*memory, error) {
 		unix.Flock(fd, unix.LOCK_UN)
@@ -44,11 +50,13 @@ func newMemory(l layout, file *os.File) (*memory, error) {
 	if err := refuse(file); err != nil {
 		return fail(err)
 	}
-	// Cutting to nothing first makes every page zero without writing it.
-	size = (size + hugePage - 1) &^ (hugePage - 1)
-	for _, n := range []int{0, size} {
-		if err := file.Truncate(int64(n)); err != nil {
-			return fail(fmt.Errorf("conntrack: truncate %s to %d bytes: %w", file.Name(), n, err))
+	size = mappedSize(l)
+	if !keep {
+		// Cutting to nothing first makes every page zero without writing it.
+		for _, n := range []int{0, size} {
+			if err := file.Truncate(int64(n)); err != nil {
+				return fail(fmt.Errorf("conntrack: truncate %s to %d bytes: %w", file.Name(), n, err))
+			}
 		}
 	}
 	base, err := mapAligned(fd, size)
@@ -57,7 +65,56 @@ func newMemory(l layout, file *os.File) (*memory, error) {
 	}
 	m.base = base
 	m.enlarge()
+	if err := m.provide(); err != nil {
+		return fail(errors.Join(err, unix.MunmapPtr(unsafe.Pointer(&m.base[0]), uintptr(len(m.base)))))
+	}
 	return m, nil
+}
+
+// mappedSize is that of l in whole huge pages.
+func mappedSize(l layout) int {
+	_, _, _, _, _, size := l.offsets()
+	return (size + hugePage - 1) &^ (hugePage - 1)
+}
+
+// Size is how many bytes the file of a Table of o takes if all of it is used.
+func (o Options) Size() int { return mappedSize(layoutOf(o.Capacity, o.Workers)) }
+
+func lock(file *os.File) error {
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("conntrack: lock %s: %w (another table lives in this file)", file.Name(), err)
+	}
+	return nil
+}
+
+// oldMemory maps a Table that a former process left, with a header that was checked, to be read.
+func oldMemory(file *os.File, h Header) (*memory, error) {
+	l := layoutOf(h.Capacity, 1)
+	l.conns = h.conns
+	if err := lock(file); err != nil {
+		return nil, err
+	}
+	_, _, _, _, _, size := l.offsets()
+	base, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		unix.Flock(int(file.Fd()), unix.LOCK_UN)
+		return nil, fmt.Errorf("conntrack: mmap %d bytes of %s: %w", size, file.Name(), err)
+	}
+	return &memory{layout: l, file: file, base: base}, nil
+}
+
+// shapes are the sizes and places of all that stands in the memory.
+func shapes() (all []uintptr) {
+	var a Entry4
+	var b Entry6
+	return []uintptr{
+		unsafe.Sizeof(a), unsafe.Offsetof(a.pair), unsafe.Offsetof(a.rest), unsafe.Offsetof(a.NewSrc), unsafe.Offsetof(a.NewDst),
+		unsafe.Offsetof(a.NewPorts), unsafe.Offsetof(a.NewSpace), unsafe.Offsetof(a.common),
+		unsafe.Sizeof(b), unsafe.Offsetof(b.src), unsafe.Offsetof(b.dst), unsafe.Offsetof(b.ports), unsafe.Offsetof(b.space),
+		unsafe.Offsetof(b.NewSrc), unsafe.Offsetof(b.NewDst), unsafe.Offsetof(b.NewPorts), unsafe.Offsetof(b.NewSpace), unsafe.Offsetof(b.common),
+		unsafe.Offsetof(a.DeltaL3), unsafe.Offsetof(a.DeltaL4), unsafe.Offsetof(a.Backend), unsafe.Offsetof(a.Flags), unsafe.Offsetof(a.seen),
+		unsafe.Offsetof(a.word), unsafe.Offsetof(a.packets), maxProbe, uintptr(binary.NativeEndian.Uint16([]byte{1, 2})),
+	}
 }
 
 // mapAligned maps size bytes of a file at an address where huge pages can begin. The kernel does so by itself only where it gives huge pages
@@ -82,25 +139,35 @@ func mapAligned(fd, size int) ([]byte, error) {
 
 // refuse returns an error if file holds something that is not ours to overwrite.
 func refuse(file *os.File) error {
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("conntrack: %w", err)
-	}
-	if info.Size() == 0 {
+	h, _, err := readHeader(file)
+	switch {
+	case errors.Is(err, ErrNoTable):
 		return nil
+	case err == nil && h.version != layoutVersion:
+		err = h.check(0, h.boot)
 	}
-	var h header
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))
-	if n, err := file.ReadAt(b, 0); n < len(b) || h.magic != magic {
-		if err != nil && n < len(b) {
-			return fmt.Errorf("conntrack: %s: not a connection table: header: %w", file.Name(), err)
-		}
-		return fmt.Errorf("conntrack: %s: not a connection table", file.Name())
-	}
-	if h.version != layoutVersion {
-		return fmt.Errorf("conntrack: %s: table has layout version %d, this program knows version %d", file.Name(), h.version, layoutVersion)
+	if err != nil {
+		return fmt.Errorf("conntrack: %s: %w", file.Name(), err)
 	}
 	return nil
+}
+
+// readHeader reads the first bytes of file, which must be those of a table, of whatever layout.
+func readHeader(file *os.File) (h header, size int64, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return h, 0, err
+	}
+	if info.Size() == 0 {
+		return h, 0, ErrNoTable
+	}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))
+	if n, err := file.ReadAt(b, 0); n < len(b) && err != io.EOF {
+		return h, 0, fmt.Errorf("header: %w", err)
+	} else if n < len(b) || h.magic != magic {
+		return h, 0, ErrForeign
+	}
+	return h, info.Size(), nil
 }
 
 func (m *memory) header() *header { return (*header)(unsafe.Pointer(&m.base[0])) }

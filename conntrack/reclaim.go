@@ -34,9 +34,11 @@ type limbo struct {
 
 // arena is the connections of one family that are not in use.
 type arena struct {
-	next      []uint32 // by connection; belongs to the owner of the list that it is in
-	deadlines []uint32 // by connection, atomic: see expire.go
-	fresh     atomic.Uint32
+	next      []uint32      // by connection; belongs to the owner of the list that it is in
+	deadlines []uint32      // by connection, atomic: see expire.go
+	fresh     atomic.Uint32 // the first that was never given out
+	ready     atomic.Uint32 // the first that there is no memory for yet: see Enlarge
+	used      *uint32       // atomic: fresh, for whoever takes the memory over
 
 	lock    spin // guards what follows
 	free    list
@@ -194,7 +196,10 @@ func (a *arena) refill(c *list, epoch uint64) {
 	for c.n < refill && a.free.n != 0 {
 		a.push(c, a.pop(&a.free))
 	}
-	for fresh := a.fresh.Load(); c.n < refill && fresh < uint32(len(a.next)); fresh++ {
+	fresh := a.fresh.Load()
+	to := max(min(fresh+refill-min(c.n, refill), a.ready.Load()), fresh)
+	atomic.StoreUint32(a.used, to) // before anything is written there
+	for ; fresh < to; fresh++ {
 		a.push(c, fresh)
 		a.fresh.Store(fresh + 1)
 	}

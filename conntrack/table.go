@@ -16,6 +16,7 @@ package conntrack
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -35,6 +36,17 @@ type Options struct {
 	File     *os.File  // mapped and locked (flock) until Close: a memfd, or a file on tmpfs. nil: the Go heap
 	Secret   [2]uint64 // of the hash; zero: random
 	HalfOpen int       // most connections whose handshake is not over (see [State.HalfOpen]): 1 to Capacity; 0: a quarter of it
+
+	// ID names the table, zero: a random name. Boot is which start of the machine the clock counts from.
+	ID   uint64
+	Boot [16]byte
+
+	// Old, which may be File itself, has the connections of a former process. Keep is asked of each if it is to go on, Kept is told of those that
+	// do. Now is the time.
+	Old  *os.File
+	Keep func(*Ended) bool
+	Kept func(*Ended)
+	Now  Tick
 }
 
 // Table is the connections of all workers.
@@ -63,36 +75,39 @@ type Table struct {
 	capacity int
 	halfOpen int // most half-open ones
 	memory   *memory
+	adopted  Adopted
 	ranging  sync.Mutex // one Range at a time
 }
 
-// New makes an empty Table. A file that holds anything but a Table of this layout is refused, with an error that says what it holds; a
-// Table that it holds is lost. All workers start awake: one that does not run must be put to [Table.Sleep], else what ends is
-// never reused.
+// New makes a Table: an empty one, or one of the connections of a former process' (see adopt.go). A file that holds anything but a Table of this
+// layout is refused, with an error that says what it holds; a Table that File holds is lost, unless it is Old as well. All workers start awake:
+// one that does not run must be put to [Table.Sleep], else what ends is never reused.
 func New(o Options) (*Table, error) {
-	if o.Capacity < 1 || o.Capacity > MaxCapacity {
-		return nil, fmt.Errorf("conntrack: capacity %d: must be 1 to %d", o.Capacity, MaxCapacity)
-	}
-	if o.Workers < 1 || o.Workers > MaxWorkers {
-		return nil, fmt.Errorf("conntrack: %d workers: must be 1 to %d", o.Workers, MaxWorkers)
-	}
-	if o.HalfOpen < 0 || o.HalfOpen > o.Capacity {
-		return nil, fmt.Errorf("conntrack: %d half-open connections: must be 1 to the capacity, %d", o.HalfOpen, o.Capacity)
-	}
-	if o.HalfOpen == 0 {
-		o.HalfOpen = max(1, o.Capacity/4)
-	}
-	if o.Secret == [2]uint64{} {
-		var b [16]byte
-		rand.Read(b[:])
-		o.Secret = [2]uint64{binary.NativeEndian.Uint64(b[:]), binary.NativeEndian.Uint64(b[8:])}
+	if err := o.complete(); err != nil {
+		return nil, err
 	}
 	l := layoutOf(o.Capacity, o.Workers)
-	m, err := newMemory(l, o.File)
+	found := Header{}
+	if o.Old != nil {
+		var err error
+		if found, err = ReadHeader(o.Old, o.Boot); err != nil {
+			return nil, err
+		}
+		o.ID = found.ID
+	}
+	inPlace := o.Old != nil && o.Old == o.File
+	if inPlace && !o.Fits(found) {
+		return nil, fmt.Errorf("conntrack: %s: a table for %d connections does not become one for %d where it is", o.Old.Name(), found.Capacity, o.Capacity)
+	}
+	m, err := newMemory(l, o.File, inPlace)
 	if err != nil {
 		return nil, err
 	}
-	*m.header() = header{magic: magic, version: layoutVersion, capacity: uint64(o.Capacity), conns: uint64(l.conns), secret: o.Secret}
+	if !inPlace {
+		h := header{magic: magic, version: layoutVersion, shape: shapeOf(), capacity: uint64(o.Capacity), conns: uint64(l.conns), id: o.ID, boot: o.Boot, used: [families]uint32{1, 1}}
+		h.sum = h.checksum()
+		*m.header() = h
+	}
 	t := &Table{
 		hasher:   newHasher(o.Secret),
 		homes:    uint64(l.homes),
@@ -109,15 +124,64 @@ func New(o Options) (*Table, error) {
 		t.workers[i].random = random(t.hasher[0] ^ uint64(i)<<32 | 1)
 	}
 	for f := range t.families {
-		t.families[f] = arena{next: make([]uint32, l.conns), deadlines: m.deadlines(family(f))}
-		t.families[f].fresh.Store(1)
+		a := &t.families[f]
+		*a = arena{next: make([]uint32, l.conns), deadlines: m.deadlines(family(f)), used: &m.header().used[f]}
+		a.fresh.Store(1)
+		a.ready.Store(m.ready(family(f)))
 	}
 	t.workers[o.Workers].quiet.Store(asleep)
-	t.Enlarge()
+	switch {
+	case inPlace:
+		err = t.takeOver(m, &o)
+	case o.Old != nil:
+		err = t.takeOverFrom(found, &o)
+	default:
+		err = t.Enlarge()
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	return t, nil
 }
 
-// Close gives the memory back. No worker and no Range may be running, and none may touch t or an entry of it afterwards.
+// complete checks o and fills in what is not given.
+func (o *Options) complete() error {
+	if o.Capacity < 1 || o.Capacity > MaxCapacity {
+		return fmt.Errorf("conntrack: capacity %d: must be 1 to %d", o.Capacity, MaxCapacity)
+	}
+	if o.Workers < 1 || o.Workers > MaxWorkers {
+		return fmt.Errorf("conntrack: %d workers: must be 1 to %d", o.Workers, MaxWorkers)
+	}
+	if o.HalfOpen < 0 || o.HalfOpen > o.Capacity {
+		return fmt.Errorf("conntrack: %d half-open connections: must be 1 to the capacity, %d", o.HalfOpen, o.Capacity)
+	}
+	if o.HalfOpen == 0 {
+		o.HalfOpen = max(1, o.Capacity/4)
+	}
+	if o.Secret == [2]uint64{} {
+		o.Secret = [2]uint64{randomWord(), randomWord()}
+	}
+	if o.ID == 0 {
+		o.ID = randomWord()
+	}
+	return nil
+}
+
+// Fits reports whether a Table of o can take over one of header h where that is: it has the same sizes.
+func (o Options) Fits(h Header) bool {
+	return h.Capacity == o.Capacity && h.conns == layoutOf(o.Capacity, o.Workers).conns
+}
+
+func randomWord() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// ID names t, also after another process has taken it over.
+func (t *Table) ID() uint64 { return t.memory.header().id }
+
+// Close gives the memory back; a file keeps what is in it. No worker and no Range may be running, and none may touch t or an entry of it afterwards.
 func (t *Table) Close() error {
 	t.index, t.v4, t.v6 = nil, nil, nil
 	for f := range t.families {
