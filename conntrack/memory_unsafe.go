@@ -95,12 +95,12 @@ func oldMemory(file *os.File, h Header) (*memory, error) {
 		return nil, err
 	}
 	_, _, _, _, _, size := l.offsets()
-	base, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	base, err := unix.MmapPtr(int(file.Fd()), 0, nil, uintptr(size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		unix.Flock(int(file.Fd()), unix.LOCK_UN)
 		return nil, fmt.Errorf("conntrack: mmap %d bytes of %s: %w", size, file.Name(), err)
 	}
-	return &memory{layout: l, file: file, base: base}, nil
+	return &memory{layout: l, file: file, base: unsafe.Slice((*byte)(base), size)}, nil
 }
 
 // shapes are the sizes and places of all that stands in the memory.

@@ -69,6 +69,8 @@ func Cleanup(socket string) (removed []string, err error) {
 		pins, err := steer.Cleanup(path)
 		removed, errs = append(removed, pins...), append(errs, err)
 	}
+	kept, err := forgetState(h, socket)
+	removed, errs = append(removed, kept...), append(errs, err)
 	if errors.Join(errs...) == nil { // otherwise the records are needed to try again
 		errs = append(errs, os.RemoveAll(stateDir(h, socket)))
 	}

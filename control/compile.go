@@ -121,7 +121,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		r.touch(b)
 		b.live = false
 		if was {
-			b.removed = time.Now()
+			b.removed, r.renamed = time.Now(), true
 			b.lastWeight, b.fit = 0, fitness{} // a server that comes back is a new one in this
 		}
 		// What is left of its connections goes by what its service says now, or the global settings if that is gone, too.

@@ -55,12 +55,15 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		svc.ids = append(svc.ids, b.id)
 		r.examine(b, c, x.config)
 		w := int32(x.config.Weight)
+		r.renamed = r.renamed || !b.live
 		b.live, b.name, b.weight = true, x.config.Name, w
 		if w != 0 {
 			b.lastWeight = w
 		}
 		b.load.Rethreshold(b.snapshot.Upper, x.config.UpperThreshold)
+		before := b.ways
 		b.ways.change(b, r.snapshotOf(b, c, x.config, timeouts, s.gateways[x.key.vni]), s.ports)
+		r.renamed = r.renamed || !b.ways.same(&before)
 		switch {
 		case b.fit.off() && !c.Inhibit:
 		case x.config.Backup:

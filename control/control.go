@@ -55,6 +55,7 @@ type Control struct {
 	asks    chan chan Outcome // reloads asked for by the API
 	wake    chan struct{}     // a worker wants a next hop
 	health  chan struct{}     // a server's health has changed
+	cramped error             // why there is no memory for more connections; guarded by mu
 	last    Outcome           // of the last reload; guarded by mu
 	lastAt  time.Time
 	reader  config.Reader // of the configuration file; Control's goroutine alone uses it
@@ -149,11 +150,19 @@ func (c *Control) start(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	table, err := openTable(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers)})
+	st, err := openState(c.log, c.options.Socket, cfg.Engine.StateDir)
 	if err != nil {
 		return err
 	}
-	c.core = newCore(table, len(workers), rand.Uint64())
+	secret := rand.Uint64()
+	reg := newRegistry(dataplane.DefaultMaxBackends, secret)
+	table, err := st.open(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers), Keep: reg.knows, Kept: reg.bear}, reg.restore)
+	if err != nil {
+		return err
+	}
+	c.core = newCoreOf(table, reg, len(workers), secret)
+	c.state = st
+	c.reg.renamed = true
 	c.reg.watch = newWatch(health.NewMonitor(health.Options{Changed: func() {
 		select {
 		case c.health <- struct{}{}:
@@ -173,6 +182,7 @@ func (c *Control) start(cfg *config.Config) error {
 	x, err := c.prepare(cfg, c.ports.surroundings())
 	if err == nil {
 		err = c.publish(cfg, x, time.Now())
+		c.reg.weigh()
 		c.tell()
 	}
 	c.mu.Unlock()
@@ -208,7 +218,8 @@ func (c *Control) stop() error {
 	}
 	if c.core != nil {
 		c.reg.watch.monitor.Close()
-		errs = append(errs, c.engine.Table.Close())
+		connections := c.engine.Table.Len()
+		errs = append(errs, c.engine.Table.Close(), c.state.close(connections))
 	}
 	return errors.Join(errs...)
 }
@@ -218,6 +229,9 @@ const housekeeping = 500 * time.Millisecond
 
 // reportEvery is after how many rounds of housekeeping the service manager is told how it stands, if that has changed.
 const reportEvery = 10
+
+// enlarging is how often control sees to it that new connections find memory.
+const enlarging = 50 * time.Millisecond
 
 // settle is how long control waits for more events of the host before it makes a snapshot of them.
 const settle = 20 * time.Millisecond
@@ -232,6 +246,8 @@ func (c *Control) loop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
+	room := time.NewTicker(enlarging)
+	defer room.Stop()
 	var settled, adopting, examined <-chan time.Time
 	ticks := 0
 	for {
@@ -278,12 +294,13 @@ func (c *Control) loop(ctx context.Context) error {
 		case <-examined:
 			examined = nil
 			c.republish("health")
+		case <-room.C:
+			c.enlarge()
 		case <-tick.C:
 			c.mu.Lock()
 			c.reg.shun(c.engine.Handshakes)
 			due := c.reg.attend()
 			c.ports.tend()
-			c.engine.Table.Enlarge()
 			freed := c.collect()
 			if ticks++; ticks%reportEvery == 0 {
 				c.report()

@@ -22,16 +22,20 @@ type core struct {
 	generation uint64
 	loaded     time.Time
 	undo       func()  // takes back what the latest prepare did to the registry
+	state      *state  // for the next process; nil: none is kept
 	wide       *layout // of the services' metrics; of an older generation until somebody scrapes
 }
 
 // newCore makes an engine over table with an empty registry. secret keeps strangers from aiming at one slot of the fragment map, and random
 // numbers follow from it.
 func newCore(table *conntrack.Table, workers int, secret uint64) *core {
-	e := dataplane.NewEngine(dataplane.Options{Table: table, MaxWorkers: workers, Secret: secret})
-	r := newRegistry(e.MaxBackends(), secret)
+	return newCoreOf(table, newRegistry(dataplane.DefaultMaxBackends, secret), workers, secret)
+}
+
+// newCoreOf is newCore with a registry that may know backends.
+func newCoreOf(table *conntrack.Table, r *registry, workers int, secret uint64) *core {
 	r.workers = workers
-	return &core{engine: e, reg: r}
+	return &core{engine: dataplane.NewEngine(dataplane.Options{Table: table, MaxWorkers: workers, Secret: secret}), reg: r}
 }
 
 // prepare compiles cfg as the next generation; publish puts it in force, or undo forgets it. Between them stands what must happen before
@@ -40,7 +44,17 @@ func (c *core) prepare(cfg *config.Config, s *surroundings) (*compiled, error) {
 	c.reg.attend()
 	c.undo = c.reg.checkpoint()
 	s.counts = c.engine.Backend
-	return c.reg.compile(cfg, c.generation+1, s)
+	x, err := c.reg.compile(cfg, c.generation+1, s)
+	c.note(err)
+	return x, err
+}
+
+// note writes down what IDs mean, before a worker can use one in a new sense.
+func (c *core) note(err error) {
+	if err == nil && c.state != nil && c.reg.renamed {
+		c.reg.renamed = false
+		c.state.write(c.reg.legend())
+	}
 }
 
 func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
@@ -79,7 +93,9 @@ func (c *core) purge(x *compiled) {
 func (c *core) again(s *surroundings) (*compiled, error) {
 	c.reg.attend()
 	s.counts = c.engine.Backend
-	return c.reg.compile(c.cfg, c.generation, s)
+	x, err := c.reg.compile(c.cfg, c.generation, s)
+	c.note(err)
+	return x, err
 }
 
 // collect gives back the IDs of removed backends that no connection bears any more. By a second after the removal every worker has begun

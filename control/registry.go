@@ -31,6 +31,7 @@ type registry struct {
 	gateways map[uint32]*vxlan.Gateway // likewise, by VNI
 	live     []bool                    // by ID, while a configuration is compiled: it names the backend
 	journal  *journal                  // of the compile under way, or nil: nobody will take it back
+	renamed  bool                      // an ID means something else than when it was last written down
 
 	watch  *watch          // of servers' health; nil: nobody looks, and all is up
 	ended  map[uint32]bool // backends whose connections the compile under way ends, though they are still configured
@@ -203,6 +204,7 @@ func (r *registry) backend(key backendKey, counts func(id uint32) dataplane.Traf
 	}
 	r.ids[b.id] = b
 	r.backends[key] = b
+	r.renamed = true
 	r.note(func() { delete(r.backends, key) })
 	return b, nil
 }

@@ -11,9 +11,9 @@ import (
 	"weir/conntrack"
 )
 
-// openTable makes the connection table in a file without a name, so that it can be handed on to another process. Where the operator has
-// reserved enough huge pages the file is made of them, else of ordinary memory.
-func openTable(o conntrack.Options) (*conntrack.Table, error) {
+// nameless makes the connection table in a file without a name. Where the operator has reserved enough huge pages the file is made of them, else
+// of ordinary memory.
+func nameless(o conntrack.Options) (*conntrack.Table, error) {
 	for _, flags := range []int{unix.MFD_HUGETLB | unix.MFD_HUGE_2MB, 0} {
 		huge := flags != 0
 		if huge && freeHugePages() == 0 {
@@ -59,4 +59,19 @@ func hugePages() bool {
 	}
 	b, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 	return err == nil && !strings.Contains(string(b), "[never]")
+}
+
+// enlarge gets memory ready for connections to come, and tells when there is no more to be had, or is again.
+func (c *Control) enlarge() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.engine.Table.Enlarge()
+	if (err == nil) == (c.cramped == nil) {
+		return
+	}
+	if c.cramped = err; err != nil {
+		c.log.Warn("no memory for more connections: new ones are refused as table_full when what was set aside is used up", "err", err)
+	} else {
+		c.log.Info("there is memory for connections again")
+	}
 }

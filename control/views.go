@@ -100,6 +100,9 @@ func (c *Control) Status() Status {
 	}
 	s.Health = c.reg.health()
 	s.Warnings = c.ports.complaints()
+	if c.cramped != nil {
+		s.Warnings = append(s.Warnings, c.cramped.Error())
+	}
 	return s
 }
 

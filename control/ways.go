@@ -27,6 +27,11 @@ type natWay struct {
 
 func (x *ways) len() int { return len(x.servers) + len(x.nats) + len(x.tunnels) }
 
+// same reports whether x and o take the same packets for theirs.
+func (x *ways) same(o *ways) bool {
+	return slices.Equal(x.servers, o.servers) && slices.Equal(x.nats, o.nats) && slices.Equal(x.tunnels, o.tunnels)
+}
+
 // with is x and what is in o beside it.
 func (x ways) with(o ways) ways {
 	x.servers, x.tunnels = union(x.servers, o.servers), union(x.tunnels, o.tunnels)

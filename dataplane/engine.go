@@ -44,13 +44,16 @@ type Options struct {
 	Secret      uint64 // of the fragment map's hash; a random one where somebody may attack
 }
 
+// DefaultMaxBackends is how many IDs there are for backends unless Options say another number.
+const DefaultMaxBackends = 1 << 18
+
 // puntsPerSecond bounds what goes back to the kernel through the TUN device: a system call each.
 const puntsPerSecond = 20_000
 
 // NewEngine makes an engine around an empty snapshot.
 func NewEngine(o Options) *Engine {
 	if o.MaxBackends == 0 {
-		o.MaxBackends = 1 << 18
+		o.MaxBackends = DefaultMaxBackends
 	}
 	e := &Engine{Table: o.Table, backends: o.MaxBackends, wants: make([]wants, max(o.MaxWorkers, 1))}
 	e.punts.interval = limiterBurst / puntsPerSecond

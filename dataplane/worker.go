@@ -6,6 +6,7 @@ import (
 	"weir/conntrack"
 	"weir/dataplane/driver"
 	"weir/dataplane/packet"
+	"weir/dataplane/sched"
 	"weir/vxlan"
 )
 
@@ -177,6 +178,18 @@ func (b *Backend) account(e *conntrack.Ended) {
 		b.Load.Unbind(connFlags(e.Flags).active(e.State), b.Upper, b.Lower)
 	}
 }
+
+// Bear counts for a backend a connection that it has from a former process.
+func Bear(l *sched.Load, e *conntrack.Ended) {
+	if e.State == conntrack.Template {
+		l.BindTemplate(0, 0)
+		return
+	}
+	l.Bind(connFlags(e.Flags).active(e.State), 0, 0)
+}
+
+// Carries reports whether flags are those that a connection can have been opened with: a way to its server that there is.
+func Carries(flags uint32) bool { return connFlags(flags).forward() < forwards }
 
 // backend is what the snapshot says of id. Another worker may already have a newer snapshot, in which a server has the ID that nobody has
 // here, and have made connections by it; of that server the newer one says. All else of the vector goes on by the one it began with:

@@ -69,11 +69,23 @@ func launchBy(t testing.TB, by []string, space *testnet.Space, dir, config strin
 	}()
 	t.Cleanup(func() {
 		d.kill()
+		forget(space)
 		if t.Failed() {
 			t.Logf("log of weir %d (%v):\n%s", d.cmd.Process.Pid, d.cmd.ProcessState, d.log)
 		}
 	})
 	return d
+}
+
+// forget removes the connection tables that weirs in a namespace have left for the next one.
+func forget(space *testnet.Space) {
+	for _, parent := range []string{"/run/weir", "/dev/shm/weir"} {
+		dirs, _ := filepath.Glob(filepath.Join(parent, fmt.Sprintf("%d-*", space.Host().Namespace())))
+		for _, dir := range dirs {
+			_ = os.RemoveAll(dir)
+		}
+		_ = os.Remove(parent)
+	}
 }
 
 // start starts the balancer and waits until it is ready: VIPs are bound, packets flow, the admin socket answers.

@@ -38,7 +38,15 @@ type Engine struct {
 	Place
 	Workers Workers
 	Wait    string // one of Waits
+
+	StateDir string // where connections are kept for the next process: an absolute path, StateAuto or StateNone
 }
+
+// What Engine.StateDir says besides a directory.
+const (
+	StateAuto = "auto" // a directory in memory that suits
+	StateNone = "none" // nothing is kept
+)
 
 // Workers is how many workers there are, and where: all fields zero is "auto".
 type Workers struct {
@@ -347,7 +355,7 @@ func kernelDevice(driver string) bool { return driver == "af_xdp" || driver == "
 // defaults is a configuration of which no key was given.
 func defaults() Config {
 	return Config{
-		Engine: Engine{Wait: "adaptive"},
+		Engine: Engine{Wait: "adaptive", StateDir: StateAuto},
 		Conntrack: Conntrack{
 			MaxConnections: 1 << 20, ConnReuseMode: 1,
 			Timeouts: Timeouts{

@@ -112,7 +112,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 	want := &Config{
 		File: "testdata/valid/full.yaml", Version: 1,
-		Engine: Engine{Workers: Workers{Count: 5, CPUs: []int{2, 3, 4, 5, 7}}, Wait: "busy"},
+		Engine: Engine{Workers: Workers{Count: 5, CPUs: []int{2, 3, 4, 5, 7}}, Wait: "busy", StateDir: "/run/weir/state"},
 		Ports: []Port{
 			{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3, 4}},
 				MAC: [6]byte{2, 0, 0, 0, 1, 12}, HasMAC: true, Addresses: []netip.Prefix{prefix("198.18.0.1/24"), prefix("2001:db8::1/64")}, MTU: 1500},
@@ -266,7 +266,7 @@ func TestDefaults(t *testing.T) {
 		10 * time.Second, 60 * time.Second, 30 * time.Second, 300 * time.Second}
 	conntrack := Conntrack{MaxConnections: 1048576, Timeouts: timeouts, ConnReuseMode: 1}
 	want := &Config{
-		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}},
+		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive", StateDir: "auto"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}},
 		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}},
 		Services: []Service{{
 			Name: "tcp-198.18.9.9:80", VIPs: []netip.Prefix{one("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp",
@@ -313,7 +313,7 @@ func TestPlaces(t *testing.T) {
 	}
 	b := &c.Services[0].Backends[2]
 	got := c.Errorf(b.Field("vni"), b.Path+".vni", "no route to segment %d", b.VNI).String()
-	if want := "testdata/valid/full.yaml:47:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
+	if want := "testdata/valid/full.yaml:48:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

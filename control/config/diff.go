@@ -110,6 +110,7 @@ func restarts(old, next *Config) (diags []Diagnostic) {
 	}
 	tell(&next.Engine.Place, "engine", "workers", old.Engine.Workers, next.Engine.Workers)
 	tell(&next.Engine.Place, "engine", "wait", old.Engine.Wait, next.Engine.Wait)
+	tell(&next.Engine.Place, "engine", "state_dir", old.Engine.StateDir, next.Engine.StateDir)
 	if was, is := len(old.Ports), len(next.Ports); was != is {
 		diags = append(diags, next.Errorf(next.Field("ports"), "ports", "a change of their number needs a restart: %d in the running configuration, %d here", was, is))
 	}

@@ -45,7 +45,7 @@ func TestCompare(t *testing.T) {
 		{name: "interface and driver", old: "eth1", new: "eth3, driver: af_packet", want: "services +0 -0 ~0", restart: []string{"ports[0].driver", "ports[0].interface"}},
 		{name: "name of a port", old: "name: lan", new: "name: lan2", want: "services +0 -0 ~0", restart: []string{"ports[1].name"}},
 		{name: "a port more", old: "services:", new: "  - {name: dmz, interface: eth3}\nservices:", want: "services +0 -0 ~0", sections: []string{"ports"}, restart: []string{"ports"}},
-		{name: "engine", old: "services:", new: "engine: {workers: 2, wait: busy}\nservices:", want: "services +0 -0 ~0", restart: []string{"engine.workers", "engine.wait"}},
+		{name: "engine", old: "services:", new: "engine: {workers: 2, wait: busy, state_dir: none}\nservices:", want: "services +0 -0 ~0", restart: []string{"engine.workers", "engine.wait", "engine.state_dir"}},
 		{name: "max_connections", old: "services:", new: "conntrack: {max_connections: 2048}\nservices:", want: "services +0 -0 ~0", restart: []string{"conntrack.max_connections"}},
 		{name: "socket and http", old: "services:", new: "admin: {socket: /tmp/w, http: \"127.0.0.1:1\"}\nservices:", want: "services +0 -0 ~0", sections: []string{"admin"}, restart: []string{"admin.socket"}},
 	} {

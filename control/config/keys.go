@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"path/filepath"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -38,7 +39,22 @@ func (d *decoder) decodeConfig(root *yaml.Node) {
 var engineTable = table[Engine]{"engine", []field[Engine]{
 	{"workers", func(d *decoder, v value, e *Engine) { decodeWorkers(d, v, &e.Workers) }},
 	{"wait", func(d *decoder, v value, e *Engine) { d.enum(v, &e.Wait, "way to wait", Waits) }},
+	{"state_dir", func(d *decoder, v value, e *Engine) { d.stateDir(v, &e.StateDir) }},
 }}
+
+// stateDir is a directory, or one of two words for it.
+func (d *decoder) stateDir(v value, to *string) {
+	before := d.errors
+	var s string
+	if d.text(v, &s, 4000); d.errors > before { // PATH_MAX, with room for a name in it
+		return
+	}
+	if s != StateAuto && s != StateNone && !filepath.IsAbs(s) {
+		d.suggestf(v.pos(), v.path, nearest(s, []string{StateAuto, StateNone}), "must be auto, none or a directory that begins with /, not %s", quoted(s))
+		return
+	}
+	*to = s
+}
 
 var workersTable = table[Workers]{"engine.workers", []field[Workers]{
 	{"cpus", func(d *decoder, v value, w *Workers) { d.numbers(v, &w.CPUs, maxCPU) }},

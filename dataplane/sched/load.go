@@ -104,6 +104,9 @@ func (l *Load) Rethreshold(was, now uint32) {
 	}
 }
 
+// Reconsider looks at the upper threshold without a new connection: of a backend that was given all its connections at once, say.
+func (l *Load) Reconsider(upper uint32) { l.bind(0, 0, upper) }
+
 func (l *Load) bind(active, inactive int32, upper uint32) {
 	for {
 		w := l.word.Load()
