@@ -33,12 +33,14 @@ type state struct {
 	want   string // engine.state_dir
 	boot   [16]byte
 
-	lock  *os.File // of the table's directory: no two weirs share one
-	file  *os.File // the table; nil: it has no name, and ends with the process
-	path  string   // of file
-	table uint64   // its ID
-	last  []byte   // of the legend, as it was written
-	moved string   // where the table was before, until the legend says where it is
+	lock     *os.File // of the table's directory: no two weirs share one
+	file     *os.File // the table; nil: it has no name, and ends with the process
+	path     string   // of file
+	table    uint64   // its ID
+	homeless string   // why the table has no file, if one was wanted
+
+	last  []byte // of the legend, as it was written
+	moved string // where the table was before, until the legend says where it is
 }
 
 // tableFile and legendFile are the names of a state's files.
@@ -190,7 +192,8 @@ func (s *state) make(o conntrack.Options, r *legend, old *os.File) (*conntrack.T
 		return nil, fmt.Errorf("engine.state_dir: %w", errors.Join(why...))
 	}
 	if s.want != config.StateNone {
-		s.log.Warn("connections end with this process: there is no place to keep the table in; see engine.state_dir", "why", errors.Join(why...))
+		s.homeless = "connections end with this process, there is no place to keep them (engine.state_dir): " + strings.ReplaceAll(errors.Join(why...).Error(), "\n", "; ")
+		s.log.Warn(s.homeless)
 	}
 	return nameless(o)
 }

@@ -174,6 +174,8 @@ type Status struct {
 	HalfOpenCap  int        `json:"half_open_capacity"`
 	Evicted      uint64     `json:"half_open_evicted"` // those that gave way to new ones, since the start
 	TableMemory  MemoryView `json:"table_memory"`
+	TableFile    string     `json:"table_file,omitempty"` // that the connections are in; none: they end with the process
+	TakenOver    int        `json:"taken_over"`           // connections that the process before left
 	Health       HealthView `json:"health"`
 	LastReload   string     `json:"last_reload"` // what the last reload said
 	LastReloadOK bool       `json:"last_reload_ok"`

@@ -95,6 +95,7 @@ func (c *Control) Status() Status {
 	}
 	m := c.engine.Table.Memory()
 	s.TableMemory = MemoryView{Bytes: m.Bytes, HugeBytes: m.Huge, HugePages: string(m.Pages)}
+	s.TableFile, s.TakenOver = c.state.path, c.engine.Table.Adopted().Kept
 	if !c.lastAt.IsZero() {
 		s.LastReload = c.lastAt.Format(time.RFC3339) + " " + c.last.Message
 	}
@@ -102,6 +103,9 @@ func (c *Control) Status() Status {
 	s.Warnings = c.ports.complaints()
 	if c.cramped != nil {
 		s.Warnings = append(s.Warnings, c.cramped.Error())
+	}
+	if c.state.homeless != "" {
+		s.Warnings = append(s.Warnings, c.state.homeless)
 	}
 	return s
 }
