@@ -315,3 +315,40 @@ func TestNewFDBRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What is restored is as what was learned: it has the room of the segment, is found, moves and ages.
+func TestRestore(t *testing.T) {
+	fdb, err := NewFDB(FDBOptions{Capacity: 8, Segments: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fdb.Configure(1, 3, 300)
+	const seen = Second(1000)
+	for mac := MAC(1); mac <= 4; mac++ {
+		if got, want := fdb.Restore(1, mac, AtPeer(5), seen), mac <= 3; got != want {
+			t.Errorf("station %d: %v, want %v", mac, got, want)
+		}
+	}
+	for _, x := range []struct {
+		name    string
+		segment uint16
+		mac     MAC
+		at      Place
+	}{
+		{"is known", 1, 1, AtPeer(6)}, {"segment that there is not", 2, 9, AtPeer(5)}, {"group", 1, Broadcast, AtPeer(5)}, {"more than 48 bits", 1, 1 << 50, AtPeer(5)},
+		{"nowhere", 1, 9, 0}, {"place that there is not", 1, 9, 1 << placeBits},
+	} {
+		if fdb.Restore(x.segment, x.mac, x.at, seen) {
+			t.Errorf("%s: restored", x.name)
+		}
+	}
+	if fdb.Used(1) != 3 || fdb.Count(1, New) != 0 {
+		t.Errorf("%d entries, %d counted as new", fdb.Used(1), fdb.Count(1, New))
+	}
+	if got := fdb.Learn(1, 1, AtPeer(5), seen+1); got != Known {
+		t.Errorf("a frame from where it was: %v", got)
+	}
+	if got := fdb.Learn(1, 2, AtAccess(0), seen+1); got != Moved {
+		t.Errorf("a frame from elsewhere: %v", got)
+	}
+}

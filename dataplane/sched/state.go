@@ -160,6 +160,23 @@ func placesOf(dests []slot) []place {
 	return out
 }
 
+// Resume puts s, which is of p, to a position that another process had: the destination chosen last, if there is one of that ID, and the level, which is
+// adjusted as for an edit. It does nothing for schedulers that have none.
+func (p *Plan) Resume(s *State, at Position) {
+	i := slices.IndexFunc(p.dests, func(d slot) bool { return d.id == at.LastID })
+	if p.kind != kindRR && p.kind != kindWRR || i < 0 {
+		return
+	}
+	s.lock()
+	if s.plan.Load() == p {
+		s.mark.at = int32(i)
+		if p.kind == kindWRR {
+			s.mark.level = p.scale.relevel(int32(min(max(at.Level, 0), int(p.scale.top))))
+		}
+	}
+	s.unlock()
+}
+
 // Position is where a scheduler with a memory stands, for showing it.
 type Position struct {
 	Last      int    // index of the destination chosen last, -1: the search starts with the first

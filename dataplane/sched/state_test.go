@@ -277,3 +277,38 @@ func TestReloadUnderLoad(t *testing.T) {
 		})
 	}
 }
+
+// A scheduler that is put back to where another process' stood decides as if there had been one.
+func TestResume(t *testing.T) {
+	for _, name := range Names() {
+		t.Run(name, func(t *testing.T) {
+			dests := func() []Dest {
+				return []Dest{{Load: new(Load), ID: 7, Weight: 3}, {Load: new(Load), ID: 3, Weight: 1}, {Load: new(Load), ID: 9, Weight: 2}}
+			}
+			plan := func() (*Plan, *State) {
+				p, err := New(name, Options{}, 1, dests())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := new(State)
+				p.Adopt(s)
+				return p, s
+			}
+			p, s := plan()
+			for range 20 {
+				other, fresh := plan()
+				at := p.Position(s)
+				other.Resume(fresh, at)
+				if got := other.Position(fresh); got != at {
+					t.Fatalf("%+v became %+v", at, got)
+				}
+				p.Schedule(s, &Flow{})
+			}
+			p.Resume(s, Position{LastID: 1234, Level: 1 << 30})
+			p.Resume(s, Position{LastID: 9, Level: 1 << 30})
+			if n := p.Schedule(s, &Flow{}); n < 0 || n > 2 {
+				t.Errorf("after a position that there is not: %d", n)
+			}
+		})
+	}
+}
