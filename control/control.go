@@ -183,6 +183,7 @@ func (c *Control) start(cfg *config.Config) error {
 	if err == nil {
 		err = c.publish(cfg, x, time.Now())
 		c.reg.weigh()
+		c.resume()
 		c.tell()
 	}
 	c.mu.Unlock()
@@ -218,6 +219,8 @@ func (c *Control) stop() error {
 	}
 	if c.core != nil {
 		c.reg.watch.monitor.Close()
+		c.state.hurry()
+		c.keep(time.Now())
 		connections := c.engine.Table.Len()
 		errs = append(errs, c.engine.Table.Close(), c.state.close(connections))
 	}
@@ -305,6 +308,7 @@ func (c *Control) loop(ctx context.Context) error {
 			if ticks++; ticks%reportEvery == 0 {
 				c.report()
 			}
+			c.keep(time.Now())
 			c.mu.Unlock()
 			if due {
 				c.republish("health")

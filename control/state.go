@@ -33,11 +33,14 @@ type state struct {
 	want   string // engine.state_dir
 	boot   [16]byte
 
-	lock     *os.File // of the table's directory: no two weirs share one
-	file     *os.File // the table; nil: it has no name, and ends with the process
-	path     string   // of file
-	table    uint64   // its ID
-	homeless string   // why the table has no file, if one was wanted
+	lock                *os.File // of the table's directory: no two weirs share one
+	file                *os.File // the table; nil: it has no name, and ends with the process
+	path                string   // of file
+	table               uint64   // its ID
+	positions, stations side
+	restored            map[string][]byte // of the process before, by file
+
+	homeless string // why the table has no file, if one was wanted
 
 	last  []byte // of the legend, as it was written
 	moved string // where the table was before, until the legend says where it is
@@ -46,6 +49,9 @@ type state struct {
 // tableFile and legendFile are the names of a state's files.
 const tableFile, legendFile = "table", "legend.json"
 
+// besideTable are the files that are of use with a table alone.
+var besideTable = []string{legendFile, positionsFile, stationsFile}
+
 // openState finds the directories of the weir with that admin socket, and touches nothing.
 func openState(log *slog.Logger, socket, want string) (*state, error) {
 	h, err := host.Open()
@@ -53,7 +59,7 @@ func openState(log *slog.Logger, socket, want string) (*state, error) {
 		return nil, err
 	}
 	defer h.Close()
-	s := &state{log: log, dir: stateDir(h, socket), want: want}
+	s := &state{log: log, dir: stateDir(h, socket), want: want, positions: side{name: positionsFile}, stations: side{name: stationsFile}}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
@@ -116,6 +122,9 @@ func (s *state) open(o conntrack.Options, bind func(*legend)) (*conntrack.Table,
 		return nil, err
 	}
 	s.table = t.ID()
+	if r != nil {
+		s.restored = s.sides(r.Table)
+	}
 	switch {
 	case s.file == nil: // or the next weir would take over what is older than this one
 		_ = os.Remove(filepath.Join(s.dir, legendFile))
@@ -285,25 +294,22 @@ func hasRoom(place string, size int) error {
 	return nil
 }
 
+// id names the table in what is written down beside it.
+func (s *state) id() string { return fmt.Sprintf("%016x", s.table) }
+
 // write replaces the legend, unless it says the same already. Where that fails there is none: a wrong one would be worse.
 func (s *state) write(r *legend) {
 	if s.file == nil {
 		return
 	}
-	r.Table, r.File = fmt.Sprintf("%016x", s.table), s.path
+	r.Table, r.File = s.id(), s.path
 	b, err := json.Marshal(r)
 	name := filepath.Join(s.dir, legendFile)
 	if err == nil && string(b) == string(s.last) {
 		return
 	}
 	if err == nil {
-		err = os.MkdirAll(s.dir, 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(name+".new", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(name+".new", name)
+		err = replace(name, b)
 	}
 	if s.moved != "" {
 		_ = os.Remove(s.moved)
@@ -326,8 +332,10 @@ func (s *state) close(connections int) error {
 		return errors.Join(s.file.Close(), s.lock.Close())
 	}
 	errs := []error{os.Remove(s.path), s.file.Close()}
-	if err := os.Remove(filepath.Join(s.dir, legendFile)); !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, err)
+	for _, name := range besideTable {
+		if err := os.Remove(filepath.Join(s.dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	if s.want == config.StateAuto {
 		_ = os.Remove(s.lock.Name())
@@ -338,9 +346,8 @@ func (s *state) close(connections int) error {
 
 // forgetState removes what a dead weir left of its connections, and tells what.
 func forgetState(h *host.Host, socket string) (removed []string, err error) {
-	file := filepath.Join(stateDir(h, socket), legendFile)
-	files := []string{}
-	if b, err := os.ReadFile(file); err == nil {
+	dir, files := stateDir(h, socket), []string{}
+	if b, err := os.ReadFile(filepath.Join(dir, legendFile)); err == nil {
 		if r, err := readLegend(b); err == nil {
 			files = append(files, r.File)
 		}
@@ -350,7 +357,7 @@ func forgetState(h *host.Host, socket string) (removed []string, err error) {
 		files = append(files, filepath.Join(p, tableFile), filepath.Join(p, tableFile+".new"))
 	}
 	var errs []error
-	for _, f := range append(files, file+".new") {
+	for _, f := range files {
 		switch err := os.Remove(f); {
 		case err == nil:
 			removed = append(removed, "connections "+f)
@@ -358,11 +365,15 @@ func forgetState(h *host.Host, socket string) (removed []string, err error) {
 			errs = append(errs, err)
 		}
 	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, err)
+	for _, name := range besideTable {
+		for _, name := range []string{name, name + ".new"} {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
 	}
 	for _, p := range places {
-		if p != stateDir(h, socket) {
+		if p != dir {
 			_ = os.Remove(p)
 			_ = os.Remove(filepath.Dir(p))
 		}
