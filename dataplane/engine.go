@@ -8,6 +8,7 @@ package dataplane
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"weir/conntrack"
@@ -28,6 +29,8 @@ type Engine struct {
 	Wake func()
 
 	snapshot  atomic.Pointer[Snapshot]
+	watch     atomic.Pointer[watch] // nil: nobody observes
+	tapping   sync.Mutex            // of those who change watch
 	answers   limiter
 	punts     gate
 	fragments fragmentMap

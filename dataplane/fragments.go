@@ -316,10 +316,12 @@ func (w *Worker) review() {
 	e, v := &w.early, &w.v
 	kept := 0
 	for i := range e.n {
+		seen := w.expectLate(&e.frames[i], e.vni[i], false)
 		from, ok := w.cameFrom(e.vni[i])
 		if !ok {
 			w.Counters.Held.sub(1)
 			w.lose(&e.frames[i], nil, DropNoRoute, false)
+			w.endLate(seen)
 			continue
 		}
 		v.n, v.from, v.to, v.port = 1, 0, 1, int(e.frames[i].Port)
@@ -337,6 +339,7 @@ func (w *Worker) review() {
 			if !w.routes(v, 0, src, dst, e.frames[i].Kind&packet.KindIPv6 != 0, e.vni[i]) {
 				w.Counters.Held.sub(1)
 				w.abandon(&e.frames[i], from)
+				w.endLate(seen)
 				continue
 			}
 		}
@@ -345,6 +348,7 @@ func (w *Worker) review() {
 		w.rewrite(v)
 		w.encap(v)
 		w.finish(v)
+		w.endLate(seen)
 	}
 	e.n = kept
 }

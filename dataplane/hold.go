@@ -114,11 +114,13 @@ func (w *Worker) release() {
 			if !waiting.own[j] {
 				w.Counters.Held.sub(1)
 			}
+			seen := w.expectLate(&waiting.frames[j], waiting.vni, waiting.own[j])
 			if gone {
 				w.lose(&waiting.frames[j], nil, DropNoRoute, waiting.own[j])
-				continue
+			} else {
+				w.letGo(&waiting, j, known)
 			}
-			w.letGo(&waiting, j, known)
+			w.endLate(seen)
 		}
 	}
 }

@@ -67,7 +67,11 @@ func (w *Worker) Round(now int64) int {
 		}
 		if n := q.Receive(w.descs[:]); n > 0 {
 			received += n
-			w.process(port, w.descs[:n])
+			if x := w.engine.watch.Load(); x == nil {
+				w.process(port, w.descs[:n])
+			} else {
+				w.watched(x, port, w.descs[:n])
+			}
 		}
 	}
 	w.look()
