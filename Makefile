@@ -5,7 +5,7 @@ GO       ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test test-ipvs demo bench bench-go lint fuzz setup clean
+.PHONY: build test test-ipvs demo bench bench-go lint fuzz setup dist deb rpm image test-packages clean
 
 # GOAMD64=v3 builds for CPUs with AVX2 (2013 and later): 1% less for each packet, measured by BenchmarkNAT.
 build: ## bin/weir, one static binary
@@ -48,5 +48,24 @@ fuzz: ## every fuzz target for FUZZTIME
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzzminimizetime 10x -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; done
 
+# Packages, in dist/. nfpm is pinned like the linter, and compiled at the first call. deb and rpm take one architecture; VERSION must begin with a digit.
+NFPM = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
+VERSION    ?= 0.0.$(shell git rev-list --count HEAD 2>/dev/null || echo 0)
+MAINTAINER ?= weir <weir@localhost>
+ARCH       ?= $(shell $(GO) env GOARCH)
+export VERSION MAINTAINER ARCH
+
+dist: ## what packages are made of: binary, manual pages, completions
+	GO=$(GO) packaging/dist
+
+deb rpm: dist ## a package: make deb rpm VERSION=1.2.3 MAINTAINER='You <you@your.net>'
+	$(GO) run $(NFPM) package --config packaging/nfpm.yaml --packager $@ --target dist/
+
+image: dist ## dist/weir-image.tar, an OCI image; no container engine is asked
+	$(GO) run ./packaging/image -version $(VERSION) -arch $(ARCH) -epoch $$(git log -1 --format=%ct 2>/dev/null || echo 0)
+
+test-packages: deb ## lintian, the unit judged, and the deb installed into a Debian 12 root, started, asked, removed, purged (as root, minutes)
+	packaging/test
+
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},
+	"packaging/image":          {},
 	"docs":                     {},
 	"cmd/weir":                 {"bench", "control", "control/importer", "docs", "cmd/weir/*"},
 	"cmd/weir/*":               {"control", "control/host/*", "configs"},

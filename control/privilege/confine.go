@@ -57,6 +57,10 @@ func Confine(as string, prepare func(uid, gid int) error) error {
 	if keep == 0 {
 		return nil
 	}
+	none, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err == nil && none == 1 && !change && now.permitted == keep {
+		return nil // the service manager has done it
+	}
 	path, err := executable()
 	if err != nil {
 		return err
