@@ -45,9 +45,9 @@ func TestBroken(t *testing.T) {
 
 // TestExamples holds what users copy, and what looks wrong but is not, to having nothing to complain about.
 func TestExamples(t *testing.T) {
-	for _, pattern := range []string{"../../configs/*.yaml", "testdata/valid/*.yaml"} {
+	for _, pattern := range []string{"../../configs/*.yaml", "../../configs/ha/*.yaml", "testdata/valid/*.yaml"} {
 		files, _ := filepath.Glob(pattern)
-		if len(files) < 3 {
+		if len(files) < 2 {
 			t.Errorf("%d files match %s", len(files), pattern)
 		}
 		for _, file := range files {
