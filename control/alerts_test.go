@@ -54,16 +54,30 @@ func TestDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	type source struct{ Type, UID string }
 	var board struct {
 		UID    string
 		Panels []struct {
-			ID      int
-			Type    string
-			Title   string
-			GridPos struct{ H, W, X, Y int }
-			Targets []struct{ Expr string }
+			ID         int
+			Type       string
+			Title      string
+			GridPos    struct{ H, W, X, Y int }
+			Datasource source
+			Targets    []struct {
+				Expr, RefID string
+				Datasource  source
+			}
+			Options struct {
+				Legend *struct {
+					ShowLegend *bool
+					Calcs      []string
+				}
+			}
 		}
-		Annotations struct{ List []struct{ Expr string } }
+		Annotations struct {
+			List []struct{ Expr, IconColor string }
+		}
+		Templating struct{ List []struct{ Name string } }
 	}
 	if err := json.Unmarshal(b, &board); err != nil {
 		t.Fatal(err)
@@ -90,11 +104,35 @@ func TestDashboard(t *testing.T) {
 		if p.Type != "row" && len(p.Targets) == 0 {
 			t.Errorf("%s shows nothing", p.Title)
 		}
+		// What Grafana's own schema requires (its foundation SDK, v0.0.22, strict), and a source that whoever loads the board chooses.
+		if l := p.Options.Legend; l != nil && (l.ShowLegend == nil || l.Calcs == nil) {
+			t.Errorf("%s: its legend lacks showLegend or calcs", p.Title)
+		}
+		refs := map[string]bool{}
 		for _, x := range p.Targets {
 			expressions = append(expressions, x.Expr)
+			if x.RefID == "" || refs[x.RefID] {
+				t.Errorf("%s: refId %q", p.Title, x.RefID)
+			}
+			refs[x.RefID] = true
+			if want := (source{"prometheus", "${datasource}"}); x.Datasource != want || p.Datasource != want {
+				t.Errorf("%s: its data comes from %v, %v", p.Title, p.Datasource, x.Datasource)
+			}
+		}
+	}
+	variables := []string{"__rate_interval"}
+	for _, v := range board.Templating.List {
+		variables = append(variables, v.Name)
+	}
+	for _, m := range regexp.MustCompile(`\$\{?(\w+)`).FindAllStringSubmatch(string(b), -1) {
+		if !slices.Contains(variables, m[1]) && m[1] != "__all" {
+			t.Errorf("the board has no variable %s", m[1])
 		}
 	}
 	for _, a := range board.Annotations.List {
+		if a.IconColor == "" {
+			t.Error("an annotation lacks iconColor")
+		}
 		expressions = append(expressions, a.Expr)
 	}
 	if board.UID != "weir" || len(expressions) < 20 {

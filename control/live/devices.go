@@ -13,7 +13,7 @@ import (
 func (x *examination) devices() {
 	all, err := x.Host.Links()
 	if err != nil {
-		x.unseen("devices", err)
+		x.unseen("device", err)
 		return
 	}
 	for i := range x.Config.Ports {

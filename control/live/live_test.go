@@ -354,6 +354,25 @@ func TestNativeMTU(t *testing.T) {
 	}
 }
 
+// TestEveryCheckIsExplained: the page has a row for each check that there is a case of here.
+func TestEveryCheckIsExplained(t *testing.T) {
+	page, err := os.ReadFile("../../docs/troubleshooting.md")
+	must(t, err)
+	_, table, _ := strings.Cut(string(page), "## What `weir check --live` looks at")
+	table, _, _ = strings.Cut(table, "\n## ")
+	source, err := filepath.Glob("*.go")
+	must(t, err)
+	for _, file := range source {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		for _, m := range regexp.MustCompile(`(?:x\.host\(\w+, |x\.at\(\w+, |x\.unseen\(|x\.diagnostic\(|check: )"(\w+)"`).FindAllStringSubmatch(string(text), -1) {
+			if name := m[1]; !strings.Contains(table, "`"+name+"`") {
+				t.Errorf("docs/troubleshooting.md does not explain %s, of %s", name, file)
+			}
+		}
+	}
+}
+
 // TestOrder: findings about the file stand in its order, then those of the host, and a finding is text as compilers write it.
 func TestOrder(t *testing.T) {
 	b := newBed(t)
