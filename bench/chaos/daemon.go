@@ -1,0 +1,195 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"weir/control"
+	"weir/control/host/testnet"
+)
+
+// daemon is the balancer: one `weir run` after the other, with the same files.
+type daemon struct {
+	space  *testnet.Space
+	exe    string
+	dir    string
+	env    []string
+	group  *group // that it runs in; nil: none
+	client *control.Client
+	raw    http.Client // for what is no JSON
+
+	log     tail
+	cmd     *testnet.Cmd
+	ended   chan struct{}
+	running atomic.Bool // it answers, as far as we have to do with it
+	reload  sync.Mutex  // one reload at a time, and none while it is not running
+}
+
+func newDaemon(space *testnet.Space, exe, dir string, env []string) *daemon {
+	d := &daemon{space: space, exe: exe, dir: dir, env: env}
+	d.client = control.NewClient(d.socket())
+	d.raw.Timeout = 10 * time.Second
+	d.raw.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var x net.Dialer
+		return x.DialContext(ctx, "unix", d.socket())
+	}}
+	return d
+}
+
+func (d *daemon) file() string   { return filepath.Join(d.dir, "weir.yaml") }
+func (d *daemon) socket() string { return filepath.Join(d.dir, "weir.sock") }
+func (d *daemon) pid() int       { return d.cmd.Process.Pid }
+
+// write replaces the configuration file at once.
+func (d *daemon) write(text string) error {
+	if err := os.WriteFile(d.file()+".new", []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(d.file()+".new", d.file())
+}
+
+// start starts weir and waits until it answers.
+func (d *daemon) start() error {
+	d.cmd = d.space.Command(d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn")
+	if d.group != nil {
+		// It joins before it has any memory: what a process has already stays where it was counted.
+		d.cmd = d.space.Command("/bin/sh", "-c", `echo $$ > "$0" && exec "$@"`, d.group.procs(), d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn")
+	}
+	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
+	d.cmd.Env = append(os.Environ(), d.env...)
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for the suite
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	ended, cmd := make(chan struct{}), d.cmd
+	d.ended = ended
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var s control.Status
+		if d.client.Get("/status", &s) == nil && s.PID == d.pid() {
+			d.running.Store(true)
+			return nil
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("weir run ended: %v: %s", cmd.ProcessState, d.log.String())
+		default:
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("weir run does not answer after 30 s: %s", d.log.String())
+		}
+	}
+}
+
+// rest keeps reloads away until the function it returns is called.
+func (d *daemon) rest() (resume func()) {
+	d.running.Store(false)
+	d.reload.Lock()
+	return func() {
+		d.running.Store(true)
+		d.reload.Unlock()
+	}
+}
+
+// kill ends weir as a crash would.
+func (d *daemon) kill() {
+	_ = d.cmd.Process.Kill()
+	<-d.ended
+}
+
+// stop ends weir by SIGTERM.
+func (d *daemon) stop() error {
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-d.ended:
+	case <-time.After(20 * time.Second):
+		d.kill()
+		return errors.New("weir still ran 20 s after SIGTERM")
+	}
+	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("weir ended with %v after SIGTERM", d.cmd.ProcessState)
+	}
+	return nil
+}
+
+// alive reports whether weir has not ended by itself.
+func (d *daemon) alive() bool {
+	select {
+	case <-d.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// close ends what runs and removes what it left.
+func (d *daemon) close() error {
+	if d.cmd == nil {
+		return nil
+	}
+	if d.alive() {
+		_ = d.cmd.Process.Signal(syscall.SIGCONT)
+		if d.stop() == nil {
+			return nil
+		}
+	}
+	out, err := d.space.Command(d.exe, "cleanup", "--socket", d.socket()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("weir cleanup: %w: %s", err, out)
+	}
+	return nil
+}
+
+// text asks for a page that is no JSON.
+func (d *daemon) text(path string) (string, error) {
+	resp, err := d.raw.Get("http://weir" + path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return string(b), err
+}
+
+// tail keeps the end of what a program says.
+type tail struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.b.Len() > 1<<16 {
+		t.b.Reset()
+	}
+	return t.b.Write(p)
+}
+
+// String is the last lines.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(t.b.String()), "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}

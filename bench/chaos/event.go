@@ -1,0 +1,104 @@
+package chaos
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Kind is what is done.
+type Kind string
+
+// The kinds of events.
+const (
+	Reload      Kind = "reload"      // the configuration is loaded anew, unchanged or with more services: goes on all the time
+	Weights     Kind = "weights"     // the servers' weights change
+	Remove      Kind = "remove"      // a server is taken out of all services, and put in again
+	Drain       Kind = "drain"       // a server is drained, and taken back
+	KillServer  Kind = "kill-server" // a server's process is killed, and started again
+	StopServer  Kind = "stop-server" // a server's process stands still for a while
+	Flap        Kind = "flap"        // a device of the balancer goes down, and up
+	Vanish      Kind = "vanish"      // a device of the balancer is deleted, and made anew
+	Stop        Kind = "stop"        // the balancer stands still (SIGSTOP)
+	KillWeir    Kind = "kill"        // the balancer is killed (SIGKILL), and started again
+	RestartWeir Kind = "restart"     // the balancer is stopped cleanly, and started again
+	Squeeze     Kind = "squeeze"     // the balancer's control group may have hardly more memory than it has
+	Clock       Kind = "clock"       // the wall clock jumps an hour ahead, and back
+	Quiet       Kind = "quiet"       // traffic rests, and frames and counters are added up
+)
+
+// Event is one thing that was done, or is being done.
+type Event struct {
+	Kind   Kind
+	Server int    // number of the server it is about, from 1; 0: none in particular
+	What   string // for the reader
+	Begin  time.Time
+	End    time.Time // zero while it goes on
+	// What a reader of the report wants to know.
+	Pauses []time.Duration // of each connection of records that was there
+}
+
+func (e *Event) String() string {
+	s := string(e.Kind)
+	if e.Server > 0 {
+		s += fmt.Sprintf(" s%d", e.Server)
+	}
+	if e.What != "" {
+		s += " (" + e.What + ")"
+	}
+	return s
+}
+
+// over reports whether the event's effects are over at t, linger after its end.
+func (e *Event) over(t time.Time, linger time.Duration) bool {
+	return !e.End.IsZero() && t.After(e.End.Add(linger))
+}
+
+// journal is all events so far. Reloads come ten a second and are only counted.
+type journal struct {
+	mu      sync.Mutex
+	start   time.Time
+	events  []*Event
+	reloads int
+	note    func(format string, args ...any)
+}
+
+// begin notes an event before anything is done.
+func (j *journal) begin(k Kind, server int, format string, args ...any) *Event {
+	e := &Event{Kind: k, Server: server, What: fmt.Sprintf(format, args...), Begin: time.Now()}
+	j.mu.Lock()
+	j.events = append(j.events, e)
+	j.mu.Unlock()
+	j.note("%8.3f %v", e.Begin.Sub(j.start).Seconds(), e)
+	return e
+}
+
+// end notes that everything has been undone.
+func (j *journal) end(e *Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e.End = time.Now()
+}
+
+// each calls f with every event, the latest first, until it returns false.
+func (j *journal) each(f func(*Event) bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := len(j.events) - 1; i >= 0; i-- {
+		if !f(j.events[i]) {
+			return
+		}
+	}
+}
+
+// between are the events that went on at some time between two moments.
+func (j *journal) between(from, to time.Time) (all []*Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, e := range j.events {
+		if !e.Begin.After(to) && !e.over(from, 0) {
+			all = append(all, e)
+		}
+	}
+	return all
+}

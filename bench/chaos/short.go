@@ -1,0 +1,76 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+// stuck is what a persistent client knows of where it belongs.
+type stuck struct {
+	server int
+	since  time.Time // that it is known to belong there
+}
+
+// request is one connection for one request, from an address of the client's or any. A persistent client always gets the same server.
+func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
+	if !l.pause(time.Duration(20+r.IntN(120)) * time.Millisecond) {
+		return
+	}
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	number := l.numbers.Add(1)
+	s := &subject{traffic: Short, name: fmt.Sprintf("%s request %d", w.name, number), began: time.Now()}
+	if at != nil {
+		s.traffic, s.server = Stick, at.server
+		s.name += " of " + from
+	}
+	got, err := l.ask(s, number, from, w.to, r.IntN(60_000))
+	if err != nil {
+		if l.stop.Err() == nil {
+			l.checker.count("requests that failed", 1)
+		}
+		l.failed(s, s.began, err)
+		return
+	}
+	l.checker.count("requests", 1)
+	if at == nil {
+		return
+	}
+	if at.server != 0 && at.server != got {
+		s.tell("is answered by s%d", got)
+		l.checker.saw(s, Moved, at.since, time.Now(), "from s%d, where it belongs since %.3f, to s%d", at.server, at.since.Sub(l.checker.journal.start).Seconds(), got)
+		at.server = 0
+	}
+	if at.server == 0 {
+		at.server, at.since = got, time.Now()
+	}
+}
+
+// ask asks for n bytes and returns the server that gave them.
+func (l *load) ask(s *subject, number uint64, from, to string, n int) (server int, err error) {
+	c, err := l.dial("tcp", from, to)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(l.stop, func() { c.Close() })()
+	s.tell("connected from %v", c.LocalAddr())
+	_ = c.SetDeadline(time.Now().Add(patience))
+	question := record{what: whatGet, conn: number, body: strconv.AppendInt(nil, int64(n), 10)}
+	if _, err := c.Write(question.append(nil)); err != nil {
+		return 0, err
+	}
+	var in record
+	var buf []byte
+	if err := in.read(c, &buf); err != nil {
+		return 0, err
+	}
+	if in.what != whatAnswer || in.conn != number || !bytes.Equal(in.body, bodyOf(nil, number, 0, n)) {
+		return 0, fmt.Errorf("asked for %d bytes of conn %d, got another %d of conn %d from s%d", n, number, len(in.body), in.conn, in.server)
+	}
+	return int(in.server), nil
+}
