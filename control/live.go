@@ -41,7 +41,7 @@ type point struct {
 
 // newLive makes a source for the dashboard of c.
 func newLive(c *Control) *sampler {
-	return &sampler{look: c.glance, version: c.options.Version, rows: liveRows{core: c.core}, news: func(after uint64) (any, uint64) {
+	return &sampler{look: c.glance, history: []point{}, version: c.options.Version, rows: liveRows{core: c.core}, news: func(after uint64) (any, uint64) {
 		all := c.events.Since(after, newsAtOnce)
 		if len(all) == 0 {
 			return nil, after

@@ -1,9 +1,9 @@
-// A chart of the last five minutes on a canvas: up to two lines, each with an area below it.
+// A chart of the last minutes on a canvas, five when it is full: up to two lines, each with an area below it.
 
 import { el, say } from "./dom.js";
 import { clock } from "./format.js";
 
-const span = 300e3; // milliseconds
+const spans = [60e3, 120e3, 300e3]; // milliseconds; the first that all points fit in
 const gap = 3e3; // between two points: more and the line is broken
 
 // nice is the next of 1, 2, 5, 10, 20, ... that is not below x.
@@ -59,6 +59,7 @@ export class Chart {
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, w, h);
     const end = points.at(-1)?.t ?? Date.now(), top = 14, bottom = h - 1;
+    const span = spans.find(s => points.length && end - points[0].t <= s) ?? spans.at(points.length ? -1 : 0);
     const most = nice(Math.max(0, ...points.flatMap(p => lines.map(line => line.of(p)))));
     const x = t => w - (end - t) / span * w, y = v => bottom - v / most * (bottom - top);
 
@@ -90,7 +91,7 @@ export class Chart {
     c.textAlign = "left";
     c.fillText(this.format(most), 0, 10);
 
-    let shown = points.at(-1), when = "5 min";
+    let shown = points.at(-1), when = span / 60e3 + " min";
     if (this.at !== null && points.length) {
       const t = end - (w - this.at) / w * span;
       shown = points.reduce((a, b) => Math.abs(b.t - t) < Math.abs(a.t - t) ? b : a);
