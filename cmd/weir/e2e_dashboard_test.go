@@ -16,7 +16,7 @@ import (
 	"weir/control"
 )
 
-// screenshots is where TestDashboard leaves its pictures; without it, where nobody finds them afterwards. With it the test takes a minute more, so that charts have
+// screenshots is where TestDashboard leaves its pictures; without it, where nobody finds them afterwards. With it the test takes two minutes, so that charts have
 // something to show:
 //
 //	WEIR_SCREENSHOTS=/tmp go test ./cmd/weir -run '^TestDashboard$' -count=1
@@ -126,7 +126,7 @@ func TestDashboard(t *testing.T) {
 	if !slow {
 		dir = t.TempDir()
 	} else {
-		time.Sleep(time.Minute)
+		time.Sleep(95 * time.Second)
 	}
 	t.Run("sizes", func(t *testing.T) {
 		for _, x := range []struct {

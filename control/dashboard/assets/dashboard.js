@@ -50,7 +50,7 @@ const charts = {
     { label: "received", color: "--first", of: p => p.received }, { label: "forwarded", color: "--second", of: p => p.forwarded }]),
   bits: new Chart($("tile-bits"), "Traffic", "bit/s", bits, [
     { label: "in", color: "--first", of: p => p.in_bits }, { label: "out", color: "--second", of: p => p.out_bits }]),
-  conns: new Chart($("tile-conns"), "Connections", "open", perSecond, [{ label: "new a second", color: "--first", of: p => p.conns }]),
+  conns: new Chart($("tile-conns"), "Open connections", "", perSecond, [{ label: "new a second", color: "--first", of: p => p.conns }]),
   drops: new Chart($("tile-drops"), "Dropped", "pps", perSecond, [{ label: "dropped", color: "--down", of: p => p.dropped }]),
 };
 
@@ -60,7 +60,7 @@ function show(s) {
   const none = ["–", ""], received = s.total.received;
   charts.packets.show(points, now ? parts(now.received) : none);
   charts.bits.show(points, now ? parts(now.in_bits + now.out_bits) : none, now?.bridged ? "segments " + bits(now.bridged) : "services");
-  charts.conns.show(points, [whole(status.connections), ""], "of " + short(status.capacity) + (status.half_open ? `, ${short(status.half_open)} half-open` : ""));
+  charts.conns.show(points, [whole(status.connections), "of " + short(status.capacity)], status.half_open ? short(status.half_open) + " half-open" : "");
   charts.drops.show(points, now ? parts(now.dropped) : none, received ? (100 * s.total.dropped / received).toFixed(2) + " % so far" : "");
 
   keyed($("verdicts"), ["received", "forwarded", "answered", "punted", "consumed", "dropped", "held"], k => k, k => el("div", {}, el("span", {}, k), el("b")), (e, k) => say(e.lastChild, whole(s.total[k])));

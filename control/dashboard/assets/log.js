@@ -12,8 +12,8 @@ function told(e) {
   switch (e.message) {
     case "backend_state": return [`${f.backend} of ${f.service}: ${f.old.replace("_", " ")} → ${f.new.replace("_", " ")}`, f.reason ?? ""];
     case "reload": return f.changed ? [`Reloaded: ${f.changed}`, ""] : ["Reload", f.diagnostic ?? rest];
-    case "drops begin": return [`Frames are dropped: ${f.reason}`, `${whole(Number(f.count))} at once`];
-    case "a limit is reached": return [`A limit is reached: ${f.what}`, `${whole(Number(f.count))} at once`];
+    case "drops begin": return [`Frames are dropped: ${f.reason}`, `${whole(Number(f.count))} at first`];
+    case "a limit is reached": return [`A limit is reached: ${f.what}`, `${whole(Number(f.count))} at first`];
     case "port": return [`Port ${f.port}: ${f.err}`, ""];
     case "port is back": return [`Port ${f.port} is back`, ""];
   }

@@ -22,6 +22,7 @@ const named = (name, at) => name && name !== at && !at.startsWith(name + ":") &&
 // head fills a first cell: the name, and what stands behind it in a quieter colour.
 function head(cell, name, at, below = "") {
   if (!cell.firstChild) cell.append(el("span", { class: "title" }), el("span", { class: "at" }), el("span", { class: "why" }));
+    cell.children[1].before(" "); // where a line may break
   const [title, rest, more] = cell.children;
   say(title, name);
   say(rest, at);
