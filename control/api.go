@@ -203,7 +203,7 @@ func (c *Control) serve(l net.Listener, h http.Handler) *api {
 
 // frontSettings is what the configuration says of the way in over TCP.
 func frontSettings(c *config.Config) admin.Settings {
-	return admin.Settings{Address: c.Admin.HTTP, TokenFile: c.Admin.TokenFile, Pprof: c.Admin.Pprof}
+	return admin.Settings{Address: c.Admin.HTTP, TokenFile: c.Admin.TokenFile, Pprof: c.Admin.Pprof, Hosts: c.Admin.Hosts}
 }
 
 // refuse answers a request that may not pass.

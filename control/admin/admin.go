@@ -6,6 +6,8 @@
 //	anything else   who has the token; nobody, if there is none
 //	/debug/pprof/   only where it is switched on; with a token, who has it
 //
+// and that only by a name that is ours, but for metrics and health.
+//
 // [NewServer] is what both it and the unix socket answer by: the same limits on headers, bodies and time. Nothing here knows what the
 // handler does, and nothing here runs on a worker.
 package admin

@@ -439,3 +439,53 @@ func TestConnections(t *testing.T) {
 		t.Error("Accept waits for a slot of a listener that is closed")
 	}
 }
+
+// TestNames asks by names that are ours and that are not.
+func TestNames(t *testing.T) {
+	own, err := os.Hostname()
+	if err != nil {
+		t.Skip(err)
+	}
+	b := newBed(t)
+	b.set(Settings{TokenFile: file(t, secret, 0o600), Hosts: []string{"lb1.example"}})
+	for _, x := range []struct {
+		host, path, authorization string
+		status                    int
+	}{
+		{"127.0.0.1:9180", "/", "", 200},
+		{"192.0.2.1", "/", "", 200},
+		{"[2001:db8::1]:9180", "/", "", 200},
+		{"[2001:db8::1]", "/", "", 200},
+		{"localhost:9180", "/", "", 200},
+		{"LOCALHOST", "/", "", 200},
+		{own + ":9180", "/stats", "", 200},
+		{"lb1.example:9180", "/", "", 200},
+		{"LB1.Example.", "/", "", 200},
+		{"attacker.example", "/", "", 421},
+		{"attacker.example:9180", "/stats", "", 421},
+		{"lb1.example.attacker.example", "/", "", 421},
+		{"127.0.0.1.attacker.example", "/", "", 421},
+		{"attacker.example", "/metrics", "", 200},
+		{"attacker.example", "/livez", "", 200},
+		{"attacker.example", "/readyz", "", 200},
+		{"attacker.example", "/stats", "Bearer " + secret, 200},
+		{"attacker.example", "/stats", "Bearer nonsense", 421},
+	} {
+		r, err := http.NewRequest("GET", "http://"+b.Addr().String()+x.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Host = x.host; x.authorization != "" {
+			r.Header.Set("Authorization", x.authorization)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != x.status || x.status == 421 && !strings.Contains(string(text), "admin.hosts") {
+			t.Errorf("%s%s: %d %s", x.host, x.path, resp.StatusCode, text)
+		}
+	}
+}

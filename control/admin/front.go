@@ -21,6 +21,7 @@ type Settings struct {
 	Address   netip.AddrPort // invalid: it does not listen
 	TokenFile string         // empty: nobody may change anything
 	Pprof     bool           // profiles of this process
+	Hosts     []string       // names that it is asked for by, beside the host's own and addresses
 }
 
 // Front answers over TCP. One goroutine changes it, by Prepare and what that returns.
@@ -39,6 +40,7 @@ type Front struct {
 type gate struct {
 	token *Token
 	pprof bool
+	hosts []string
 }
 
 // NewFront makes a front that does not listen yet. Requests that may not pass are answered by refuse.
@@ -65,6 +67,9 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	profile := strings.HasPrefix(r.URL.Path, profiles)
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
+	case !open[r.URL.Path] && !(g.token != nil && g.token.borne(r)) && !named(r, g.hosts): // who has the token is no page of an attacker's
+		f.refuse(w, http.StatusMisdirectedRequest, misnamed(r))
+		return
 	case profile && !g.pprof:
 		f.refuse(w, http.StatusNotFound, errors.New("admin.pprof is off"))
 		return
@@ -91,7 +96,7 @@ type Change struct {
 // Prepare opens the address and reads the token of next, and changes nothing yet. The token is read anew even if its file is the same. What it
 // returns must be committed or aborted.
 func (f *Front) Prepare(next Settings) (*Change, error) {
-	c := &Change{front: f, to: next, gate: gate{pprof: next.Pprof}}
+	c := &Change{front: f, to: next, gate: gate{pprof: next.Pprof, hosts: next.Hosts}}
 	if !next.Address.IsValid() {
 		return c, nil
 	}

@@ -21,7 +21,7 @@ func (d *decoder) check() {
 			d.diags = append(d.diags, w)
 		}
 	}
-	for _, key := range []string{"token_file", "pprof"} {
+	for _, key := range []string{"token_file", "pprof", "hosts"} {
 		if c.Admin.Given(key) && !c.Admin.Given("http") {
 			d.warnf(c.Admin.Field(key), "admin."+key, "has no effect without admin.http")
 		}

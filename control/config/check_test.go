@@ -169,6 +169,8 @@ func TestChecks(t *testing.T) {
 		{"negative grace", ports(wan) + "grace: -1s", `grace: must be 0s to 10m, not "-1s"`},
 		{"token without HTTP", ports(wan) + "admin: {token_file: /etc/weir/token}", "warning: admin.token_file: has no effect without admin.http"},
 		{"profiles without HTTP", ports(wan) + "admin: {pprof: true}", "warning: admin.pprof: has no effect without admin.http"},
+		{"names without HTTP", ports(wan) + "admin: {hosts: [lb1.example]}", "warning: admin.hosts: has no effect without admin.http"},
+		{"a name with a port", ports(wan) + "admin: {http: \"127.0.0.1:9180\", hosts: [lb1, \"lb1.example:9180\"]}", `admin.hosts[1]: must be a name such as lb1.example, without scheme or port, not "lb1.example:9180"`},
 		{"profiles, perhaps", ports(wan) + "admin: {http: \"127.0.0.1:9180\", pprof: maybe}", `admin.pprof: must be true or false, not "maybe"`},
 		{"HTTP without port", ports(wan) + "admin: {http: 127.0.0.1}", `admin.http: must be an address with a port such as 127.0.0.1:9180, not "127.0.0.1"`},
 		{"socket too long", ports(wan) + "admin: {socket: /" + strings.Repeat("x", 107) + "}", "admin.socket: must be 1 to 107 bytes long, not 108"},

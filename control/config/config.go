@@ -315,6 +315,7 @@ type Admin struct {
 	HTTP      netip.AddrPort // invalid: off
 	TokenFile string         // empty: HTTP is read-only
 	Pprof     bool           // profiles over HTTP
+	Hosts     []string       // names that browsers may ask for it by
 }
 
 // What enumerated keys may be. The first is the default, except for schedulers.

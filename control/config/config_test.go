@@ -198,7 +198,7 @@ func TestEveryKeyArrives(t *testing.T) {
 			VNI: 5003, VTEP: addr("2001:db8:2::1"), Port: 8472, UDPChecksum: ChecksumMade, Accept: "peers", MSSClamp: "true",
 			TTL: Inheritable{Value: 255}, DSCP: Inheritable{Inherit: true}, Ageing: 300 * time.Second, MaxEntries: 16384,
 		}}},
-		Admin: Admin{Socket: "/run/weir-test.sock", HTTP: netip.MustParseAddrPort("127.0.0.1:9180"), TokenFile: "/etc/weir/token", Pprof: true},
+		Admin: Admin{Socket: "/run/weir-test.sock", HTTP: netip.MustParseAddrPort("127.0.0.1:9180"), TokenFile: "/etc/weir/token", Pprof: true, Hosts: []string{"lb1.example"}},
 		Grace: time.Minute,
 	}
 	for i := range want.Services {

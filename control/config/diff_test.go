@@ -136,6 +136,7 @@ func TestAdminCanBeReloaded(t *testing.T) {
 		{`{http: "127.0.0.1:2", token_file: /a, pprof: true}`, []string{"admin"}},
 		{`{http: "127.0.0.1:1", token_file: /b, pprof: true}`, []string{"admin"}},
 		{`{http: "127.0.0.1:1", token_file: /a, pprof: false}`, []string{"admin"}},
+		{`{http: "127.0.0.1:1", token_file: /a, pprof: true, hosts: [lb1]}`, []string{"admin"}},
 	} {
 		of := func(admin string) *Config { return parsed(t, before+"admin: "+admin+"\n") }
 		if d := Compare(of(was), of(x.admin)); !slices.Equal(d.Sections, x.sections) || len(d.Restart) > 0 {

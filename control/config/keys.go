@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -190,4 +191,20 @@ var adminTable = table[Admin]{"admin", []field[Admin]{
 	{"http", func(d *decoder, v value, a *Admin) { d.listenAddress(v, &a.HTTP) }},
 	{"token_file", func(d *decoder, v value, a *Admin) { d.text(v, &a.TokenFile, math.MaxInt16) }},
 	{"pprof", func(d *decoder, v value, a *Admin) { d.boolean(v, &a.Pprof) }},
+	{"hosts", func(d *decoder, v value, a *Admin) { decodeList(d, v, &a.Hosts, decodeOwnName) }},
 }}
+
+// hostName is a DNS name, or the first part of one.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
+
+func decodeOwnName(d *decoder, v value, name *string) bool {
+	before := d.errors
+	if d.text(v, name, 253); d.errors > before {
+		return false
+	}
+	if !hostName.MatchString(*name) {
+		d.errorf(v.pos(), v.path, "must be a name such as lb1.example, without scheme or port, not %s", quoted(*name))
+		return false
+	}
+	return true
+}
