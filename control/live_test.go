@@ -166,7 +166,7 @@ func TestLiveSample(t *testing.T) {
 		}
 	}
 	n := uint64(1)
-	l := &live{look: func() glance { return at(n) }, rows: liveRows{core: b.core}, history: []point{}, version: "v", news: func(after uint64) (any, uint64) { return nil, after }}
+	l := &sampler{look: func() glance { return at(n) }, rows: liveRows{core: b.core}, history: []point{}, version: "v", news: func(after uint64) (any, uint64) { return nil, after }}
 	start := time.UnixMilli(1e12)
 	l.Take(start, true)
 	if s := l.View(plainQuery()).(liveSample); s.Now != nil || s.Workers[0].Packets != 0 || len(s.Drops) != 2 || s.Drops[0].PS != 0 {
