@@ -107,7 +107,7 @@ func (r *reader) begin(text string) {
 	r.daemon = r.types(r.lb, "exec "+text)
 	r.daemon.Stdout, r.daemon.Stderr = &r.log, &r.log
 	must(r.t, r.daemon.Start())
-	r.t.Cleanup(func() { _ = r.daemon.Process.Kill(); _ = r.daemon.Wait() })
+	r.t.Cleanup(func() { _ = r.daemon.Process.Kill(); _ = r.daemon.Wait(); forget(r.lb) })
 	client := control.NewClient(r.dir + "/weir.sock")
 	eventually(r.t, 20*time.Second, "weir runs and finds all servers up", func() bool {
 		var s control.Stats
