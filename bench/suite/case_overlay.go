@@ -27,6 +27,7 @@ func vtepConfig(cpu int) string {
 engine:
   workers: {cpus: "%d"}
   wait: adaptive
+  state_dir: none
 ports:
   - {name: access, interface: d0}
   - {name: underlay, interface: d1}

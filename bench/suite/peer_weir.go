@@ -14,6 +14,7 @@ func weirConfig(cpus string, conns int, weights [servers]int) string {
 engine:
   workers: {cpus: %q}
   wait: adaptive
+  state_dir: none
 ports:
   - {name: wan, interface: d0}
   - {name: lan, interface: d1}

@@ -58,7 +58,7 @@ func (b *bed) balance(ctx context.Context, wait string) (*balancer, error) {
 		config: filepath.Join(b.dir, "weir.yaml"), socket: filepath.Join(b.dir, "weir.sock"),
 	}
 	lb.client = control.NewClient(lb.socket)
-	if err := lb.write(configs.Demo + fmt.Sprintf("\nengine: {wait: %s}\n", wait)); err != nil {
+	if err := lb.write(configs.Demo + fmt.Sprintf("\nengine: {wait: %s, state_dir: none} # it leaves nothing behind\n", wait)); err != nil {
 		return nil, err
 	}
 	lb.cmd = b.lb.Command(exe, "run", "-c", lb.config, "--socket", lb.socket)
