@@ -467,6 +467,33 @@ func TestFullFileSystem(t *testing.T) {
 	}
 }
 
+// Where there is plenty of room a burst needs not wait for memory to be set aside.
+func TestAmpleFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1g"); err != nil {
+		t.Skipf("mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	file, err := os.Create(dir + "/conns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const capacity = 200_000
+	tab, err := New(Options{Capacity: capacity, HalfOpen: capacity, Workers: 1, File: file})
+	if err != nil {
+		t.Skipf("tmpfs: %v", err)
+	}
+	defer tab.Close()
+	to := DefaultTimeouts()
+	for i := range capacity { // more than is set aside, and nobody calls Enlarge
+		c := nat(i, false, udp)
+		if _, _, o := tab.Insert(0, &c, 0, &to, 0); o != Inserted {
+			t.Fatalf("connection %d: %v", i, o)
+		}
+	}
+}
+
 func BenchmarkTakeOver(b *testing.B) {
 	for _, conns := range []int{1 << 16, 1 << 20} {
 		for _, elsewhere := range []bool{false, true} {

@@ -168,12 +168,17 @@ func (m *memory) setAside(x span) error {
 	return nil
 }
 
-// ready is the number from which on connections have no memory set aside.
+// ample is how much must be free in a file system, besides all that the table may still take, for connections to be given out that have no memory set
+// aside: more than others fill while control is kept off its core. So a burst of new connections needs to wait for nobody.
+const ample = 256 << 20
+
+// ready is the number from which on connections must not be given out, for want of memory.
 func (m *memory) ready(f family) uint32 {
-	if !m.bounded {
-		return uint32(m.conns)
+	var fs unix.Statfs_t
+	if m.bounded && (unix.Fstatfs(int(m.file.Fd()), &fs) != nil || int64(fs.Bavail)*fs.Bsize < int64(len(m.base))+ample) {
+		return m.reserved[f]
 	}
-	return m.reserved[f]
+	return uint32(m.conns)
 }
 
 // Memory is what a Table's memory is made of.

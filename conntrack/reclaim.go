@@ -200,6 +200,7 @@ func (a *arena) refill(c *list, epoch uint64) {
 	to := max(min(fresh+refill-min(c.n, refill), a.ready.Load()), fresh)
 	atomic.StoreUint32(a.used, to) // before anything is written there
 	for ; fresh < to; fresh++ {
+		atomic.StoreUint32(&a.deadlines[fresh], 0) // as it is, unless somebody wrote into the file of a former process
 		a.push(c, fresh)
 		a.fresh.Store(fresh + 1)
 	}
