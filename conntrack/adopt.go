@@ -58,14 +58,14 @@ func (t *Table) takeOver(m *memory, o *Options) error {
 	s := &source{}
 	s.view.v4, s.view.v6 = m.entries4(), m.entries6()
 	for f := range families {
-		s.view.families[f].deadlines = m.deadlines(f)
+		s.view.families[f].deadlines, s.view.splices[f] = m.deadlines(f), m.splices(f)
 		s.used[f] = min(max(atomic.LoadUint32(&m.header().used[f]), 1), uint32(m.conns))
 	}
 	a := adoption{t: t, s: s, o: o, inPlace: m == t.memory, moved: map[Ref]Ref{}}
 	if a.inPlace {
 		for f := range families {
 			n := int(s.used[f]) + ahead/m.pairBytes(f)
-			for _, x := range m.parts(f, 1, n) {
+			for _, x := range m.parts(f, 1, n)[:hot] {
 				m.collapse(x.from, x.to)
 			}
 			if err := m.reserve(f, n); err != nil {
@@ -219,6 +219,9 @@ func (a *adoption) place(r Ref) (Ref, bool) {
 		} else {
 			copy(t.v4[to:][:2], a.s.view.v4[r:][:2])
 		}
+		if a.s.view.Spliced(r) {
+			*t.Splice(to) = *a.s.view.Splice(r)
+		}
 	}
 	now := a.o.Now
 	for _, e := range []*common{t.common(to), t.common(to | refReply)} {
@@ -319,7 +322,7 @@ func (s *source) last(r Ref, now Tick) Tick {
 func (s *source) sound(r Ref) bool {
 	e, p := s.view.common(r), s.view.common(r|refReply)
 	w := word(atomic.LoadUint64(&e.word))
-	const known = wordState | wordLive | wordNoOutput | wordOneWay | generationMask
+	const known = wordState | wordLive | wordNoOutput | wordKind | generationMask
 	if !w.live() || w&(1<<32-1)&^known != 0 || w.timeout() == 0 || w.timeout() > MaxTimeout || w&wordNoOutput != 0 && w&wordOneWay == 0 {
 		return false
 	}

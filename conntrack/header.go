@@ -31,7 +31,7 @@ type header struct {
 // numbers of the states mean, the order of bytes. A change of any is a new layout version; this finds the one that was forgotten.
 func shapeOf() uint64 {
 	h := fnv.New64a()
-	fmt.Fprint(h, shapes(), NumStates, strings.Join(stateNames[:], " "), wordState, wordLive, wordNoOutput, wordOneWay, tickShift, templateGrace, refReply, refV6)
+	fmt.Fprint(h, shapes(), NumStates, strings.Join(stateNames[:], " "), wordState, wordLive, wordNoOutput, wordKind, tickShift, templateGrace, refReply, refV6)
 	return h.Sum64()
 }
 
@@ -95,7 +95,7 @@ func (h *header) check(size int64, boot [16]byte) error {
 	}
 	l := layoutOf(int(h.capacity), 1)
 	l.conns = int(h.conns)
-	if _, _, _, _, _, want := l.offsets(); int64(want) > size {
+	if _, _, want := l.splicesAt(); int64(want) > size {
 		return fmt.Errorf("%w: %d bytes, want %d", ErrDamaged, size, want)
 	}
 	return nil

@@ -88,7 +88,7 @@ func (t *Table) Enlarge() error {
 		n := int(used) + max(ahead/m.pairBytes(family(f)), 2*int(used-m.huge.used[f]))
 		m.huge.used[f] = used
 		if m.huge.kind == HugeCollapsed && (f != int(ip6) || used > 1) { // no IPv6 so far, and perhaps never
-			for _, x := range m.parts(family(f), used, n) {
+			for _, x := range m.parts(family(f), used, n)[:hot] {
 				m.collapse(x.from, x.to)
 			}
 		}
@@ -111,15 +111,20 @@ func (m *memory) pairBytes(f family) int {
 // span is a part of the memory, by offsets.
 type span struct{ from, to int }
 
-// parts are where the deadlines and entries of the connections from one number up to another lie.
-func (m *memory) parts(f family, from uint32, to int) [2]span {
+// parts are where the deadlines, entries and splices of the connections from one number up to another lie. Of these the first are hot.
+func (m *memory) parts(f family, from uint32, to int) []span {
 	_, deadlines, deadlines6, entries, entries6, _ := m.offsets()
+	splices, splices6, _ := m.splicesAt()
 	if f == ip6 {
-		deadlines, entries = deadlines6, entries6
+		deadlines, entries, splices = deadlines6, entries6, splices6
 	}
 	to = min(to, m.conns)
-	return [2]span{{deadlines + 4*int(from), deadlines + 4*to}, {entries + m.pairBytes(f)*int(from), entries + m.pairBytes(f)*to}}
+	return []span{{deadlines + 4*int(from), deadlines + 4*to}, {entries + m.pairBytes(f)*int(from), entries + m.pairBytes(f)*to},
+		{splices + spliceSize*int(from), splices + spliceSize*to}}
 }
+
+// hot is how many of the parts all connections have a use for.
+const hot = 2
 
 // A tmpfs is as large as it was mounted. A page that it has no room for is not refused when the file is made that long, but is a SIGBUS when a worker
 // touches it. So pages are set aside ahead of use, which can fail without harm, and no connection is given out that has none (arena.ready).

@@ -10,6 +10,8 @@ type Conn struct {
 	OneWay             bool // only Forward is looked up (direct routing and tunnels), and TCP and SCTP go by their INPUT_ONLY tables
 	Template           bool // a template of persistence: OneWay, in a [TemplateSpace]
 	Control            Ref  // the template that the connection is opened under, or zero; a valid Ref
+	Spliced            bool // Splice is valid: client and server have sequence numbers of their own
+	Splice             Splice
 }
 
 // Outcome is what Insert did.
@@ -167,6 +169,10 @@ func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {
 	flags := wordLive
 	if c.OneWay {
 		flags |= wordNoOutput | wordOneWay
+	}
+	if c.Spliced {
+		flags |= wordSpliced
+		t.begin(r, c)
 	}
 	// Plain stores, each of which would be a locked instruction: whoever reads these words came by a slot or a deadline, which are
 	// stored afterwards.

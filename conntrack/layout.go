@@ -4,7 +4,7 @@ import "math/bits"
 
 // The memory of a Table, in whole pages:
 //
-//	header | index | IPv4 deadlines | IPv6 deadlines | IPv4 entries | IPv6 entries
+//	header | index | IPv4 deadlines | IPv6 deadlines | IPv4 entries | IPv6 entries | IPv4 splices | IPv6 splices
 //
 // It holds numbers in the machine's byte order and no Go pointer, so the collector never scans it and it can be mapped from a file. header.go
 // says what tells a file of one's own from others, adopt.go what of it is good after a crash.
@@ -42,6 +42,16 @@ func (l layout) offsets() (index, deadlines4, deadlines6, entries4, entries6, si
 	entries6 = entries4 + pages(128*l.conns)
 	return index, deadlines4, deadlines6, entries4, entries6, entries6 + pages(256*l.conns)
 }
+
+// splicesAt is where the splices begin, behind all else, and size the end of them, in bytes.
+func (l layout) splicesAt() (splices4, splices6, size int) {
+	_, _, _, _, _, splices4 = l.offsets()
+	part := (spliceSize*l.conns + pageSize - 1) &^ (pageSize - 1)
+	return splices4, splices4 + part, splices4 + 2*part
+}
+
+// spliceSize is the size of a [Splice] in bytes.
+const spliceSize = 32
 
 // home is where the probe for a tuple of hash h begins: h scaled to the index, by its upper bits. The tag is its lower half.
 func (t *Table) home(h uint64) uint32 {

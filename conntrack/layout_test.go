@@ -15,6 +15,7 @@ func TestSizes(t *testing.T) {
 		{"an IPv6 entry is two cache lines", unsafe.Sizeof(Entry6{}), 128},
 		{"the common part stands at the same place", unsafe.Offsetof(Entry4{}.common), unsafe.Offsetof(Entry6{}.common)},
 		{"a query is a cache line", unsafe.Sizeof(Query{}), 64},
+		{"two splices are a cache line", unsafe.Sizeof(Splice{}), spliceSize},
 		{"two workers share no cache line", unsafe.Sizeof(worker{}) % 128, 0},
 	} {
 		if c.got != c.want {

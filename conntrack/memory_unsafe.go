@@ -26,7 +26,7 @@ type memory struct {
 // newMemory returns memory for l, zeroed unless keep says that what the file has is of the same layout and is to stay. A file is locked first:
 // two Tables in one would destroy each other.
 func newMemory(l layout, file *os.File, keep bool) (*memory, error) {
-	_, _, _, _, _, size := l.offsets()
+	_, _, size := l.splicesAt()
 	m := &memory{layout: l, file: file, huge: huge{kind: HugeNone}}
 	if file == nil {
 		// Pages as elements, for a large allocation is aligned to pages and one of numbers is not scanned. One more, in case it is not aligned.
@@ -73,7 +73,7 @@ func newMemory(l layout, file *os.File, keep bool) (*memory, error) {
 
 // mappedSize is that of l in whole huge pages.
 func mappedSize(l layout) int {
-	_, _, _, _, _, size := l.offsets()
+	_, _, size := l.splicesAt()
 	return (size + hugePage - 1) &^ (hugePage - 1)
 }
 
@@ -94,7 +94,7 @@ func oldMemory(file *os.File, h Header) (*memory, error) {
 	if err := lock(file); err != nil {
 		return nil, err
 	}
-	_, _, _, _, _, size := l.offsets()
+	_, _, size := l.splicesAt()
 	base, err := unix.MmapPtr(int(file.Fd()), 0, nil, uintptr(size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		unix.Flock(int(file.Fd()), unix.LOCK_UN)
@@ -107,12 +107,15 @@ func oldMemory(file *os.File, h Header) (*memory, error) {
 func shapes() (all []uintptr) {
 	var a Entry4
 	var b Entry6
+	var c Splice
 	return []uintptr{
 		unsafe.Sizeof(a), unsafe.Offsetof(a.pair), unsafe.Offsetof(a.rest), unsafe.Offsetof(a.NewSrc), unsafe.Offsetof(a.NewDst),
 		unsafe.Offsetof(a.NewPorts), unsafe.Offsetof(a.NewSpace), unsafe.Offsetof(a.common),
 		unsafe.Sizeof(b), unsafe.Offsetof(b.src), unsafe.Offsetof(b.dst), unsafe.Offsetof(b.ports), unsafe.Offsetof(b.space),
 		unsafe.Offsetof(b.NewSrc), unsafe.Offsetof(b.NewDst), unsafe.Offsetof(b.NewPorts), unsafe.Offsetof(b.NewSpace), unsafe.Offsetof(b.common),
 		unsafe.Offsetof(a.DeltaL3), unsafe.Offsetof(a.DeltaL4), unsafe.Offsetof(a.Backend), unsafe.Offsetof(a.Flags), unsafe.Offsetof(a.seen),
+		unsafe.Sizeof(c), unsafe.Offsetof(c.Cookie), unsafe.Offsetof(c.First), unsafe.Offsetof(c.Stamp), unsafe.Offsetof(c.Theirs), unsafe.Offsetof(c.seq),
+		unsafe.Offsetof(c.stamp), unsafe.Offsetof(c.word), unsafe.Offsetof(c.Window), unsafe.Offsetof(c.Options),
 		unsafe.Offsetof(a.word), unsafe.Offsetof(a.packets), maxProbe, uintptr(binary.NativeEndian.Uint16([]byte{1, 2})),
 	}
 }
@@ -193,6 +196,14 @@ func (m *memory) entries4() []Entry4 {
 func (m *memory) entries6() []Entry6 {
 	_, _, _, _, at, _ := m.offsets()
 	return unsafe.Slice((*Entry6)(unsafe.Pointer(&m.base[at])), 2*m.conns)
+}
+
+func (m *memory) splices(f family) []Splice {
+	at, at6, _ := m.splicesAt()
+	if f == ip6 {
+		at = at6
+	}
+	return unsafe.Slice((*Splice)(unsafe.Pointer(&m.base[at])), m.conns)
 }
 
 func (m *memory) close() error {

@@ -59,6 +59,8 @@ type Table struct {
 	v6     []Entry6 // by Ref without its family
 	locks  []spin   // one for each stretch of the index
 
+	splices [families][]Splice // by connection; read for those that have one
+
 	// written for new and ended connections
 	_        [64]byte // keeps what is written off the lines above
 	counts   counts
@@ -128,6 +130,7 @@ func New(o Options) (*Table, error) {
 		*a = arena{next: make([]uint32, l.conns), deadlines: m.deadlines(family(f)), used: &m.header().used[f]}
 		a.fresh.Store(1)
 		a.ready.Store(m.ready(family(f)))
+		t.splices[f] = m.splices(family(f))
 	}
 	t.workers[o.Workers].quiet.Store(asleep)
 	switch {
@@ -185,7 +188,7 @@ func (t *Table) ID() uint64 { return t.memory.header().id }
 func (t *Table) Close() error {
 	t.index, t.v4, t.v6 = nil, nil, nil
 	for f := range t.families {
-		t.families[f].deadlines = nil
+		t.families[f].deadlines, t.splices[f] = nil, nil
 	}
 	return t.memory.close()
 }

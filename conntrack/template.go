@@ -74,7 +74,7 @@ func (t *Table) renew(r Ref, w word, now Tick) {
 	if w.state() != Template || !w.expired(t.last(r), now) {
 		return
 	}
-	next := makeWord(Template, w&(wordLive|wordNoOutput|wordOneWay), w+generationUnit, templateGrace)
+	next := makeWord(Template, w&(wordLive|wordNoOutput|wordKind), w+generationUnit, templateGrace)
 	atomic.StoreUint32(&t.common(r).seen, uint32(now))
 	atomic.CompareAndSwapUint64(t.life(r), uint64(w), uint64(next)) // else a packet was faster, which gives it more
 }

@@ -30,10 +30,11 @@ func (t *Table) Track(r Ref, event uint8, to *Timeouts, now Tick) (c Change, ali
 }
 
 // Keeps4 and then Seen are Track for the commonest packet, one that leaves its connection, an IPv4 one, as it is. Each is small enough to be
-// compiled into its caller's loop. Keeps4 reports whether the packet is of this kind, as far as the state tells, and the timeout of the state.
+// compiled into its caller's loop. Keeps4 reports whether the packet is of this kind, as far as the state tells, and the timeout of the state. It is
+// not if the connection has a Splice.
 func (t *Table) Keeps4(r Ref, event uint8, to *Timeouts) (timeout uint32, ok bool) {
 	w := word(atomic.LoadUint64(&t.v4[r&^refReply].word))
-	s := (w&(wordNoOutput|wordLive|wordState) ^ wordLive) // the state, if it is live and was answered, else more
+	s := (w&(wordSpliced|wordNoOutput|wordLive|wordState) ^ wordLive) // the state, if it is live, whole and was answered, else more
 	return w.timeout(), s < word(NumStates) && steady[r&refReply][event&31]>>s&1 != 0 && to[s] == w.timeout()
 }
 
@@ -79,7 +80,7 @@ func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, boo
 			return Change{}, false
 		}
 		c := Change{w.state(), w.state().step(w.direction(r), event)}
-		flags := w & (wordLive | wordNoOutput | wordOneWay)
+		flags := w & (wordLive | wordNoOutput | wordKind)
 		if r.Reply() {
 			flags &^= wordNoOutput
 		}

@@ -5,8 +5,8 @@ import "sync/atomic"
 // word is the life of a connection in 64 bits, kept in its forward entry. It changes by compare-and-swap alone, so one caller makes, and
 // accounts for, each transition; a packet that changes nothing only reads it.
 //
-//	63        32 31         12 11  10       9          8      7     0
-//	| timeout  | generation   |  | oneWay | noOutput | live | state |
+//	63        32 31         12    11       10       9          8      7     0
+//	| timeout  | generation   | spliced | oneWay | noOutput | live | state |
 //
 // timeout is in ticks and that of the state when the latest transition or change of configuration reached the connection. generation
 // makes two words differ that say the same: a packet that comes when the timer is about to fire makes the timer lose by it.
@@ -17,6 +17,8 @@ const (
 	wordLive     word = 1 << 8  // packets may use the connection; once cleared it is only being taken apart
 	wordNoOutput word = 1 << 9  // the server was not seen yet and need not be: INPUT_ONLY holds (the kernel's IP_VS_CONN_F_NOOUTPUT)
 	wordOneWay   word = 1 << 10 // the reply is not in the index
+	wordSpliced  word = 1 << 11 // it has a Splice
+	wordKind          = wordOneWay | wordSpliced
 
 	generationUnit word = 1 << 12
 	generationMask word = 0xfffff << 12
