@@ -8,7 +8,7 @@ import (
 
 // connect opens a connection of svc for the packet: a server is chosen, the entries made, and the packet goes on as one of theirs.
 func (w *Worker) connect(v *vector, i int, svc *Service) {
-	f, l, q := &v.frames[i], &v.lanes[i], &v.queries[i]
+	l, q := &v.lanes[i], &v.queries[i]
 	if !svc.OnePacket {
 		// A packet before this one in the vector, or another worker, may have opened it since lookup.
 		w.table.Lookup(v.queries[i : i+1])
@@ -20,6 +20,14 @@ func (w *Worker) connect(v *vector, i int, svc *Service) {
 		l.discard(DropDenied)
 		return
 	}
+	if !w.shields(v, i, svc) {
+		w.place(v, i, svc)
+	}
+}
+
+// place chooses a server for the packet of a client who may have one, and opens the connection.
+func (w *Worker) place(v *vector, i int, svc *Service) {
+	f, l, q := &v.frames[i], &v.lanes[i], &v.queries[i]
 	var id uint32
 	var template conntrack.Ref
 	found := false
@@ -30,6 +38,8 @@ func (w *Worker) connect(v *vector, i int, svc *Service) {
 	}
 	switch {
 	case l.verdict != Pending:
+	case !found && w.splicing:
+		w.renege(v, i)
 	case !found:
 		w.unreachable(v, i, DropNoBackend)
 	default:
@@ -61,7 +71,14 @@ func (w *Worker) open(v *vector, i int, svc *Service, id uint32, template conntr
 	f, l, q := &v.frames[i], &v.lanes[i], &v.queries[i]
 	b := w.backend(id)
 	flags := flagsOf(b)
+	if w.splicing && b.Forward != ForwardNAT {
+		w.renege(v, i) // a reload has made it so since the cookie went out
+		return
+	}
 	w.conn = conntrack.Conn{Forward: q.Tuple, Backend: id, Control: template}
+	if w.splicing {
+		w.conn.Spliced, w.conn.Splice = true, w.splice
+	}
 	sources := w.translate(b, f, &q.Tuple)
 	if sources != nil && sources.TOA && f.Proto == packet.ProtoTCP {
 		flags |= flagTOA

@@ -13,9 +13,17 @@ type Counters struct {
 	Passed    counter // frames left to the kernel by steering in software
 	Drops     [NumDrops]counter
 
-	Vectors    counter // non-empty vectors
-	Rounds     counter
-	Sleeps     counter
+	Vectors counter // non-empty vectors
+	Rounds  counter
+	Sleeps  counter
+
+	// of shield.go
+	CookiesSent counter // SYNs answered by a cookie
+	CookiesGood counter // that came back and opened a connection, or should have
+	CookiesBad  counter // ACKs of no connection, while cookies are out, that bring none of ours back
+	Challenges  counter // SYNs answered by a challenge
+	Vouched     counter // challenges that were met
+
 	AnswerLost counter // answers made but not sent: no route, neighbour or room; their cause counts as answered
 }
 
@@ -81,11 +89,17 @@ func (e *Engine) Backend(id uint32) (t Traffic) {
 }
 
 // WorkerSums are one worker's counters that no verdict shows.
-type WorkerSums struct{ Received, Sent, Passed, Vectors, Rounds, Sleeps, Held, AnswerLost uint64 }
+type WorkerSums struct {
+	Received, Sent, Passed, Vectors, Rounds, Sleeps, Held, AnswerLost uint64
+	CookiesSent, CookiesGood, CookiesBad, Challenges, Vouched         uint64
+}
 
 // Sum reads the counters that Add leaves out, and those that show how busy the worker is.
 func (c *Counters) Sum() WorkerSums {
-	return WorkerSums{c.Received.load(), c.Sent.load(), c.Passed.load(), c.Vectors.load(), c.Rounds.load(), c.Sleeps.load(), c.Held.load(), c.AnswerLost.load()}
+	return WorkerSums{
+		c.Received.load(), c.Sent.load(), c.Passed.load(), c.Vectors.load(), c.Rounds.load(), c.Sleeps.load(), c.Held.load(), c.AnswerLost.load(),
+		c.CookiesSent.load(), c.CookiesGood.load(), c.CookiesBad.load(), c.Challenges.load(), c.Vouched.load(),
+	}
 }
 
 // Traffic is what was counted for a backend or service. In is from the clients, bytes are of IP packets.

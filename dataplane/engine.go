@@ -31,6 +31,9 @@ type Engine struct {
 	snapshot  atomic.Pointer[Snapshot]
 	watch     atomic.Pointer[watch] // nil: nobody observes
 	tapping   sync.Mutex            // of those who change watch
+	cookies   cookieKey
+	shielded  atomic.Int64 // nanoseconds, when a client was asked for a sign of life last, to a second
+	vouched   vouched
 	answers   limiter
 	punts     gate
 	fragments fragmentMap
@@ -44,7 +47,7 @@ type Options struct {
 	Table       *conntrack.Table
 	MaxBackends int // backend IDs are below it; 0: 262144
 	MaxWorkers  int
-	Secret      uint64 // of the fragment map's hash; a random one where somebody may attack
+	Secret      uint64 // of the fragment map's hash and of cookies; a random one where somebody may attack
 }
 
 // DefaultMaxBackends is how many IDs there are for backends unless Options say another number.
@@ -52,6 +55,9 @@ const DefaultMaxBackends = 1 << 18
 
 // puntsPerSecond bounds what goes back to the kernel through the TUN device: a system call each.
 const puntsPerSecond = 20_000
+
+// cookieDomain tells what is derived from the secret for cookies from all else.
+const cookieDomain = 0x636f6f6b6965 // "cookie"
 
 // NewEngine makes an engine around an empty snapshot.
 func NewEngine(o Options) *Engine {
@@ -61,6 +67,10 @@ func NewEngine(o Options) *Engine {
 	e := &Engine{Table: o.Table, backends: o.MaxBackends, wants: make([]wants, max(o.MaxWorkers, 1))}
 	e.punts.interval = limiterBurst / puntsPerSecond
 	e.fragments.secret = o.Secret
+	h := newSip(o.Secret, cookieDomain)
+	e.cookies = cookieKey{h.sum(0), h.sum(1)}
+	e.vouched.secret = h.sum(2)
+	e.shielded.Store(-cookieLife - 2*shieldedEvery) // never
 	return e
 }
 
@@ -73,6 +83,7 @@ func (e *Engine) Publish(s *Snapshot) error {
 		return fmt.Errorf("dataplane: %d backends: the limit is %d", len(s.Backends), e.backends)
 	}
 	e.answers.set(s.Answers.PerSecond)
+	s.leastMTU = s.least()
 	e.snapshot.Store(s)
 	return nil
 }

@@ -56,9 +56,33 @@ func TestExpress(t *testing.T) {
 					{To: netip.MustParsePrefix("198.18.1.0/24"), Hops: []route.Hop{{Port: lan, Weight: 1}}},
 				})
 			}
+			if seed%4 >= 2 {
+				all := slices.Clone(s.Services.All)
+				all[0].Cookies = CookiesAlways
+				s.Services = NewServices(all)
+			}
 		}}
 		beds := newTwins(t, options...)
 		quick, slow := beds[0], beds[1]
+		if seed%4 >= 2 { // connections of two halves
+			for _, b := range beds {
+				for flow := range uint16(6) {
+					c := randomClient(flow)
+					b.fromClient(pkttest.TCP(c, vip).SYN().Bytes())
+					b.round()
+					cookie := b.take(wan)
+					if cookie == nil {
+						cookie = b.take(lan) // by the other router
+					}
+					b.fromClient(pkttest.TCP(c, vip).Seq(1).Ack(seqOf(cookie[14:]) + 1).Bytes())
+					b.round()
+					b.fromServer(pkttest.TCP(web, c).SYN().Seq(uint32(flow) << 29).Ack(1).Bytes())
+					b.round()
+					left(b, lan)
+					left(b, wan)
+				}
+			}
+		}
 		express := 0
 		for step := range 400 {
 			for range 1 + r.IntN(20) {
@@ -117,7 +141,7 @@ func TestExpress(t *testing.T) {
 func left(b *bed, port int) [][]byte {
 	var frames, answers [][]byte
 	for f := b.take(port); f != nil; f = b.take(port) {
-		if ip := f[14:]; ip[9] == packet.ProtoICMP || ip[9] == packet.ProtoTCP && ip[33]&packet.TCPRst != 0 {
+		if ip := f[14:]; ip[9] == packet.ProtoICMP || ip[9] == packet.ProtoTCP && (ip[33]&packet.TCPRst != 0 || ip[6]&0x40 != 0 && len(ip) <= 60) {
 			clear(ip[4:6]) // identifications are given out in the order in which packets are made
 			clear(ip[10:12])
 			answers = append(answers, f)
@@ -139,7 +163,7 @@ func shown(frames [][]byte) (s string) {
 // randomPacket is one between the few addresses and ports that the bed's services, their clients and servers have.
 func randomPacket(r *rand.Rand) (port int, p pkttest.Packet) {
 	flow := uint16(r.IntN(6))
-	c := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 128, byte(7 + flow)}), 4000+flow)
+	c := randomClient(flow)
 	if r.IntN(3) == 0 {
 		c = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 1, 77}), 4000+flow) // on the servers' link, and unknown there
 	}
@@ -194,6 +218,10 @@ func randomPacket(r *rand.Rand) (port int, p pkttest.Packet) {
 		p = p.Fragment(uint32(r.IntN(3)), r.IntN(2)*64, r.IntN(2) == 0)
 	}
 	return port, p
+}
+
+func randomClient(flow uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 128, byte(7 + flow)}), 4000+flow)
 }
 
 // counted is all that express counts beside the stages.

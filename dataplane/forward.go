@@ -44,6 +44,7 @@ const (
 	flagUDPActive connFlags = 1 << 3 // its UDP state counts as active
 	flagTOA       connFlags = 1 << 4 // the client's address goes along as a TCP option
 	flagTunnelSum connFlags = 1 << 5 // the tunnel's own checksum is made
+	flagSpliced   connFlags = 1 << 6 // of lanes alone: it has two halves, both of which have spoken: see splice.go
 
 	tunnelPortShift = 16
 )

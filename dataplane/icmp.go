@@ -87,6 +87,12 @@ func (w *Worker) rewriteError(f *packet.Frame, ref conntrack.Ref) {
 	h, q := b[f.L3:], b[f.QuoteL3:]
 	msg := b[f.L4:f.L3End]
 	put16(msg[2:], 0)
+	if f.QuoteProto == packet.ProtoTCP && !ref.Reply() && w.table.Spliced(ref) {
+		// A server believes what is said of its packets if their numbers are its own.
+		if a, ok := w.table.Answered(ref); ok {
+			put32(b[f.QuoteL4+4:], be32(b[f.QuoteL4+4:])+a.Seq)
+		}
+	}
 	if ref.V6() {
 		e := w.table.Entry6(ref)
 		if ref.Reply() {

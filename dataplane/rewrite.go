@@ -37,6 +37,9 @@ func (w *Worker) rewrite(v *vector) {
 			}
 			rewrite4(f, w.table.Entry4(l.ref))
 		}
+		if l.flags&flagSpliced != 0 {
+			w.resequence(f, l.ref)
+		}
 		if l.flags&flagTOA != 0 {
 			w.addTOA(f, l)
 		}

@@ -54,6 +54,9 @@ func (w *Worker) known(v *vector, i int, ref conntrack.Ref) bool {
 			w.Backends[id].Retried.add(1)
 		}
 	}
+	if w.table.Spliced(ref) && w.halves(v, i, ref) {
+		return true
+	}
 	return w.join(v, i, ref, id, b)
 }
 
@@ -86,6 +89,11 @@ func (w *Worker) join(v *vector, i int, ref conntrack.Ref, id uint32, b *Backend
 	if f.TTL <= 1 {
 		w.timeExceeded(v, i)
 		return true
+	}
+	if w.table.Spliced(ref) {
+		if _, ok := w.table.Answered(ref); ok {
+			flags |= flagSpliced
+		}
 	}
 	l.ref, l.backend, l.flags = ref, id, flags
 	return true
@@ -185,7 +193,9 @@ func (w *Worker) miss(v *vector, i int) {
 	case w.martian(src, v6, vni):
 		l.discard(DropMartian)
 	case f.Proto == packet.ProtoTCP && !opens(svc, f.Flags):
-		w.refuse(v, i)
+		if !w.redeem(v, i, svc) {
+			w.refuse(v, i)
+		}
 	case f.Proto == packet.ProtoSCTP && f.Flags != packet.SCTPInit:
 		w.host(v, i, dst, v6, vip)
 	default:

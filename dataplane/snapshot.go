@@ -26,6 +26,8 @@ type Snapshot struct {
 	Overlay  *Overlay             // nil: no segments
 	Paths    map[netip.Addr]*Path // to the servers behind tunnels, for errors from their ways
 
+	leastMTU uint16 // written by Publish, see least
+
 	// read by control
 	Generation uint64
 }
@@ -97,6 +99,8 @@ type Service struct {
 	OnePacket   bool         // UDP: every packet is scheduled anew
 	Allow, Deny *route.Table // networks that may, or may not, open connections; nil: all may, none is denied
 	SloppyTCP   bool         // any TCP segment but a RST opens a connection, not only a SYN
+	Cookies     Cookies      // when clients are asked for a sign of life before a connection is opened
+	Challenge   bool         // they are asked by a challenge: the answers of some server pass us by
 }
 
 // admits reports whether a client at addr may open a connection: it is in none of the denied networks, and in one of the allowed if any are

@@ -43,6 +43,8 @@ type Worker struct {
 	conn      conntrack.Conn // scratch of schedule
 	own       packet.Frame   // scratch of answers and fragments
 	ended     [endedSlice]conntrack.Ended
+	splice    conntrack.Splice // of the connection that is opened now, if splicing
+	splicing  bool
 	parted    conntrack.Ended // to make room for the connection that is scheduled now, if parting
 	parting   bool
 	hold      hold
