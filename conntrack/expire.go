@@ -92,7 +92,7 @@ func (t *Table) vanishFrom(r Ref, p *places) {
 	}
 	atomic.StoreUint32(&t.families[r.family()].deadlines[r.number()], 0)
 	t.unlock(&p.stretches)
-	t.counts.leave(t.State(r))
+	t.leave(r, t.State(r))
 }
 
 // bury hands the memory of a connection that has vanished on and says what it was.

@@ -82,8 +82,11 @@ func (t *Table) Insert(w int, c *Conn, event uint8, to *Timeouts, now Tick) (Ref
 	if n != 0 {
 		t.prepare(r, c, state, to, now)
 		live, halfOpen := t.counts.enter(state)
+		if state.HalfOpen() {
+			t.raiseSource(r) // before anybody can end it
+		}
 		if live > t.capacity {
-			t.counts.leave(state)
+			t.leave(r, state)
 			t.undo(w, r)
 			n, r = 0, f.ref(0)
 		}
@@ -107,7 +110,7 @@ func (t *Table) Insert(w int, c *Conn, event uint8, to *Timeouts, now Tick) (Ref
 	switch {
 	case outcome != Inserted:
 		if n != 0 {
-			t.counts.leave(state)
+			t.leave(r, state)
 			t.undo(w, r)
 		}
 		if other != 0 {
@@ -119,6 +122,14 @@ func (t *Table) Insert(w int, c *Conn, event uint8, to *Timeouts, now Tick) (Ref
 	}
 	t.workers[w].opened++
 	return r, state, Inserted
+}
+
+// leave takes what was never published out of the counts.
+func (t *Table) leave(r Ref, state State) {
+	t.counts.leave(state)
+	if state.HalfOpen() {
+		t.lowerSource(r)
+	}
 }
 
 // undo takes prepare back. Nobody has seen r.

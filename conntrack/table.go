@@ -71,6 +71,7 @@ type Table struct {
 	serial   atomic.Uint32 // of the latest template
 	orphans  orphans       // ended by Insert, not yet reported by Expire
 	workers  []worker      // the last is Range's
+	sources  sources
 	evicted  atomic.Uint64 // half-open connections that gave way
 
 	// read by control

@@ -93,6 +93,11 @@ func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, boo
 		}
 		if c.Old.HalfOpen() != c.New.HalfOpen() {
 			t.counts.move(c)
+			if c.Old.HalfOpen() {
+				t.lowerSource(r)
+			} else {
+				t.raiseSource(r)
+			}
 		}
 		if to[c.New] < w.timeout() {
 			t.families[r.family()].lower(r.number(), due(now, to[c.New]))

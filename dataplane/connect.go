@@ -25,9 +25,30 @@ func (w *Worker) connect(v *vector, i int, svc *Service) {
 	}
 }
 
+// modest reports whether the client that q is of may open one more connection by what is set for each source. If not, the frame has its verdict. It
+// is asked behind shields: what a source is charged with it has sent itself, as far as anybody can tell.
+func (w *Worker) modest(v *vector, i int) bool {
+	q := &v.queries[i]
+	if most := w.snap.HalfOpenPerSource; most > 0 && w.table.HalfOpenOf(q.Src, q.V6) >= most && handshakes(q.Proto()) {
+		v.lanes[i].discard(DropSourceHalfOpen)
+		return false
+	}
+	if !w.engine.opens.allow(w.now, q.Src, q.V6) {
+		v.lanes[i].discard(DropSourceRate)
+		return false
+	}
+	return true
+}
+
+// handshakes reports whether connections of a protocol begin half-open.
+func handshakes(proto uint8) bool { return proto == packet.ProtoTCP || proto == packet.ProtoSCTP }
+
 // place chooses a server for the packet of a client who may have one, and opens the connection.
 func (w *Worker) place(v *vector, i int, svc *Service) {
 	f, l, q := &v.frames[i], &v.lanes[i], &v.queries[i]
+	if !svc.OnePacket && !w.modest(v, i) {
+		return
+	}
 	var id uint32
 	var template conntrack.Ref
 	found := false

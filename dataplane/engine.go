@@ -34,6 +34,7 @@ type Engine struct {
 	cookies   cookieKey
 	shielded  atomic.Int64 // nanoseconds, when a client was asked for a sign of life last, to a second
 	vouched   vouched
+	opens     newLimit
 	answers   limiter
 	punts     gate
 	fragments fragmentMap
@@ -69,7 +70,7 @@ func NewEngine(o Options) *Engine {
 	e.fragments.secret = o.Secret
 	h := newSip(o.Secret, cookieDomain)
 	e.cookies = cookieKey{h.sum(0), h.sum(1)}
-	e.vouched.secret = h.sum(2)
+	e.vouched.secret, e.opens.secret = h.sum(2), h.sum(3)
 	e.shielded.Store(-cookieLife - 2*shieldedEvery) // never
 	return e
 }
@@ -84,6 +85,10 @@ func (e *Engine) Publish(s *Snapshot) error {
 	}
 	e.answers.set(s.Answers.PerSecond)
 	s.leastMTU = s.least()
+	e.opens.set(s.NewPerSource.PerSecond)
+	if s.HalfOpenPerSource > 0 {
+		e.Table.CountSources()
+	}
 	e.snapshot.Store(s)
 	return nil
 }

@@ -23,8 +23,11 @@ type Snapshot struct {
 	Steer    *steer.Compiled         // what the XDP program knows, for ports without one
 	Local    map[netip.Addr]struct{} // the host's own addresses, VIPs aside; used where we answer in the host's place
 	Answers  Rate
-	Overlay  *Overlay             // nil: no segments
-	Paths    map[netip.Addr]*Path // to the servers behind tunnels, for errors from their ways
+
+	HalfOpenPerSource int                  // most half-open connections of one source, 0: no limit
+	NewPerSource      Rate                 // of connections that one source opens; zero: no limit
+	Overlay           *Overlay             // nil: no segments
+	Paths             map[netip.Addr]*Path // to the servers behind tunnels, for errors from their ways
 
 	leastMTU uint16 // written by Publish, see least
 

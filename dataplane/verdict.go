@@ -51,6 +51,8 @@ const (
 	DropBackendGone       // the connection's server was removed from the service
 	DropTableFull         // the connection table has no free entry
 	DropHalfOpen          // half-open connections have their part of the table, and none was found that could give way
+	DropSourceHalfOpen    // its source has as many half-open connections as one may have
+	DropSourceRate        // its source has opened as many connections within a second as one may
 	DropNoLocalPort       // every local address and port for the server is taken
 	DropClash             // the server would see two connections with the same addresses and ports
 	DropChecksum          // a TCP segment or UDP datagram that was to be answered, but whose checksum is wrong
@@ -123,6 +125,8 @@ var dropNames = [NumDrops]string{
 	DropBackendGone:       "backend_gone",
 	DropTableFull:         "table_full",
 	DropHalfOpen:          "half_open",
+	DropSourceHalfOpen:    "source_half_open",
+	DropSourceRate:        "source_rate",
 	DropNoLocalPort:       "no_local_port",
 	DropClash:             "tuple_clash",
 	DropChecksum:          "checksum",
