@@ -151,6 +151,9 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		Local:      map[netip.Addr]struct{}{},
 		Paths:      map[netip.Addr]*dataplane.Path{},
 		Answers:    dataplane.Rate{PerSecond: cfg.Limits.Answers.PerSecond},
+
+		HalfOpenPerSource: cfg.Limits.HalfOpenPerSource,
+		NewPerSource:      dataplane.Rate{PerSecond: cfg.Limits.NewPerSource.PerSecond},
 	}
 	for _, a := range s.local {
 		snap.Local[a] = struct{}{}

@@ -75,7 +75,7 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 	out := dataplane.Service{
 		Name: c.Name, Protocol: key.protocol, VIP: key.vip, VNI: key.vni, Port: key.port, PortTo: key.portTo, SloppyTCP: c.Conntrack.SloppyTCP,
 		OnePacket: c.OnePacket && key.protocol == packet.ProtoUDP, Allow: networks(c.Allow), Deny: networks(c.Deny),
-		Persistence: persistenceOf(c),
+		Persistence: persistenceOf(c), Cookies: cookiesOf(c), Challenge: challenges(c, key),
 	}
 	real.scale()
 	backup.scale()
@@ -257,6 +257,24 @@ func persistenceOf(c *config.Service) *dataplane.Persistence {
 	mask4 := ^uint32(0) << (32 - p.Prefix)
 	mask6 := conntrack.Addr{Hi: ^uint64(0) << (64 - min(p.Prefix6, 64)), Lo: ^uint64(0) << (64 - max(p.Prefix6-64, 0))}
 	return &dataplane.Persistence{Mask4: mask4, Mask6: mask6, Quiescent: c.Conntrack.ExpireQuiescentTemplate}
+}
+
+// cookiesOf is when a service asks its clients for a sign of life. What is sloppy takes their answer for the opening segment.
+func cookiesOf(c *config.Service) dataplane.Cookies {
+	switch {
+	case c.Protocol != "tcp" || c.Conntrack.SloppyTCP:
+		return dataplane.CookiesOff
+	case c.Conntrack.SynCookies == "always":
+		return dataplane.CookiesAlways
+	case c.Conntrack.SynCookies == "auto":
+		return dataplane.CookiesAuto
+	}
+	return dataplane.CookiesOff
+}
+
+// challenges reports whether the service of key has a server whose answers pass us by.
+func challenges(c *config.Service, key serviceKey) bool {
+	return slices.ContainsFunc(backendsOf(c, key), func(x configured) bool { return forwardOf(x.config.Forward) != dataplane.ForwardNAT })
 }
 
 // configured is one backend of the configuration with its identity.

@@ -57,6 +57,11 @@ var (
 	tableHalfOpen  = metrics.NewGauge("weir_conntrack_half_open", "Connections whose handshake is not over")
 	tableHalfLimit = metrics.NewGauge("weir_conntrack_half_open_limit", "Half-open connections beyond which old ones give way to new ones")
 	tableEvictions = metrics.NewCounter("weir_conntrack_evictions_total", "Half-open connections that gave way to new ones")
+	cookiesSent    = metrics.NewCounter("weir_syn_cookies_sent_total", "SYNs answered by a cookie")
+	cookiesGood    = metrics.NewCounter("weir_syn_cookies_valid_total", "Cookies that clients brought back in time")
+	cookiesBad     = metrics.NewCounter("weir_syn_cookies_invalid_total", "ACKs of no connection that bring back no cookie of ours, while some are out")
+	challengesSent = metrics.NewCounter("weir_syn_challenges_sent_total", "SYNs answered by a challenge, where servers' answers pass us by")
+	challengesMet  = metrics.NewCounter("weir_syn_challenges_met_total", "Challenges that clients answered")
 	tableMemory    = metrics.NewGauge("weir_conntrack_memory_bytes", "Memory mapped for the table; what was never touched is not there")
 	tableHuge      = metrics.NewGauge("weir_conntrack_huge_memory_bytes", "Of it in huge pages")
 )
@@ -69,6 +74,7 @@ var small = append([]*metrics.Family{
 	workerInfo, workerRx, workerVectors, workerRounds, workerSleeps, workerHeld, workerChunks, workerBeat,
 	backendsNow, drainLeft, checks, checksRunning, checksLate,
 	tableConns, tableLimit, tableHalfOpen, tableHalfLimit, tableEvictions, tableMemory, tableHuge,
+	cookiesSent, cookiesGood, cookiesBad, challengesSent, challengesMet,
 }, overlayFamilies...)
 
 // glance is what the small families are made of: the views that the API shows, but for services.
@@ -157,6 +163,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	give(tableHalfOpen, float64(g.status.HalfOpen))
 	give(tableHalfLimit, float64(g.status.HalfOpenCap))
 	give(tableEvictions, float64(g.status.Evicted))
+	give(cookiesSent, float64(g.status.Cookies.Sent))
+	give(cookiesGood, float64(g.status.Cookies.Good))
+	give(cookiesBad, float64(g.status.Cookies.Bad))
+	give(challengesSent, float64(g.status.Cookies.Challenges))
+	give(challengesMet, float64(g.status.Cookies.Vouched))
 	give(tableMemory, float64(g.status.TableMemory.Bytes))
 	give(tableHuge, float64(g.status.TableMemory.HugeBytes))
 	for i := range g.stats.VXLAN {

@@ -173,6 +173,7 @@ type Status struct {
 	HalfOpen     int        `json:"half_open"` // connections whose handshake is not over
 	HalfOpenCap  int        `json:"half_open_capacity"`
 	Evicted      uint64     `json:"half_open_evicted"` // those that gave way to new ones, since the start
+	Cookies      CookieView `json:"cookies"`
 	TableMemory  MemoryView `json:"table_memory"`
 	TableFile    string     `json:"table_file,omitempty"` // that the connections are in; none: they end with the process
 	TakenOver    int        `json:"taken_over"`           // connections that the process before left
@@ -193,6 +194,15 @@ type HealthView struct {
 	Checks    int    `json:"checks"`
 	Running   int    `json:"checks_running"`
 	Late      uint64 `json:"checks_late"` // that began a second or more after they were due
+}
+
+// CookieView is what SYN cookies and challenges came to since the start.
+type CookieView struct {
+	Sent       uint64 `json:"sent"`
+	Good       uint64 `json:"good"` // that came back in time
+	Bad        uint64 `json:"bad"`  // ACKs of no connection that bring back none of ours, while some are out
+	Challenges uint64 `json:"challenges"`
+	Vouched    uint64 `json:"vouched"` // challenges that were met
 }
 
 // MemoryView is the memory of the connection table.

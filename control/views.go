@@ -93,6 +93,14 @@ func (c *Control) Status() Status {
 		Connections: c.engine.Table.Len(), Capacity: c.engine.Table.Cap(), HalfOpen: c.engine.Table.HalfOpen(), HalfOpenCap: c.engine.Table.HalfOpenCap(),
 		Evicted: c.engine.Table.Evicted(), LastReloadOK: c.last.OK, LastReload: "none since the start",
 	}
+	for _, w := range c.engine.Workers() {
+		sum := w.Counters.Sum()
+		s.Cookies.Sent += sum.CookiesSent
+		s.Cookies.Good += sum.CookiesGood
+		s.Cookies.Bad += sum.CookiesBad
+		s.Cookies.Challenges += sum.Challenges
+		s.Cookies.Vouched += sum.Vouched
+	}
 	m := c.engine.Table.Memory()
 	s.TableMemory = MemoryView{Bytes: m.Bytes, HugeBytes: m.Huge, HugePages: string(m.Pages)}
 	s.TableFile, s.TakenOver = c.state.path, c.engine.Table.Adopted().Kept

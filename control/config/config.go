@@ -198,7 +198,11 @@ type Conntrack struct {
 	ConnReuseMode           int // 0 to 3
 	ExpireNodestConn        bool
 	ExpireQuiescentTemplate bool
+	SynCookies              string // one of SynCookies: when TCP clients are asked for a sign of life first
 }
+
+// SynCookies are when a service asks.
+var SynCookies = []string{"off", "auto", "always"}
 
 // Timeouts are how long a connection is kept in each state, 1 s to 31 days.
 type Timeouts struct {
@@ -209,6 +213,9 @@ type Timeouts struct {
 type Limits struct {
 	Place
 	Answers Rate // ICMP errors, RSTs and echo replies in all; a tenth of it for one source
+
+	HalfOpenPerSource int  // most half-open connections of a /32 or /64, 0: no limit
+	NewPerSource      Rate // of connections that a /32 or /64 opens, 0: no limit
 }
 
 // Rate is a number of events a second, 0 to 1000000; the burst is as much.
@@ -358,7 +365,7 @@ func defaults() Config {
 	return Config{
 		Engine: Engine{Wait: "adaptive", StateDir: StateAuto},
 		Conntrack: Conntrack{
-			MaxConnections: 1 << 20, ConnReuseMode: 1,
+			MaxConnections: 1 << 20, ConnReuseMode: 1, SynCookies: "auto",
 			Timeouts: Timeouts{
 				TCPNone: 2 * time.Second, TCPEstablished: 900 * time.Second, TCPSynSent: 120 * time.Second, TCPSynRecv: 60 * time.Second,
 				TCPFinWait: 120 * time.Second, TCPTimeWait: 120 * time.Second, TCPClose: 10 * time.Second, TCPCloseWait: 60 * time.Second,

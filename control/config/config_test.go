@@ -75,7 +75,7 @@ func one(a string) netip.Prefix {
 func TestEveryKeyArrives(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	conntrack := Conntrack{
-		MaxConnections: 65536, ConnReuseMode: 2, ExpireNodestConn: true, ExpireQuiescentTemplate: true,
+		MaxConnections: 65536, ConnReuseMode: 2, ExpireNodestConn: true, ExpireQuiescentTemplate: true, SynCookies: "always",
 		Timeouts: Timeouts{
 			TCPNone: 3 * time.Second, TCPEstablished: 5 * time.Minute, TCPSynSent: 121 * time.Second, TCPSynRecv: 61 * time.Second,
 			TCPFinWait: 122 * time.Second, TCPTimeWait: 123 * time.Second, TCPClose: 11 * time.Second, TCPCloseWait: 62 * time.Second,
@@ -84,11 +84,11 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 	own1 := conntrack
 	own1.Timeouts.TCPEstablished, own1.SloppyTCP, own1.ConnReuseMode = time.Minute, true, 3
-	own1.ExpireNodestConn, own1.ExpireQuiescentTemplate = false, false
+	own1.ExpireNodestConn, own1.ExpireQuiescentTemplate, own1.SynCookies = false, false, "off"
 	own2 := conntrack
 	own2.Timeouts.UDP = 10 * time.Second
 	own3 := conntrack
-	own3.SloppyTCP, own3.ConnReuseMode = true, 0
+	own3.SloppyTCP, own3.ConnReuseMode, own3.SynCookies = true, 0, "off"
 	ready := func(s Service) Service {
 		if s.OnDown == "" {
 			s.OnDown = "keep"
@@ -181,7 +181,7 @@ func TestEveryKeyArrives(t *testing.T) {
 			},
 		},
 		Conntrack: conntrack,
-		Limits:    Limits{Answers: Rate{500}},
+		Limits:    Limits{Answers: Rate{500}, HalfOpenPerSource: 64, NewPerSource: Rate{100}},
 		VXLAN: VXLAN{Port: 8472, SourcePorts: PortRange{50000, 60000}, UDPChecksum: true, Segments: []Segment{{
 			VNI: 5001, VTEP: addr("192.0.2.1"), Port: 4790, UDPChecksum: ChecksumNever, Access: []Access{{Port: "tenant"}},
 			Peers: []Peer{{Address: addr("192.0.2.21"), Port: 4790, UDPChecksum: ChecksumNever}, {Address: addr("192.0.2.22"), Port: 4789, UDPChecksum: ChecksumMade}},
@@ -264,7 +264,7 @@ func TestDefaults(t *testing.T) {
 	}
 	timeouts := Timeouts{2 * time.Second, 900 * time.Second, 120 * time.Second, 60 * time.Second, 120 * time.Second, 120 * time.Second,
 		10 * time.Second, 60 * time.Second, 30 * time.Second, 300 * time.Second}
-	conntrack := Conntrack{MaxConnections: 1048576, Timeouts: timeouts, ConnReuseMode: 1}
+	conntrack := Conntrack{MaxConnections: 1048576, Timeouts: timeouts, ConnReuseMode: 1, SynCookies: "auto"}
 	want := &Config{
 		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive", StateDir: "auto"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}},
 		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}},

@@ -162,6 +162,7 @@ var connFields = []field[Conntrack]{
 	{"sloppy_tcp", func(d *decoder, v value, c *Conntrack) { d.boolean(v, &c.SloppyTCP) }},
 	{"conn_reuse_mode", func(d *decoder, v value, c *Conntrack) { integer(d, v, &c.ConnReuseMode, 0, 3) }},
 	{"expire_nodest_conn", func(d *decoder, v value, c *Conntrack) { d.boolean(v, &c.ExpireNodestConn) }},
+	{"syn_cookies", func(d *decoder, v value, c *Conntrack) { d.enum(v, &c.SynCookies, "use of cookies", SynCookies) }},
 	{"expire_quiescent_template", func(d *decoder, v value, c *Conntrack) { d.boolean(v, &c.ExpireQuiescentTemplate) }},
 }
 
@@ -184,6 +185,8 @@ func timeout(of func(*Timeouts) *time.Duration) func(*decoder, value, *Timeouts)
 
 var limitsTable = table[Limits]{"limits", []field[Limits]{
 	{"answers", func(d *decoder, v value, l *Limits) { d.rate(v, &l.Answers, 1e6) }},
+	{"half_open_per_source", func(d *decoder, v value, l *Limits) { integer(d, v, &l.HalfOpenPerSource, 0, 1<<26) }},
+	{"new_per_source", func(d *decoder, v value, l *Limits) { d.rate(v, &l.NewPerSource, 1e6) }},
 }}
 
 var adminTable = table[Admin]{"admin", []field[Admin]{

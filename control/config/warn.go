@@ -28,6 +28,8 @@ func (d *decoder) warnServices() {
 			}
 		}
 		unless(s.Protocol == "tcp" || !s.Conntrack.SloppyTCP, "sloppy_tcp", "on "+s.Protocol)
+		unless(s.Protocol == "tcp" || !slices.Contains([]string{"auto", "always"}, s.Conntrack.SynCookies), "syn_cookies", "on "+s.Protocol)
+		unless(!s.Conntrack.SloppyTCP || s.Conntrack.SynCookies == "off" || s.Protocol != "tcp", "syn_cookies", "with sloppy_tcp, which takes any segment for an opening one")
 		unless(s.Protocol != "udp", "conn_reuse_mode", "on udp, which knows no SYN")
 		unless(s.Persistence != nil || s.bad("persistence") || !s.Conntrack.ExpireQuiescentTemplate, "expire_quiescent_template", "without persistence")
 	}
