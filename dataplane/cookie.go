@@ -147,28 +147,32 @@ func newSip(k0, k1 uint64) sip {
 
 // word takes in 8 bytes.
 func (h *sip) word(v uint64) {
-	h.d ^= v
-	h.round()
-	h.round()
-	h.a ^= v
+	a, b, c, d := h.a, h.b, h.c, h.d^v
+	a, b, c, d = sipRound(a, b, c, d)
+	a, b, c, d = sipRound(a, b, c, d)
+	h.a, h.b, h.c, h.d = a^v, b, c, d
 }
 
 // sum takes in the last word and returns the hash. All messages of one kind have one length, so that is not part of it.
 func (h *sip) sum(last uint64) uint64 {
 	h.word(last)
-	h.c ^= 0xff
-	h.round()
-	h.round()
-	h.round()
-	h.round()
-	return h.a ^ h.b ^ h.c ^ h.d
+	a, b, c, d := h.a, h.b, h.c^0xff, h.d
+	a, b, c, d = sipRound(a, b, c, d)
+	a, b, c, d = sipRound(a, b, c, d)
+	a, b, c, d = sipRound(a, b, c, d)
+	a, b, c, d = sipRound(a, b, c, d)
+	return a ^ b ^ c ^ d
 }
 
-func (h *sip) round() {
-	a, b, c, d := h.a+h.b, h.b, h.c+h.d, h.d
-	b, d = bits.RotateLeft64(b, 13)^a, bits.RotateLeft64(d, 16)^c
-	a = bits.RotateLeft64(a, 32)
-	a, c = a+d, c+b
-	d, b = bits.RotateLeft64(d, 21)^a, bits.RotateLeft64(b, 17)^c
-	h.a, h.b, h.c, h.d = a, b, bits.RotateLeft64(c, 32), d
+// sipRound has its state in registers.
+func sipRound(a, b, c, d uint64) (uint64, uint64, uint64, uint64) {
+	a += b
+	c += d
+	b = bits.RotateLeft64(b, 13) ^ a
+	d = bits.RotateLeft64(d, 16) ^ c
+	a = bits.RotateLeft64(a, 32) + d
+	c += b
+	d = bits.RotateLeft64(d, 21) ^ a
+	b = bits.RotateLeft64(b, 17) ^ c
+	return a, b, bits.RotateLeft64(c, 32), d
 }

@@ -7,3 +7,12 @@ func (r *Runner) SleepAtMost(d time.Duration) { r.longest = d }
 
 // TakeChunk loses a chunk.
 func (w *Worker) TakeChunk() { w.pool.Get() }
+
+// SipHash is SipHash-2-4 of words, the last of which has the message's length in its highest byte, under a key.
+func SipHash(k0, k1 uint64, words ...uint64) uint64 {
+	h := newSip(k0, k1)
+	for _, w := range words[:len(words)-1] {
+		h.word(w)
+	}
+	return h.sum(words[len(words)-1])
+}

@@ -142,11 +142,16 @@ func (w *Worker) letGo(h *heldHop, j int, known bool) {
 	}
 }
 
-// NextDeadline is when the first of the frames that wait gives up, in nanoseconds; ok is false when none waits.
+// NextDeadline is when the first of the frames that wait gives up, or a server is asked again, in nanoseconds; ok is false when none waits.
 func (w *Worker) NextDeadline() (ns int64, ok bool) {
 	for _, at := range w.early.deadline[:w.early.n] {
 		if !ok || at < ns {
 			ns, ok = at, true
+		}
+	}
+	for i := range w.asked.queues {
+		if q := &w.asked.queues[i]; q.n > 0 && (!ok || q.at[q.head].due < ns) {
+			ns, ok = q.at[q.head].due, true
 		}
 	}
 	for i := range w.hold.hops {

@@ -206,5 +206,8 @@ func (w *Worker) redeem(v *vector, i int, svc *Service) bool {
 	w.splicing = true
 	w.place(v, i, svc)
 	w.splicing = false
+	if l.verdict == Pending {
+		w.await(&q.Tuple, 0)
+	}
 	return true
 }

@@ -50,6 +50,9 @@ func (w *Worker) halves(v *vector, i int, ref conntrack.Ref) bool {
 		w.refuse(v, i) // it takes the SYN for one of an older connection of its: what a client would say that knows better
 		return true
 	case f.Flags&packet.TCPRst != 0:
+		if be32(f.Chunk()[f.L4+4:]) == w.table.Splice(ref).First+1 {
+			w.table.Answer(ref, conntrack.Answer{}) // the client is gone: nothing is asked or joined any more
+		}
 		return false
 	}
 	// The server has not answered yet. Whatever the client says is a reason to ask it once more.
@@ -113,46 +116,15 @@ func (w *Worker) meet(v *vector, i int, ref conntrack.Ref) bool {
 // conclude sends the server the handshake's last ACK, in the client's name.
 func (w *Worker) conclude(ref conntrack.Ref, s *conntrack.Splice, first uint32, o *tcpOptions, stamped bool) {
 	to := ref &^ 1
-	src, dst, ports, space, v6 := w.becomes(to)
-	g := packet.Segment{
-		Src: wire(src, v6), Dst: wire(dst, v6), V6: v6, SrcPort: uint16(ports >> 16), DstPort: uint16(ports), Flags: packet.TCPAck,
-		Seq: s.First + 1, Ack: first + 1, Window: s.Window,
-	}
+	g := w.segmentTo(to)
+	g.Flags, g.Seq, g.Ack, g.Window = packet.TCPAck, s.First+1, first+1, s.Window
 	if scale, ok := offer(s.Options).scale(); ok && o.scaled {
 		g.Window >>= scale
 	}
 	if stamped {
 		stampOnly(&g, o.echo, o.stamp)
 	}
-	f := w.compose(&g)
-	if f == nil {
-		w.Counters.AnswerLost.add(1) // the server repeats its SYN+ACK
-		return
-	}
-	in := w.table.Tuple(to)
-	l := lane{ref: to, flags: connFlags(w.table.Flags(to)), hop: dst, v6: v6}
-	if vni := space >> 8; vni != 0 {
-		seg := w.segment(vni)
-		if seg == nil || seg.Gateway == nil {
-			w.Counters.AnswerLost.add(1)
-			w.pool.Put(f.Desc().Addr)
-			return
-		}
-		l.into = refOf(seg)
-		w.locate(&l)
-	} else if _, ok := w.nextHop(&l, dst, v6, in.Ports); !ok {
-		w.Counters.AnswerLost.add(1)
-		w.pool.Put(f.Desc().Addr)
-		return
-	}
-	if l.flags&flagTOA != 0 {
-		w.addTOA(f, &l)
-	}
-	if l.into != 0 {
-		w.enter(f, &l, true)
-	} else {
-		w.leave(f, &l, true)
-	}
+	w.sendAs(to, &g)
 }
 
 // compose writes a segment of our own into a free chunk. It returns nil if there is none.

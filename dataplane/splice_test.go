@@ -26,9 +26,11 @@ func guarded(name string, edit func(*Service)) serving {
 // play puts an IP packet on a side's wire, turns a round, and returns what leaves by each port.
 func (b *bed) play(server bool, in []byte) (left [2][][]byte) {
 	b.t.Helper()
-	if server {
+	switch {
+	case in == nil:
+	case server:
 		b.fromServer(in)
-	} else {
+	default:
 		b.fromClient(in)
 	}
 	b.round()
@@ -40,6 +42,9 @@ func (b *bed) play(server bool, in []byte) (left [2][][]byte) {
 	}
 	return left
 }
+
+// takes is what a client that says nothing takes (RFC 9293 section 3.7.1, RFC 8200 section 5).
+var takes = map[string]uint16{"v4": 536, "v6": 1220}
 
 // expect compares what left by both ports with what was to.
 func (b *bed) expect(what string, left [2][][]byte, toClient, toServer [][]byte) {
@@ -232,6 +237,27 @@ func TestCookieServerSide(t *testing.T) {
 
 			c, _ = begin(6003)
 			b.expect("the client is gone before", b.play(false, pkttest.TCP(c, s.vip).RST().Seq(10).Bytes()), nil, one(pkttest.TCP(c, real).RST().Seq(10).TTL(63)))
+
+			// A server that says nothing is asked again, and in the end the client is told.
+			c, cookie = begin(6004)
+			again := pkttest.TCP(c, real).SYN().Seq(9).Window(65535).DF().TCPOptions(2, 4, byte(takes[name]>>8), byte(takes[name])).Bytes()
+			for i, pause := range []int64{1, 2, 4} {
+				b.now += pause*1e9 - 1e6
+				b.expect("before the time is up", b.play(false, nil), nil, nil)
+				b.now += 1e6
+				b.expect("when it is", b.play(false, nil), nil, [][]byte{again})
+				if sum := b.engine.Table.HalfOpen(); sum == 0 {
+					t.Errorf("after %d times the connection is gone", i+1)
+				}
+			}
+			b.now += 8e9
+			b.expect("the last time", b.play(false, nil), one(pkttest.TCP(s.vip, c).RST().Seq(cookie+1).DF().Window(0)), nil)
+			c, _ = begin(6005)
+			b.play(true, pkttest.TCP(real, c).SYN().Seq(55).Ack(10).Bytes())
+			for range 20 {
+				b.now += 1e9
+				b.expect("one that has answered is left alone", b.play(false, nil), nil, nil)
+			}
 
 			none := guarded(name, func(s *Service) { s.Plan = noServers(t) })
 			b = newBed(t, none.option(t))

@@ -49,6 +49,7 @@ type Worker struct {
 	parting   bool
 	hold      hold
 	uncounted uncounted
+	asked     asked
 	early     early  // fragments that came before their first
 	ipID      uint16 // of the latest IPv4 packet of our own that may be cut
 	pending   bool   // a queue has something unfinished, or debt is left
@@ -82,6 +83,9 @@ func (w *Worker) Round(now int64) int {
 	}
 	if w.early.n > 0 {
 		w.review()
+	}
+	if w.asked.n > 0 {
+		w.repeat()
 	}
 	w.scan()
 	w.pending = w.debt > 0
