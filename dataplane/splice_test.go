@@ -200,9 +200,10 @@ func TestCookieAges(t *testing.T) {
 		if b.now += 68e9; !good {
 			b.now += 70e9
 		}
-		left := b.play(false, pkttest.TCP(c, s.vip).Seq(10).Ack(cookie+1).Bytes())
-		if (len(left[lan]) == 1) != good {
-			t.Errorf("after %d s: to the server %d packets, to the client %d", (b.now-was)/1e9, len(left[lan]), len(left[wan]))
+		before := b.worker.Counters.Sum()
+		b.play(false, pkttest.TCP(c, s.vip).Seq(10).Ack(cookie+1).Bytes())
+		if after := b.worker.Counters.Sum(); (after.CookiesGood == before.CookiesGood+1) != good || (after.CookiesBad == before.CookiesBad+1) == good {
+			t.Errorf("after %d s: from %+v to %+v", (b.now-was)/1e9, before, after)
 		}
 	}
 }
