@@ -36,7 +36,7 @@ type Engine struct {
 	vouched   vouched
 	opens     newLimit
 	answers   limiter
-	punts     gate
+	punts     limiter
 	fragments fragmentMap
 	workers   []*Worker
 	wants     []wants
@@ -66,11 +66,12 @@ func NewEngine(o Options) *Engine {
 		o.MaxBackends = DefaultMaxBackends
 	}
 	e := &Engine{Table: o.Table, backends: o.MaxBackends, wants: make([]wants, max(o.MaxWorkers, 1))}
-	e.punts.interval = limiterBurst / puntsPerSecond
+	e.answers.part, e.punts.part = answersPart, puntsPart
+	e.punts.set(puntsPerSecond)
 	e.fragments.secret = o.Secret
 	h := newSip(o.Secret, cookieDomain)
 	e.cookies = cookieKey{h.sum(0), h.sum(1)}
-	e.vouched.secret, e.opens.secret = h.sum(2), h.sum(3)
+	e.vouched.secret, e.opens.secret, e.answers.secret, e.punts.secret = h.sum(2), h.sum(3), h.sum(4), h.sum(5)
 	e.shielded.Store(-cookieLife - 2*shieldedEvery) // never
 	return e
 }

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"math"
 	"runtime"
 	"sync/atomic"
 
@@ -17,6 +18,7 @@ import (
 // with IPv4 different hosts put different things together (RFC 3128). A datagram with one is cut off from then on.
 type fragmentMap struct {
 	secret uint64
+	firsts atomic.Uint64 // first fragments that were entered: what came early may go
 	sets   [fragmentSets]fragmentSet
 }
 
@@ -173,7 +175,9 @@ func (w *Worker) first(v *vector, i int) {
 	case drop != DropNone:
 	case l.ref == 0:
 		d.known, d.to = true, v.tails[i]
+		w.engine.fragments.firsts.Add(1)
 	default:
+		w.engine.fragments.firsts.Add(1)
 		d.known = true
 		d.to = tail{backend: l.backend, server: w.backend(l.backend).Addr, flags: l.flags, reply: l.ref.Reply()}
 		if l.ref.V6() {
@@ -273,6 +277,9 @@ const waitVerdict Verdict = 0xfe
 
 type early struct {
 	n        int
+	firsts   uint64 // the engine's at the latest review
+	next     int64  // the first of the deadlines, nanoseconds
+	pace     pace
 	frames   [earlySlots]packet.Frame
 	deadline [earlySlots]int64
 	vni      [earlySlots]uint32 // of the segment that it came from: its index may be another's after a reload
@@ -288,6 +295,9 @@ func (w *Worker) delay(f *packet.Frame, from segmentRef) {
 	e.frames[e.n], e.deadline[e.n], e.vni[e.n] = *f, w.now+earlyServerTime, w.vni(from)
 	if w.toVIP(f, from) {
 		e.deadline[e.n] = w.now + earlyTime
+	}
+	if e.n == 0 || e.deadline[e.n] < e.next {
+		e.next = e.deadline[e.n]
 	}
 	e.n++
 	w.Counters.Held.add(1)
@@ -311,9 +321,14 @@ func (w *Worker) abandon(f *packet.Frame, from segmentRef) {
 	w.pool.Put(f.Desc().Addr)
 }
 
-// review looks whether the firsts of early fragments have come meanwhile, at whichever worker.
+// review looks whether the firsts of early fragments have come meanwhile, at whichever worker, if there is a reason to.
 func (w *Worker) review() {
 	e, v := &w.early, &w.v
+	firsts := w.engine.fragments.firsts.Load()
+	if firsts == e.firsts && w.now < e.next || !e.pace.allow(w.now) {
+		return
+	}
+	e.firsts, e.next = firsts, math.MaxInt64
 	kept := 0
 	for i := range e.n {
 		seen := w.expectLate(&e.frames[i], e.vni[i], false)
@@ -332,6 +347,7 @@ func (w *Worker) review() {
 		if v.lanes[0].verdict == Pending && v.tails[0] == (tail{}) {
 			if w.now < e.deadline[i] {
 				e.frames[kept], e.deadline[kept], e.vni[kept] = e.frames[i], e.deadline[i], e.vni[i]
+				e.next = min(e.next, e.deadline[i])
 				kept++
 				continue
 			}

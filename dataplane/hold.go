@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"math"
+
 	"weir/conntrack"
 	"weir/dataplane/packet"
 )
@@ -15,8 +17,12 @@ const (
 )
 
 type hold struct {
-	used int // frames that wait, in all
-	hops [holdHops]heldHop
+	used   int    // frames that wait, in all
+	inside int    // next hops of them in segments, whose stations are learned at any time
+	epoch  uint32 // of the snapshot at the latest release
+	next   int64  // the first of the deadlines, nanoseconds
+	pace   pace
+	hops   [holdHops]heldHop
 }
 
 // heldHop is a next hop that is waited for; n of zero marks a free slot.
@@ -62,7 +68,13 @@ func (w *Worker) wait(f *packet.Frame, l *lane, own bool) {
 		return
 	}
 	free.lane, free.vni, free.deadline = *l, vni, w.now+holdTime
+	if w.hold.used == 0 || free.deadline < w.hold.next {
+		w.hold.next = free.deadline
+	}
 	w.keep(free, f, l, own)
+	if l.into != 0 {
+		w.hold.inside++
+	}
 	if l.into == 0 { // a segment's gateway asks itself
 		w.engine.want(w.id, Want{Port: int(l.out), Addr: l.hop, V6: l.v6})
 	}
@@ -89,8 +101,16 @@ func (w *Worker) forsake(f *packet.Frame, into segmentRef, own bool) {
 	}
 }
 
-// release lets those frames go whose next hop has become known, and drops those that have waited long enough.
+// release lets those frames go whose next hop has become known, and drops those that have waited long enough, if there is a reason to look: a hop
+// outside of segments becomes known by a snapshot.
 func (w *Worker) release() {
+	switch {
+	case w.hold.epoch != w.epoch:
+		w.hold.epoch = w.epoch
+	case w.hold.inside == 0 && w.now < w.hold.next, !w.hold.pace.allow(w.now):
+		return
+	}
+	w.hold.next = math.MaxInt64
 	for i := range w.hold.hops {
 		h := &w.hold.hops[i]
 		if h.n == 0 {
@@ -105,7 +125,11 @@ func (w *Worker) release() {
 			known = h.lane.mac != nil
 		}
 		if !known && !gone && w.now < h.deadline {
+			w.hold.next = min(w.hold.next, h.deadline)
 			continue
+		}
+		if h.lane.into != 0 {
+			w.hold.inside--
 		}
 		waiting := *h // the slot may be given to an answer while its frames go
 		h.n = 0
@@ -144,19 +168,20 @@ func (w *Worker) letGo(h *heldHop, j int, known bool) {
 
 // NextDeadline is when the first of the frames that wait gives up, or a server is asked again, in nanoseconds; ok is false when none waits.
 func (w *Worker) NextDeadline() (ns int64, ok bool) {
-	for _, at := range w.early.deadline[:w.early.n] {
+	sooner := func(at int64) {
 		if !ok || at < ns {
 			ns, ok = at, true
 		}
 	}
-	for i := range w.asked.queues {
-		if q := &w.asked.queues[i]; q.n > 0 && (!ok || q.at[q.head].due < ns) {
-			ns, ok = q.at[q.head].due, true
-		}
+	if w.early.n > 0 {
+		sooner(max(w.early.next, w.early.pace.from()))
 	}
-	for i := range w.hold.hops {
-		if h := &w.hold.hops[i]; h.n > 0 && (!ok || h.deadline < ns) {
-			ns, ok = h.deadline, true
+	if w.hold.used > 0 {
+		sooner(max(w.hold.next, w.hold.pace.from()))
+	}
+	for i := range w.asked.queues {
+		if q := &w.asked.queues[i]; q.n > 0 {
+			sooner(q.at[q.head].due)
 		}
 	}
 	return ns, ok

@@ -2,19 +2,22 @@ package dataplane
 
 import "sync/atomic"
 
-// limiter bounds how many answers we make, in all and for one source, over all workers. It is the generic cell rate algorithm
+// limiter bounds how many events of a kind there are, in all and for one source, over all workers. It is the generic cell rate algorithm
 // (ITU-T I.371): one word holds the theoretical arrival time of the next event, so a decision is one compare-and-swap, and a burst may
-// be one second's worth of events. Sources share cells by hash; two in one cell share its tenth.
+// be one second's worth of events. Sources share cells by hash; two in one cell share its part.
 type limiter struct {
+	secret   uint64       // of the hash
+	part     int64        // of the rate and of the burst that one source may have is this reciprocal
 	interval atomic.Int64 // nanoseconds an event takes up; 0: refuse all
 	all      atomic.Int64 // theoretical arrival time, nanoseconds
 	sources  [limiterCells]atomic.Int64
 }
 
 const (
-	limiterCells  = 4096
-	limiterBurst  = 1_000_000_000 // nanoseconds
-	sourceDivisor = 10            // a source gets a tenth of the rate and of the burst
+	limiterCells = 4096
+	limiterBurst = 1_000_000_000 // nanoseconds
+	answersPart  = 10            // of what we say, a source gets a tenth
+	puntsPart    = 2             // of what the kernel is given back, a source gets half: most often a server with a connection of its own
 )
 
 // set changes the rate to n events a second. Zero refuses all.
@@ -32,8 +35,8 @@ func (l *limiter) allow(now int64, hi, lo uint64) bool {
 	if interval == 0 {
 		return false
 	}
-	source := &l.sources[mix(0, hi, lo)%limiterCells]
-	if !take(source, now, interval*sourceDivisor, limiterBurst) {
+	source := &l.sources[mix(l.secret, hi, lo)%limiterCells]
+	if !take(source, now, interval*l.part, limiterBurst) {
 		return false
 	}
 	return take(&l.all, now, interval, limiterBurst)
@@ -46,6 +49,30 @@ type gate struct {
 }
 
 func (g *gate) allow(now int64) bool { return take(&g.at, now, g.interval, limiterBurst) }
+
+// pace bounds how often a worker looks at what it holds, whatever makes it look: a vector may be a few microseconds, and a look at all is as much. A
+// few looks at once are free.
+type pace struct {
+	at int64 // nanoseconds
+}
+
+const (
+	paceEvery = 250_000 // nanoseconds between two looks in the long run
+	paceBurst = 16 * paceEvery
+)
+
+// allow reports whether a look is due now, and counts it if so.
+func (p *pace) allow(now int64) bool {
+	next := max(p.at, now) + paceEvery
+	if next-now > paceBurst {
+		return false
+	}
+	p.at = next
+	return true
+}
+
+// from is when the next look is allowed at the earliest, in nanoseconds.
+func (p *pace) from() int64 { return p.at + paceEvery - paceBurst }
 
 func take(cell *atomic.Int64, now, interval, burst int64) bool {
 	for range 8 { // more contention than this means the limit is far exceeded anyway

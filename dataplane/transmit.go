@@ -149,7 +149,11 @@ func (w *Worker) flush(port int) {
 func (w *Worker) punt(f *packet.Frame) {
 	if w.engine.Punt != nil {
 		ip := f.Kind&(packet.KindIPv4|packet.KindIPv6) != 0
-		if !ip || !w.engine.punts.allow(w.now) || !w.engine.Punt(f.Chunk()[f.L3:f.L3End]) {
+		var src conntrack.Addr
+		if ip {
+			src, _ = addresses(f, f.L3)
+		}
+		if !ip || !w.engine.punts.allow(w.now, src.Hi, src.Lo) || !w.engine.Punt(f.Chunk()[f.L3:f.L3End]) {
 			w.Counters.Drops[DropPuntLimit].add(1)
 			return
 		}
