@@ -13,7 +13,7 @@ import (
 //	| keyed hash            | window | MSS  | SACK | epoch |
 //
 // The low byte is covered by the hash and stored exclusive-or the high one, so that nobody reads in it. A number that was guessed is taken once in
-// 2^24 times, or twice, for two epochs are valid: who floods us with a million ACKs a second gets eight wrong connections a minute.
+// 2^24 times, and twice as often without payload (see redeem): who floods us with a million ACKs a second gets seven wrong connections a minute.
 const (
 	// epochShift is of the clock's nanoseconds: 69 s. A cookie is good in its epoch and the one after it, so for 69 to 137 s. The epoch is part of
 	// what is hashed, so each has a secret of its own by one key that never leaves the process.
