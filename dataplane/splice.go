@@ -96,7 +96,7 @@ func (w *Worker) meet(v *vector, i int, ref conntrack.Ref) bool {
 	}
 	w.table.Answer(ref, a)
 	w.greeted(f, ref)
-	w.conclude(ref, s, first, &o, stamped)
+	w.complete(ref, s, first, &o, stamped)
 	src, dst := addresses(f, f.L3)
 	v6 := ref.V6()
 	g := packet.Segment{
@@ -113,8 +113,8 @@ func (w *Worker) meet(v *vector, i int, ref conntrack.Ref) bool {
 	return false
 }
 
-// conclude sends the server the handshake's last ACK, in the client's name.
-func (w *Worker) conclude(ref conntrack.Ref, s *conntrack.Splice, first uint32, o *tcpOptions, stamped bool) {
+// complete sends the server the handshake's last ACK, in the client's name.
+func (w *Worker) complete(ref conntrack.Ref, s *conntrack.Splice, first uint32, o *tcpOptions, stamped bool) {
 	to := ref &^ 1
 	g := w.segmentTo(to)
 	g.Flags, g.Seq, g.Ack, g.Window = packet.TCPAck, s.First+1, first+1, s.Window
