@@ -229,9 +229,7 @@ func TestStoppedAtEveryStore(t *testing.T) {
 	m := memory{layout: l}
 	spans := []span{{0, 256}, {index, deadlines4}}
 	for f := range families {
-		for _, s := range m.parts(f, 0, 2*refill) {
-			spans = append(spans, s)
-		}
+		spans = append(spans, m.parts(f, 0, 2*refill)...)
 	}
 	last := make([]byte, size)
 	changed := func() (any bool) {

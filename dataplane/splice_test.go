@@ -389,3 +389,44 @@ func TestCookieWithTOA(t *testing.T) {
 		})
 	}
 }
+
+// TestCookiesDoNotAllocate: nothing of what a flood makes weir do takes memory.
+func TestCookiesDoNotAllocate(t *testing.T) {
+	s := guarded("v4", nil)
+	b := newBed(t, s.option(t), func(s *Snapshot, _ *Engine) { s.HalfOpenPerSource, s.NewPerSource = 1000, Rate{PerSecond: 100000} })
+	real := netip.AddrPortFrom(web.Addr(), 9000)
+	cookie := seqOf(b.play(false, pkttest.TCP(client, s.vip).SYN().Seq(9).Bytes())[wan][0])
+	b.play(false, pkttest.TCP(client, s.vip).Seq(10).Ack(cookie+1).Bytes())
+	b.play(true, pkttest.TCP(real, client).SYN().Seq(55).Ack(10).Bytes())
+	other, third := netip.AddrPortFrom(neighbor(client.Addr(), 1), 4000), netip.AddrPortFrom(neighbor(client.Addr(), 2), 4000)
+	second := seqOf(b.play(false, pkttest.TCP(other, s.vip).SYN().Seq(9).Bytes())[wan][0])
+	var in [][]byte
+	for _, p := range []pkttest.Packet{
+		pkttest.TCP(client, s.vip).Seq(10).Ack(cookie + 1).TCPOptions(ts(1, 2)...), pkttest.TCP(third, s.vip).SYN().Seq(1),
+		pkttest.TCP(other, s.vip).Seq(10).Ack(second + 1), pkttest.TCP(third, s.vip).Seq(10).Ack(second),
+	} {
+		in = append(in, p.Frame(routerMAC, wanMAC))
+	}
+	answer := pkttest.TCP(real, other).SYN().Seq(55).Ack(10).Frame(webMAC, lanMAC)
+	out := make([]byte, 2048)
+	if n := testing.AllocsPerRun(200, func() {
+		for _, f := range in {
+			b.ports[wan].Inject(f)
+		}
+		b.ports[lan].Inject(answer)
+		b.now += 1e6
+		b.worker.Round(b.now)
+		for _, p := range b.ports {
+			for {
+				if _, ok := p.Take(out); !ok {
+					break
+				}
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a round, want none", n)
+	}
+	if sum := b.worker.Counters.Sum(); sum.CookiesSent < 200 || sum.CookiesBad < 200 || sum.CookiesGood != 2 {
+		t.Errorf("counted %+v: the test does not measure what it says", sum)
+	}
+}

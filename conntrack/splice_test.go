@@ -1,0 +1,120 @@
+package conntrack
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// TestSpliceIsTakenOver: what joins the halves of a connection comes along into another process, in place and into a table of another size, whether
+// or not the server has answered; connections that are whole stay whole.
+func TestSpliceIsTakenOver(t *testing.T) {
+	for _, capacity := range []int{64, 100} {
+		file := memfd(t)
+		old, err := New(Options{Capacity: 64, HalfOpen: 64, Workers: 1, File: file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := DefaultTimeouts()
+		answer := Answer{Seq: 0xfffffff0, Stamp: 7, In: 3, Out: -7}
+		conn := func(i int) Conn {
+			c := nat(i, i%2 == 1, tcp)
+			if c.Spliced = i%3 != 0; c.Spliced {
+				c.Splice = Splice{Cookie: uint32(i), First: 2, Stamp: 3, Theirs: 4, Window: 5, Options: 6}
+			}
+			return c
+		}
+		for i := range 30 {
+			c := conn(i)
+			r, _, o := old.Insert(0, &c, syn, &to, 0)
+			if o != Inserted {
+				t.Fatal(o)
+			}
+			if i%3 == 2 {
+				old.Answer(r.Peer(), answer)
+			}
+			old.Track(r, syn, &to, 1) // a change of state must not lose it
+			old.Track(r.Peer(), ack, &to, 1)
+		}
+		abandon(t, old)
+		o := Options{Capacity: capacity, HalfOpen: capacity, Workers: 1, File: file, Old: file, Keep: all, Now: 2}
+		if capacity != 64 {
+			o.File = memfd(t)
+		}
+		tab, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reachable(t, tab, 2)
+		for i := range 30 {
+			c := conn(i)
+			r := tab.lookup(c.Reply)
+			if r == 0 || tab.Spliced(r) != c.Spliced {
+				t.Fatalf("capacity %d: connection %d: found %v, spliced %v", capacity, i, r != 0, r != 0 && tab.Spliced(r))
+			}
+			if !c.Spliced {
+				continue
+			}
+			s := tab.Splice(r)
+			if got := (Splice{Cookie: s.Cookie, First: s.First, Stamp: s.Stamp, Theirs: s.Theirs, Window: s.Window, Options: s.Options}); got != c.Splice {
+				t.Errorf("capacity %d: connection %d has %+v, want %+v", capacity, i, got, c.Splice)
+			}
+			if got, ok := tab.Answered(r); ok != (i%3 == 2) || ok && got != answer {
+				t.Errorf("capacity %d: connection %d: the answer is %+v, %v", capacity, i, got, ok)
+			}
+		}
+	}
+}
+
+// TestHalfOpenOfSources inserts, moves and ends connections of a few sources at random and compares each source's count with one that is kept beside.
+func TestHalfOpenOfSources(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		tab := newTable(t, 256, 1)
+		tab.CountSources()
+		to := DefaultTimeouts()
+		refs := map[Ref]Addr{}
+		for step := range 2000 {
+			i := r.IntN(500)
+			c := nat(i, i%2 == 1, tcp)
+			if c.Forward.V6 {
+				c.Forward.Src = Addr{Hi: 0x20010db8<<32 | uint64(i%5), Lo: uint64(i)} // five networks of many hosts
+			} else {
+				c.Forward.Src = Addr{Lo: 0xc6120000 | uint64(i%7)}
+			}
+			c.ForwardTo.Src, c.Reply.Dst, c.ReplyTo.Dst = c.Forward.Src, c.Forward.Src, c.Forward.Src
+			switch at := tab.lookup(c.Forward); {
+			case at == 0:
+				if n, _, o := tab.Insert(0, &c, syn, &to, Tick(step)); o == Inserted {
+					refs[n] = c.Forward.Src
+				}
+			case r.IntN(2) == 0:
+				tab.Track(at, []uint8{syn, ack, rst}[r.IntN(3)], &to, Tick(step))
+			default:
+				tab.Unlink(0, at)
+				delete(refs, at)
+			}
+			tab.Quiesce(0)
+			want := map[Addr]int{}
+			for n, src := range refs {
+				if word(*tab.life(n)).live() && tab.State(n).HalfOpen() {
+					if n.V6() {
+						src.Lo = 0
+					}
+					want[src]++
+				}
+			}
+			if step%100 != 0 {
+				continue
+			}
+			for i := range 7 {
+				if got := tab.HalfOpenOf(Addr{Lo: 0xc6120000 | uint64(i)}, false); got != want[Addr{Lo: 0xc6120000 | uint64(i)}] {
+					t.Fatalf("seed %d, step %d: source %d has %d, want %d", seed, step, i, got, want[Addr{Lo: 0xc6120000 | uint64(i)}])
+				}
+				net := Addr{Hi: 0x20010db8<<32 | uint64(i)}
+				if got := tab.HalfOpenOf(Addr{Hi: net.Hi, Lo: 99}, true); got != want[net] {
+					t.Fatalf("seed %d, step %d: network %d has %d, want %d", seed, step, i, got, want[net])
+				}
+			}
+		}
+	}
+}
