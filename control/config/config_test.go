@@ -313,7 +313,7 @@ func TestPlaces(t *testing.T) {
 	}
 	b := &c.Services[0].Backends[2]
 	got := c.Errorf(b.Field("vni"), b.Path+".vni", "no route to segment %d", b.VNI).String()
-	if want := "testdata/valid/full.yaml:48:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
+	if want := "testdata/valid/full.yaml:49:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
