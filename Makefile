@@ -5,7 +5,7 @@ GO       ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test test-ipvs demo bench bench-go lint fuzz setup dist deb rpm image test-packages clean
+.PHONY: build test test-ipvs demo chaos bench bench-go lint fuzz setup dist deb rpm image test-packages clean
 
 # GOAMD64=v3 builds for CPUs with AVX2 (2013 and later): 1% less for each packet, measured by BenchmarkNAT.
 build: ## bin/weir, one static binary
@@ -26,6 +26,13 @@ test-ipvs: setup ## SEEDS random scenarios, from seed FROM on, into the kernel's
 
 demo: setup build ## the whole thing on this machine, in network namespaces
 	bin/weir demo
+
+# SEED=7 does the same things at about the same times once more; CHAOS="--driver af_packet --queues 2" and the like: docs/chaos.md.
+DURATION ?= 5m
+SEED     ?= 0
+chaos: setup build ## clients go through weir for DURATION while servers, links and weir itself fail; proves what each saw (as root)
+	$(GO) build -trimpath -o bin/weir-chaos ./cmd/weir-chaos
+	bin/weir-chaos --weir bin/weir --duration $(DURATION) --seed $(SEED) --out bin/chaos $(CHAOS)
 
 # QUICK=1: under three minutes, too little to compare. ONLY=rate|latency: some sections. The report goes to bench/results/, or OUT.
 OUT ?= bench/results

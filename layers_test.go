@@ -41,6 +41,7 @@ var layers = map[string][]string{
 	"cmd/weir":                 {"bench", "control", "control/importer", "docs", "cmd/weir/*"},
 	"cmd/weir/*":               {"control", "control/host/*", "configs"},
 	"cmd/weir-bench":           {"bench/*"},
+	"cmd/weir-chaos":           {"bench/chaos"},
 
 	"dataplane/driver/drivertest": {"dataplane/driver", "dataplane/driver/wait", "dataplane/packet"}, // of drivers' tests alone
 }

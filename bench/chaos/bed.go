@@ -68,14 +68,10 @@ func newBed(self string, queues int) (b *bed, err error) {
 	}()
 	space := func(name string) *testnet.Space {
 		s, problem := b.net.Space(name)
-		if problem == nil {
-			// A connection tries again some seconds after an outage, not two minutes. Linux 6.15 has the setting.
-			problem = s.Sysctl("net/ipv4/tcp_rto_max_ms", "2000")
-			if errors.Is(problem, os.ErrNotExist) {
-				problem = nil
-			}
-		}
 		err = errors.Join(err, problem)
+		if err == nil {
+			err = patient(s)
+		}
 		return s
 	}
 	b.client, b.lb, b.street, b.floor = space("client"), space("lb"), space("street"), space("floor")
@@ -94,6 +90,17 @@ func newBed(self string, queues int) (b *bed, err error) {
 		}
 	}
 	return b, nil
+}
+
+// patient has a namespace's TCP try again 2 s after an outage rather than two minutes (Linux 6.15 has the setting), and for longer than any outage
+// lasts: by default it gives up after 15 attempts, 8 if its program has closed the connection, and then resets it.
+func patient(s *testnet.Space) error {
+	for key, value := range map[string]string{"tcp_rto_max_ms": "2000", "tcp_retries2": "200", "tcp_orphan_retries": "200"} {
+		if err := s.Sysctl("net/ipv4/"+key, value); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // bridge makes a namespace a switch.

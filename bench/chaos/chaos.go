@@ -93,7 +93,7 @@ func or[T comparable](v, otherwise T) T {
 // begin makes what judges.
 func (s *suite) begin() {
 	var mu sync.Mutex
-	s.journal = &journal{start: time.Now(), note: func(format string, args ...any) {
+	s.journal = &journal{start: time.Now(), drops: s.weir.drops, note: func(format string, args ...any) {
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprintf(s.Log, format+"\n", args...)
@@ -115,6 +115,7 @@ func (s *suite) run() {
 	defer enough()
 	var reloads, lanes sync.WaitGroup
 	reloads.Go(func() { s.reloads(reloading) })
+	reloads.Go(func() { s.watch(reloading) })
 	lanes.Go(func() { s.lane(ending, rand.New(rand.NewPCG(s.Seed, 1)), s.settings()) })
 	lanes.Go(func() { s.lane(ending, rand.New(rand.NewPCG(s.Seed, 2)), s.faults()) })
 	lanes.Wait()
@@ -127,6 +128,20 @@ func (s *suite) run() {
 	s.load.wg.Wait()
 	if s.ctx.Err() == nil {
 		s.leaves()
+	}
+}
+
+// watch notes when the machine stands still: a tick of 20 ms that is a quarter of a second late. Who shares the processor with others loses datagrams
+// that nobody took in time.
+func (s *suite) watch(ctx context.Context) {
+	const tick, late = 20 * time.Millisecond, 250 * time.Millisecond
+	for last := time.Now(); ctx.Err() == nil; {
+		time.Sleep(tick)
+		now := time.Now()
+		if d := now.Sub(last) - tick; d > late {
+			s.journal.stall(last, now)
+		}
+		last = now
 	}
 }
 

@@ -157,6 +157,14 @@ func (d *daemon) close() error {
 	return nil
 }
 
+// drops are weir's counters by reason, nil while it is not there.
+func (d *daemon) drops() (all map[string]uint64) {
+	if d.running.Load() {
+		_ = d.client.Get("/drops", &all) // nil then, too
+	}
+	return all
+}
+
 // text asks for a page that is no JSON.
 func (d *daemon) text(path string) (string, error) {
 	resp, err := d.raw.Get("http://weir" + path)

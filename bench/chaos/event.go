@@ -2,6 +2,9 @@ package chaos
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,6 +27,7 @@ const (
 	RestartWeir Kind = "restart"     // the balancer is stopped cleanly, and started again
 	Squeeze     Kind = "squeeze"     // the balancer's control group may have hardly more memory than it has
 	Clock       Kind = "clock"       // the wall clock jumps an hour ahead, and back
+	Starved     Kind = "starved"     // the machine let the suite wait for its processor: nothing was done, but rings and buffers may have overflowed
 	Quiet       Kind = "quiet"       // traffic rests, and frames and counters are added up
 )
 
@@ -34,8 +38,8 @@ type Event struct {
 	What   string // for the reader
 	Begin  time.Time
 	End    time.Time // zero while it goes on
-	// What a reader of the report wants to know.
-	Pauses []time.Duration // of each connection of records that was there
+	Drops  string    // what weir dropped meanwhile, by reason
+	before map[string]uint64
 }
 
 func (e *Event) String() string {
@@ -46,6 +50,9 @@ func (e *Event) String() string {
 	if e.What != "" {
 		s += " (" + e.What + ")"
 	}
+	if e.Drops != "" {
+		s += ", dropped " + e.Drops
+	}
 	return s
 }
 
@@ -54,30 +61,46 @@ func (e *Event) over(t time.Time, linger time.Duration) bool {
 	return !e.End.IsZero() && t.After(e.End.Add(linger))
 }
 
-// journal is all events so far. Reloads come ten a second and are only counted.
+// journal is all events so far. Reloads come ten a second and are none.
 type journal struct {
-	mu      sync.Mutex
-	start   time.Time
-	events  []*Event
-	reloads int
-	note    func(format string, args ...any)
+	mu     sync.Mutex
+	start  time.Time
+	events []*Event
+	note   func(format string, args ...any)
+	drops  func() map[string]uint64 // of weir; nil when it is not there
 }
 
 // begin notes an event before anything is done.
 func (j *journal) begin(k Kind, server int, format string, args ...any) *Event {
-	e := &Event{Kind: k, Server: server, What: fmt.Sprintf(format, args...), Begin: time.Now()}
+	e := &Event{Kind: k, Server: server, What: fmt.Sprintf(format, args...), before: j.drops()}
 	j.mu.Lock()
+	e.Begin = time.Now()
 	j.events = append(j.events, e)
 	j.mu.Unlock()
 	j.note("%8.3f %v", e.Begin.Sub(j.start).Seconds(), e)
 	return e
 }
 
+// stall notes that the machine stood still between two moments.
+func (j *journal) stall(from, to time.Time) {
+	j.mu.Lock()
+	j.events = append(j.events, &Event{Kind: Starved, What: to.Sub(from).Round(time.Millisecond).String(), Begin: from, End: to})
+	j.mu.Unlock()
+}
+
 // end notes that everything has been undone.
 func (j *journal) end(e *Event) {
+	after := j.drops()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e.End = time.Now()
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(after)) {
+		if n := after[reason] - e.before[reason]; e.before != nil && n != 0 && n < 1<<63 { // a weir that was started anew has fewer
+			parts = append(parts, fmt.Sprintf("%s %d", reason, n))
+		}
+	}
+	e.Drops = strings.Join(parts, ", ")
 }
 
 // each calls f with every event, the latest first, until it returns false.

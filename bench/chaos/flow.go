@@ -20,6 +20,7 @@ func (l *load) flow(r *rand.Rand, i int, to string) {
 		return
 	}
 	defer c.Close()
+	roomy(c)
 	s.name += " from " + c.LocalAddr().String()
 	length := time.Duration(5+r.IntN(30)) * time.Second
 	if i == 0 {

@@ -69,6 +69,7 @@ var rules = map[Kind]rule{
 	KillServer: {allows: [numTraffic]Sight{Stream: Reset | Closed, Short: Reset | Closed | Refused, Stick: Reset | Closed | Refused, Flow: Lost}, linger: settle},
 	Squeeze:    {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
 	Clock:      {},
+	Starved:    {allows: [numTraffic]Sight{Flow: Lost}, linger: 5 * time.Second},
 	// A weir that ends takes its connections along: the next one answers their segments by a RST, and chooses anew for datagrams.
 	KillWeir: {allows: [numTraffic]Sight{Stream: Reset, Short: Reset | Unreachable, Stick: Reset | Unreachable | Moved, Flow: Lost | Moved}, linger: settle},
 	// One that is stopped also takes the VIPs away, so that the host has no way to them.

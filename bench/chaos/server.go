@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ports that every server listens on.
@@ -51,6 +53,7 @@ func serve(number byte, addrs []string) error {
 		if err != nil {
 			return err
 		}
+		roomy(c)
 		go s.answer(c)
 	}
 	fmt.Println("ready")
@@ -60,6 +63,15 @@ func serve(number byte, addrs []string) error {
 			return err
 		}
 		go s.talk(c)
+	}
+}
+
+// roomy gives a UDP socket room for what comes while a busy machine does not let its program run.
+func roomy(c any) {
+	if u, ok := c.(*net.UDPConn); ok {
+		if raw, err := u.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) })
+		}
 	}
 }
 
