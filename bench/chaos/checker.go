@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ type moment struct {
 // tell adds to the subject's history, of which the first and the last moments are kept.
 func (s *subject) tell(format string, args ...any) {
 	if len(s.history) >= 40 {
-		s.history = append(s.history[:10], s.history[11:]...)
+		s.history = slices.Delete(s.history, 10, 11)
 	}
 	s.history = append(s.history, moment{time.Now(), fmt.Sprintf(format, args...)})
 }

@@ -26,7 +26,7 @@ func (l *load) flow(r *rand.Rand, i int, to string) {
 	if i == 0 {
 		length = time.Hour
 	}
-	f := &flow{load: l, subject: s, c: c, number: number, missing: map[uint64]time.Time{}, large: i%3 == 2}
+	f := &flow{load: l, subject: s, c: c, number: number, missing: map[uint64]datagram{}, large: i%3 == 2}
 	f.run(r, time.Now().Add(length))
 }
 
@@ -37,12 +37,18 @@ type flow struct {
 	c       net.Conn
 	number  uint64
 	next    uint64
-	missing map[uint64]time.Time // sent, not answered
-	since   time.Time            // that it is known to be where it is
+	missing map[uint64]datagram // sent, not answered
+	since   time.Time           // that it is known to be where it is
 	large   bool
 	body    []byte
 	out     []byte
 	buf     [16 << 10]byte
+}
+
+// datagram is one that was sent.
+type datagram struct {
+	sent   time.Time
+	server int // that the flow was at then
 }
 
 func (f *flow) run(r *rand.Rand, until time.Time) {
@@ -78,21 +84,24 @@ func (f *flow) send(r *rand.Rand) {
 		_, err = f.c.Write(f.out)
 	}
 	if err == nil {
-		f.missing[f.next] = time.Now()
+		f.missing[f.next] = datagram{time.Now(), f.subject.server}
 		f.next++
 	}
 }
 
 // miss judges datagrams that nobody waits for any more.
 func (f *flow) miss(now time.Time) {
-	for seq, sent := range f.missing {
+	for seq, d := range f.missing {
+		sent := d.sent
 		if now.Sub(sent) < missedAfter {
 			continue
 		}
 		delete(f.missing, seq)
+		then := *f.subject // it may have gone elsewhere meanwhile
+		then.server = d.server
 		f.checker.count("datagrams lost", 1)
 		// What lost it had begun within a moment after it was sent.
-		f.checker.saw(f.subject, Lost, sent, sent.Add(2*time.Second), "datagram %d, sent at %.3f", seq, sent.Sub(f.checker.journal.start).Seconds())
+		f.checker.saw(&then, Lost, sent, sent.Add(2*time.Second), "datagram %d, sent at %.3f", seq, sent.Sub(f.checker.journal.start).Seconds())
 	}
 }
 
