@@ -315,6 +315,9 @@ func (c *Control) loop(ctx context.Context) error {
 			}
 			if freed {
 				c.republish("the last connections of a backend, or by a former way, ended")
+				c.mu.Lock()
+				c.ports.left()
+				c.mu.Unlock()
 			}
 			c.adopt()
 			c.notice(time.Now())

@@ -32,7 +32,7 @@ func (p *ports) letGo() {
 	}
 }
 
-// needed are the next hops that the configuration and the routes name.
+// needed are the next hops that the configuration and the routes name, and those of connections to servers that it names no more.
 func (p *ports) needed() map[hopKey]bool {
 	state := p.mirror.State()
 	need := map[hopKey]bool{}
@@ -43,12 +43,27 @@ func (p *ports) needed() map[hopKey]bool {
 			}
 		}
 	}
-	for _, a := range stations(p.cfg) {
+	for _, a := range append(stations(p.cfg), p.leaving()...) {
 		if port := p.onLink(a); port >= 0 {
 			need[hopKey{state.Ports.Ifindex(port), a}] = true
 		}
 	}
 	return need
+}
+
+// leaving are servers that were removed while connections bear them. They may come back, and all of these go on in the same instant then: more packets
+// than wait for a neighbour.
+func (p *ports) leaving() (all []netip.Addr) {
+	snap := p.engine.Snapshot()
+	if snap == nil {
+		return nil
+	}
+	for i := range snap.Backends {
+		if b := &snap.Backends[i]; b.Timeouts != nil && !b.Live && b.VNI == 0 {
+			all = append(all, dataplane.NetipOf(b.Addr, b.V6))
+		}
+	}
+	return all
 }
 
 // answered reports whether the kernel knows the MAC address of a next hop.
@@ -61,6 +76,13 @@ func (p *ports) answered() func(hopKey) bool {
 		}
 	}
 	return func(hop hopKey) bool { return known[hop] }
+}
+
+// left lets go of the servers that the last connection has left.
+func (p *ports) left() {
+	if p.keeper != nil {
+		p.retain(p.needed())
+	}
 }
 
 func (p *ports) retain(need map[hopKey]bool) {

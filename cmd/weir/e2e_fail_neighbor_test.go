@@ -100,7 +100,8 @@ func TestTheKernelKeepsServersAndGatewaysResolved(t *testing.T) {
 	const permanent = "198.18.1.12" // server 1
 	must(t, b.lb.Neighbor("lan", permanent, serverMAC(1)))
 	before := in(t, b.lb, "ip", "-d", "neigh", "show", permanent)
-	d := b.start(b.tcp())
+	const brief = "conntrack: {timeouts: {tcp_established: 3s, tcp_fin_wait: 1s, tcp_time_wait: 1s, tcp_close: 1s, tcp_close_wait: 1s, tcp_last_ack: 1s}}"
+	d := b.start(b.tcp(brief))
 	kept := []string{gateway, server4(0), server4(2), server6(0), server6(1), server6(2)}
 	for _, addr := range kept {
 		eventually(t, 5*time.Second, addr+" is kept resolved", func() bool {
@@ -128,12 +129,22 @@ func TestTheKernelKeepsServersAndGatewaysResolved(t *testing.T) {
 	if after := in(t, b.lb, "ip", "-d", "neigh", "show", permanent); after != before || !strings.Contains(after, "PERMANENT") {
 		t.Errorf("the operator's neighbour was %q, is %q", before, after)
 	}
-	// A server that is removed is let go; one that is added is kept.
-	d.reload(b.config("services:", b.service(vip4, "port: 80, protocol: tcp, scheduler: rr", 8000, 1)))
-	eventually(t, 5*time.Second, "servers that are not in the configuration are let go", func() bool {
-		return b.neighbor(server4(0)).Managed && !b.neighbor(server4(2)).Managed && !b.neighbor(server6(0)).Managed
+	// A server that is removed is let go, as soon as no connection bears it any more; one that is added is kept.
+	all := streams(t, b.client, hostPort(vip4, 80), 3, 5*time.Second) // one at each
+	d.reload(b.config(brief, "services:", b.service(vip4, "port: 80, protocol: tcp, scheduler: rr", 8000, 1)))
+	if !b.neighbor(server4(2)).Managed {
+		t.Errorf("%s was let go, while a connection to it is there", server4(2))
+	}
+	eventually(t, 5*time.Second, "servers without a connection are let go", func() bool {
+		return b.neighbor(server4(0)).Managed && !b.neighbor(server6(0)).Managed
 	})
-	d.reload(b.tcp())
+	for _, x := range all {
+		x.conn.Close()
+	}
+	eventually(t, 30*time.Second, "servers whose connections have ended are let go", func() bool {
+		return b.neighbor(server4(0)).Managed && !b.neighbor(server4(2)).Managed
+	})
+	d.reload(b.tcp(brief))
 	eventually(t, 5*time.Second, "they are kept again", func() bool { return b.neighbor(server4(2)).Managed && b.neighbor(server6(0)).Managed })
 	if code := d.stop(); code != 0 {
 		t.Errorf("exit %d", code)
