@@ -54,10 +54,10 @@ func (p *ports) needed() map[hopKey]bool {
 // leaving are servers that were removed while connections bear them. They may come back, and all of these go on in the same instant then: more packets
 // than wait for a neighbour.
 func (p *ports) leaving() (all []netip.Addr) {
-	snap := p.engine.Snapshot()
-	if snap == nil {
+	if p.engine == nil { // nothing is balanced yet
 		return nil
 	}
+	snap := p.engine.Snapshot()
 	for i := range snap.Backends {
 		if b := &snap.Backends[i]; b.Timeouts != nil && !b.Live && b.VNI == 0 {
 			all = append(all, dataplane.NetipOf(b.Addr, b.V6))

@@ -65,7 +65,8 @@ var rules = map[Kind]rule{
 	StopServer: {allows: [numTraffic]Sight{Flow: Lost}, linger: settle}, // so do sockets some
 	Remove:     {allows: [numTraffic]Sight{Stick: Moved, Flow: Lost}, linger: settle},
 	Flap:       {allows: [numTraffic]Sight{Short: Unreachable, Stick: Unreachable, Flow: Lost}, linger: settle},
-	Vanish:     {allows: [numTraffic]Sight{Short: Unreachable, Stick: Unreachable, Flow: Lost}, linger: settle},
+	// Until the program is in front of a new device the kernel sees what comes by it, and the VIPs are the kernel's own.
+	Vanish:     {allows: [numTraffic]Sight{Stream: Reset, Short: Reset | Refused | Unreachable, Stick: Reset | Refused | Unreachable, Flow: Lost}, linger: settle},
 	KillServer: {allows: [numTraffic]Sight{Stream: Reset | Closed, Short: Reset | Closed | Refused, Stick: Reset | Closed | Refused, Flow: Lost}, linger: settle},
 	Squeeze:    {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
 	Clock:      {},

@@ -25,7 +25,7 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 	number := l.numbers.Add(1)
 	s := &subject{traffic: Short, name: fmt.Sprintf("%s request %d", w.name, number), began: time.Now()}
 	if at != nil {
-		s.traffic, s.server = Stick, at.server
+		s.traffic = Stick // at a server that is not known until it has answered: where it belongs is judged then
 		s.name += " of " + from
 	}
 	got, err := l.ask(s, number, from, w.to, r.IntN(60_000))
