@@ -162,11 +162,15 @@ func (s *suite) sleep(d time.Duration) {
 	}
 }
 
+// calmFor is how long everything must have worked before an event is over: a way that works through one server may still wait for another's neighbour.
+const calmFor = 300 * time.Millisecond
+
 // over waits until everything works again, and ends the event.
 func (s *suite) over(e *Event) {
 	if err := s.recovered(); err != nil && s.ctx.Err() == nil {
 		s.checker.violation(nil, time.Now(), "after %v: %v; weir last said:\n%s", e, err, s.weir.log.String())
 	}
+	s.sleep(calmFor)
 	s.journal.end(e)
 }
 

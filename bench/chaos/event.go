@@ -75,6 +75,9 @@ func (j *journal) begin(k Kind, server int, format string, args ...any) *Event {
 	e := &Event{Kind: k, Server: server, What: fmt.Sprintf(format, args...), before: j.drops()}
 	j.mu.Lock()
 	e.Begin = time.Now()
+	if k == KillWeir || k == RestartWeir {
+		e.before = map[string]uint64{} // another process counts from nothing
+	}
 	j.events = append(j.events, e)
 	j.mu.Unlock()
 	j.note("%8.3f %v", e.Begin.Sub(j.start).Seconds(), e)

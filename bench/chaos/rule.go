@@ -71,10 +71,10 @@ var rules = map[Kind]rule{
 	Squeeze:    {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
 	Clock:      {},
 	Starved:    {allows: [numTraffic]Sight{Flow: Lost}, linger: 5 * time.Second},
-	// A weir that ends takes its connections along: the next one answers their segments by a RST, and chooses anew for datagrams.
-	KillWeir: {allows: [numTraffic]Sight{Stream: Reset, Short: Reset | Unreachable, Stick: Reset | Unreachable | Moved, Flow: Lost | Moved}, linger: settle},
+	// The connection table outlives weir. What arrives while nobody is there is lost.
+	KillWeir: {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
 	// One that is stopped also takes the VIPs away, so that the host has no way to them.
-	RestartWeir: {allows: [numTraffic]Sight{Stream: Reset, Short: Reset | Unreachable, Stick: Reset | Unreachable | Moved, Flow: Lost | Moved}, linger: settle},
+	RestartWeir: {allows: [numTraffic]Sight{Short: Unreachable, Stick: Unreachable, Flow: Lost}, linger: settle},
 	Quiet:       {},
 }
 
