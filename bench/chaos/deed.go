@@ -266,12 +266,16 @@ func (s *suite) again(end func() error, d time.Duration) {
 	}
 }
 
-// room is what a squeezed weir may have more than it, or one before it, ever had, in bytes.
-const room = 8 << 20
+// What a squeezed weir may have more than it, or one before it, ever had, in bytes: a little, and the frame memory of each worker, which it may not
+// have touched yet and cannot do without.
+const (
+	room        = 8 << 20
+	frameMemory = 16384 * 2048
+)
 
 func (s *suite) squeeze(r *rand.Rand) {
 	d := between(r, time.Second, 4*time.Second)
-	limit, err := s.weir.group.squeeze(room)
+	limit, err := s.weir.group.squeeze(room + s.Queues*frameMemory)
 	if err != nil {
 		s.abort(fmt.Errorf("squeeze: %w", err))
 		return
