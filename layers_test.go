@@ -19,7 +19,7 @@ var layers = map[string][]string{
 	"dataplane/driver":         {"dataplane/packet"},
 	"dataplane/driver/*":       {"dataplane/driver", "dataplane/packet"},
 	"dataplane":                {"conntrack", "vxlan", "dataplane/sched", "dataplane/route", "dataplane/steer", "dataplane/driver", "dataplane/driver/wait", "dataplane/packet"},
-	"control/config":           {},
+	"control/config":           {"docs"},
 	"control/admin":            {},
 	"control/events":           {},
 	"control/dashboard":        {},
