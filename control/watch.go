@@ -189,7 +189,7 @@ func checkOf(x *config.Backend) (c health.Check, ok bool) {
 	talks := func() { c.Expect, c.ExpectRegex = from.Expect, from.ExpectRegex }
 	switch from.Type {
 	case "http", "https":
-		c.Kind, c.Method, c.URI, c.Host = health.HTTP, from.Method, from.URI, from.Host
+		c.Kind, c.Method, c.URI, c.Host, c.Authorization = health.HTTP, from.Method, from.URI, from.Host, from.Authorization
 		for _, code := range from.Status {
 			c.Status.Add(code)
 		}

@@ -10,6 +10,9 @@ import (
 // address sets to to an IP address. An IPv4 address written as IPv6 is refused rather than guessed at, and so is a zone, which a
 // port's name tells better.
 func (d *decoder) address(v value, to *netip.Addr) bool {
+	if d.describe(textLike(addressPattern)) {
+		return false
+	}
 	s, ok := d.scalar(v, "an IP address")
 	if !ok {
 		return false
@@ -85,6 +88,9 @@ func (d *decoder) prefix(v value, to *netip.Prefix, hostBits bool) bool {
 	if hostBits {
 		example = "198.18.0.1/24"
 	}
+	if d.describe(textLike(prefixPattern)) {
+		return false
+	}
 	s, ok := d.scalar(v, "a prefix such as "+example)
 	if !ok {
 		return false
@@ -129,6 +135,9 @@ func (d *decoder) stationPrefix(v value, to *netip.Prefix) bool {
 
 // mac sets to to the Ethernet address of one station.
 func (d *decoder) mac(v value, to *[6]byte) bool {
+	if d.describe(textLike(macPattern)) {
+		return false
+	}
 	s, ok := d.scalar(v, "a MAC address such as 02:00:00:00:01:0c")
 	if !ok {
 		return false
@@ -155,6 +164,9 @@ func (d *decoder) mac(v value, to *[6]byte) bool {
 
 // listenAddress sets to to where HTTP is listened on: an address with a port, or :PORT for all addresses.
 func (d *decoder) listenAddress(v value, to *netip.AddrPort) {
+	if d.describe(textLike(":[0-9]+$")) {
+		return
+	}
 	what := "an address with a port such as 127.0.0.1:9180"
 	s, ok := d.scalar(v, what)
 	if !ok {

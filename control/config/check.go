@@ -75,7 +75,7 @@ func (d *decoder) checkPorts() (names portNames) {
 		names.gaps = names.gaps || p.Name == ""
 		if p.Name != "" {
 			if first := names.port[p.Name]; first != nil {
-				d.errorf(p.Field("name"), p.Path+".name", "duplicate port name %s, first in line %d", quoted(p.Name), first.Field("name").Line)
+				d.errorf(p.Field("name"), p.Path+".name", "duplicate port name %s, first in %s", quoted(p.Name), d.line(first.Field("name").Line))
 			} else {
 				names.port[p.Name] = p
 				names.list = append(names.list, p.Name)
@@ -175,7 +175,7 @@ func (d *decoder) checkRoutes(names portNames) {
 		d.known(names, &r.Place, r.Port)
 		if r.To.IsValid() {
 			if first := seen[r.To]; first != nil {
-				d.errorf(r.Field("to"), r.Path+".to", "duplicate route to %s, first in line %d", r.To, first.Pos.Line)
+				d.errorf(r.Field("to"), r.Path+".to", "duplicate route to %s, first in %s", r.To, d.line(first.Pos.Line))
 			} else {
 				seen[r.To] = r
 			}
@@ -210,7 +210,7 @@ func (d *decoder) checkNeighbors(names portNames) {
 		}
 		k := key{n.Address, n.Port}
 		if first := seen[k]; first != nil {
-			d.errorf(n.Field("address"), n.Path+".address", "duplicate neighbor %s on port %s, first in line %d", n.Address, n.Port, first.Pos.Line)
+			d.errorf(n.Field("address"), n.Path+".address", "duplicate neighbor %s on port %s, first in %s", n.Address, n.Port, d.line(first.Pos.Line))
 			continue
 		}
 		seen[k] = n

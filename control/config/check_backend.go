@@ -31,7 +31,7 @@ func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
 		}
 		if b.Given("name") && b.Name != "" {
 			if first := names[b.Name]; first != nil {
-				d.errorf(b.Field("name"), b.Path+".name", "duplicate backend name %s, first in line %d", quoted(b.Name), first.Field("name").Line)
+				d.errorf(b.Field("name"), b.Path+".name", "duplicate backend name %s, first in %s", quoted(b.Name), d.line(first.Field("name").Line))
 			} else {
 				names[b.Name] = b
 			}
@@ -39,7 +39,7 @@ func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
 		if b.Address.IsValid() && !b.bad("port") && !b.bad("vni") && !s.bad("port") {
 			id := identity{b.Address, b.Port, b.VNI}
 			if first := seen[id]; first != nil {
-				d.errorf(b.Field("address"), b.Path+".address", "duplicate backend %s, first in line %d", b.identity(), first.Pos.Line)
+				d.errorf(b.Field("address"), b.Path+".address", "duplicate backend %s, first in %s", b.identity(), d.line(first.Pos.Line))
 			} else {
 				seen[id] = b
 			}

@@ -48,7 +48,8 @@ func (d *decoder) checkHealth(s *Service) {
 			d.warnf(s.Field(key), join(s.Path, key), "has no effect %s", why)
 		}
 	}
-	watched := checked > 0 || s.Passive != nil || s.bad("check") || s.bad("backends")
+	down := slices.ContainsFunc(s.Backends, func(b Backend) bool { return b.State == "down" })
+	watched := checked > 0 || down || s.Passive != nil || s.bad("check") || s.bad("backends")
 	unless(watched, "on_down", "without check or passive")
 	unless(watched, "inhibit_on_failure", "without check or passive")
 	unless(s.Scheduler == "" || slices.Contains(RampedSchedulers, s.Scheduler), "slow_start",
@@ -71,8 +72,10 @@ func (d *decoder) checkCheck(c *Check) {
 			d.errorf(k.pos, join(c.Path, k.key), "is for type: %s only, not for %s", enumerated(types), c.Type)
 		}
 	}
-	if c.Given("send") && c.Given("send_hex") {
-		d.errorf(c.Field("send_hex"), c.Path+".send_hex", "send is given, too: write one of them")
+	for _, keys := range [][2]string{{"send", "send_hex"}, {"send", "send_file"}, {"send_hex", "send_file"}, {"authorization", "authorization_file"}} {
+		if c.Given(keys[0]) && c.Given(keys[1]) {
+			d.errorf(c.Field(keys[1]), join(c.Path, keys[1]), "%s is given, too: write one of them", keys[0])
+		}
 	}
 	if c.Given("ca_file") && !c.Verify && !c.bad("verify") {
 		d.warnf(c.Field("ca_file"), c.Path+".ca_file", "has no effect without verify: true")

@@ -27,7 +27,7 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 		s := &c.Services[i]
 		if s.Name != "" && s.Given("name") {
 			if first := names[s.Name]; first != nil {
-				d.errorf(s.Field("name"), s.Path+".name", "duplicate service name %s, first in line %d", quoted(s.Name), first.Field("name").Line)
+				d.errorf(s.Field("name"), s.Path+".name", "duplicate service name %s, first in %s", quoted(s.Name), d.line(first.Field("name").Line))
 			} else {
 				names[s.Name] = s
 			}
@@ -99,8 +99,14 @@ func (d *decoder) checkScheduling(s *Service) {
 	if s.Given("mh_table") && s.Scheduler != "" && s.Scheduler != "mh" {
 		d.errorf(s.Field("mh_table"), s.Path+".mh_table", "is for scheduler mh only, not for %s", s.Scheduler)
 	}
-	if s.Given("hash_seed") && s.Scheduler != "" && s.Scheduler != "mh" && s.Scheduler != "sh" {
-		d.errorf(s.Field("hash_seed"), s.Path+".hash_seed", "is for schedulers sh and mh only, not for %s", s.Scheduler)
+	if s.Given("hash_seed") && s.Given("hash_seed_file") {
+		d.errorf(s.Field("hash_seed_file"), s.Path+".hash_seed_file", "hash_seed is given, too: write one of them")
+	}
+	for _, key := range []string{"hash_seed", "hash_seed_file"} {
+		if !s.Given(key) || s.Scheduler == "" || s.Scheduler == "mh" || s.Scheduler == "sh" {
+			continue
+		}
+		d.errorf(s.Field(key), join(s.Path, key), "is for schedulers sh and mh only, not for %s", s.Scheduler)
 	}
 	if s.Port.Any() && s.Persistence == nil && !s.bad("persistence") {
 		d.errorf(s.Field("port"), s.Path+".port", "port 0 (every port) needs persistence, which keeps a client's connections together")
@@ -232,6 +238,6 @@ func (d *decoder) collide(a, b claim) {
 	if a.service.Port != b.service.Port {
 		what = "overlaps with port " + a.service.Port.String() + " of"
 	}
-	d.errorf(pos, path, "%s %s port %s %s %s already (%s, line %d)", b.service.Protocol, VIPText(b.vip), b.service.Port, what, a.service.Path,
-		printable(a.service.Name), a.service.Pos.Line)
+	d.errorf(pos, path, "%s %s port %s %s %s already (%s, %s)", b.service.Protocol, VIPText(b.vip), b.service.Port, what, a.service.Path,
+		printable(a.service.Name), d.line(a.service.Pos.Line))
 }

@@ -27,7 +27,7 @@ func (d *decoder) checkVXLAN(names portNames) map[uint32]*Segment {
 		s := &c.VXLAN.Segments[i]
 		if s.VNI != 0 {
 			if first := segments[s.VNI]; first != nil {
-				d.errorf(s.Field("vni"), s.Path+".vni", "duplicate segment %d, first in line %d", s.VNI, first.Pos.Line)
+				d.errorf(s.Field("vni"), s.Path+".vni", "duplicate segment %d, first in %s", s.VNI, d.line(first.Pos.Line))
 			} else {
 				segments[s.VNI] = s
 			}
@@ -133,7 +133,7 @@ func (d *decoder) checkFDB(s *Segment, ours map[netip.Addr]*Segment) {
 			continue
 		}
 		if first := seen[f.MAC]; first != nil {
-			d.errorf(f.Field("mac"), f.Path+".mac", "duplicate station, first in line %d", first.Pos.Line)
+			d.errorf(f.Field("mac"), f.Path+".mac", "duplicate station, first in %s", d.line(first.Pos.Line))
 		} else {
 			seen[f.MAC] = f
 		}

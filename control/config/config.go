@@ -19,7 +19,9 @@ import (
 type Config struct {
 	Place
 	File      string // as given to Load or Parse, for diagnostics
-	Version   int    // 1
+	spans     []span // of files, if there are included ones
+	Include   []string
+	Version   int // 1
 	Engine    Engine
 	Ports     []Port // at least one
 	Routes    []Route

@@ -19,6 +19,11 @@ type decoder struct {
 	omitted int             // errors beyond maxDiagnostics
 	items   map[string]Pos  // of the first elements of lists of scalars, by path
 	used    map[string]bool // keys met, as in Keys; nil unless a test wants to know
+	schema  schema          // of the value at hand; nil unless the decoder describes what it would read
+	told    map[string]keyDoc
+	reads   bool // files that the configuration names: included ones, secrets
+	values  int  // of all files, about
+	base    int  // the line before the first of the file at hand, while it is parsed
 }
 
 func (d *decoder) errorf(pos Pos, path, format string, args ...any) {
@@ -90,6 +95,10 @@ func decodeMapping[T any](d *decoder, v value, to *T, place *Place, t *table[T])
 	if place != nil {
 		*place = Place{Pos: v.pos(), Path: v.path}
 	}
+	if d.schema != nil {
+		describeMapping(d, to, t)
+		return true
+	}
 	if isNull(v.node) {
 		return true
 	}
@@ -109,7 +118,7 @@ func decodeMapping[T any](d *decoder, v value, to *T, place *Place, t *table[T])
 		path := join(v.path, key.Value)
 		if n := slices.IndexFunc(t.fields, func(f field[T]) bool { return f.key == key.Value }); n >= 0 {
 			if first := given[n].node; first != nil {
-				d.errorf(at, path, "duplicate key, first given in line %d", first.Line)
+				d.errorf(at, path, "duplicate key, first given in %s", d.line(first.Line))
 				continue
 			}
 			given[n] = value{val, path}
@@ -151,6 +160,12 @@ func decodeMapping[T any](d *decoder, v value, to *T, place *Place, t *table[T])
 
 // decodeList appends to to what each makes of the elements of a list. A list that is empty or null has none.
 func decodeList[T any](d *decoder, v value, to *[]T, each func(*decoder, value, *T) bool) {
+	if d.schema != nil {
+		var x T
+		items := d.described(func() { each(d, value{node: nowhere}, &x) })
+		d.describe(schema{"type": []string{"array", "null"}, "items": items})
+		return
+	}
 	if isNull(v.node) {
 		return
 	}
@@ -196,6 +211,9 @@ func (d *decoder) item(place *Place, key string, i int) (Pos, string) {
 
 // require tells of keys that place must give and does not.
 func (d *decoder) require(place *Place, keys ...string) {
+	if d.describe(schema{"required": keys}) {
+		return
+	}
 	for _, key := range keys {
 		if !place.Given(key) {
 			d.errorf(place.Pos, place.Path, "%s is missing", key)

@@ -84,6 +84,7 @@ type Diagnostic struct {
 	Suggestion string // what may have been meant, as it would be written; often empty
 	Cure       string // a command that sets the host right, where that is what is wrong; often empty
 	Err        error  // a *ReadError if the file could not be read, else nil
+	line       int    // over all files
 }
 
 // String is the diagnostic as compilers write it: FILE:LINE:COL: error: PATH: MESSAGE (did you mean "SUGGESTION"?).
@@ -164,13 +165,14 @@ func (c *Config) Warnf(pos Pos, path, format string, args ...any) Diagnostic {
 }
 
 func (c *Config) diagnostic(s Severity, pos Pos, path, format string, args []any) Diagnostic {
-	return Diagnostic{File: c.File, Line: pos.Line, Col: pos.Col, Severity: s, Path: path, Message: fmt.Sprintf(format, args...)}
+	file, line := c.fileOf(pos.Line)
+	return Diagnostic{line: pos.Line, File: file, Line: line, Col: pos.Col, Severity: s, Path: path, Message: fmt.Sprintf(format, args...)}
 }
 
-// sorted brings diags into the order of the file and drops what an alias made say the same thing twice.
+// sorted brings diags into the order of the files and drops what an alias made say the same thing twice.
 func sorted(diags []Diagnostic) []Diagnostic {
 	slices.SortStableFunc(diags, func(a, b Diagnostic) int {
-		return cmp.Or(a.Line-b.Line, a.Col-b.Col, cmp.Compare(a.Severity, b.Severity))
+		return cmp.Or(a.line-b.line, a.Col-b.Col, cmp.Compare(a.Severity, b.Severity))
 	})
 	return slices.CompactFunc(diags, func(a, b Diagnostic) bool { return a == b })
 }

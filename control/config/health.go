@@ -23,6 +23,8 @@ type Check struct {
 	Host   string // empty: what is asked
 	Status []int  // that say that it serves, ascending
 
+	Authorization string // of the request, whole: Basic or Bearer and what follows; empty: none
+
 	// https
 	Verify bool   // the certificate must be good, for SNI
 	CAFile string // certificates of the authorities; empty: the host's
@@ -54,7 +56,7 @@ var (
 	CheckMethods = []string{"GET", "HEAD", "OPTIONS"}
 	QueryTypes   = []string{"SOA", "A", "AAAA", "NS", "CNAME", "MX", "TXT", "PTR", "SRV", "ANY"}
 	OnDowns      = []string{"keep", "reset", "reschedule"}
-	States       = []string{"ready", "drain"}
+	States       = []string{"ready", "drain", "down"}
 )
 
 // RampedSchedulers are the schedulers that give a server in its slow start less: those by which weight is a share, and only that.

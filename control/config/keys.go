@@ -27,6 +27,9 @@ var rootTable = table[Config]{"", []field[Config]{
 	{"admin", func(d *decoder, v value, c *Config) { decodeMapping(d, v, &c.Admin, &c.Admin.Place, &adminTable) }},
 	{"bind_vips", func(d *decoder, v value, c *Config) { d.boolean(v, &c.BindVIPs) }},
 	{"grace", func(d *decoder, v value, c *Config) { d.duration(v, &c.Grace, 0, 10*time.Minute) }},
+	{"include", func(d *decoder, v value, c *Config) {
+		decodeList(d, v, &c.Include, func(d *decoder, v value, s *string) bool { d.text(v, s, 4096); return *s != "" })
+	}},
 }}
 
 // decodeConfig fills the decoder's Config from the document.
@@ -69,6 +72,8 @@ const (
 
 func decodeWorkers(d *decoder, v value, w *Workers) {
 	switch {
+	case d.schema != nil:
+		d.either(schema{"const": "auto"}, whole(1, maxWorkers), d.described(func() { decodeMapping(d, v, w, nil, &workersTable); d.require(nil, "cpus") }))
 	case v.node.Kind == yaml.MappingNode:
 		before := d.errors
 		decodeMapping(d, v, w, nil, &workersTable)
@@ -115,6 +120,9 @@ func decodePort(d *decoder, v value, p *Port) bool {
 }
 
 func decodeQueues(d *decoder, v value, q *Queues) {
+	if d.either(schema{"const": "all"}, textLike(numbersPattern)) {
+		return
+	}
 	if v.node.Kind == yaml.ScalarNode && v.node.Value == "all" {
 		return
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/hex"
+	"math"
 	"net/url"
 	"regexp"
 	"strings"
@@ -26,9 +27,12 @@ var checkTable = table[Check]{"services[].check", []field[Check]{
 	{"status", func(d *decoder, v value, c *Check) { decodeStatus(d, v, &c.Status) }},
 	{"verify", func(d *decoder, v value, c *Check) { d.boolean(v, &c.Verify) }},
 	{"ca_file", func(d *decoder, v value, c *Check) { decodeFile(d, v, &c.CAFile) }},
+	{"authorization", func(d *decoder, v value, c *Check) { d.text(v, &c.Authorization, maxSecret) }},
+	{"authorization_file", func(d *decoder, v value, c *Check) { d.secret(v, &c.Authorization, maxSecret) }},
 	{"sni", func(d *decoder, v value, c *Check) { decodeHost(d, v, &c.SNI) }},
 	{"send", func(d *decoder, v value, c *Check) { d.bytes(v, &c.Send) }},
 	{"send_hex", func(d *decoder, v value, c *Check) { decodeHex(d, v, &c.Send) }},
+	{"send_file", func(d *decoder, v value, c *Check) { d.secret(v, &c.Send, maxSend) }},
 	{"expect", func(d *decoder, v value, c *Check) { d.bytes(v, &c.Expect) }},
 	{"expect_regex", func(d *decoder, v value, c *Check) { decodeRegex(d, v, &c.ExpectRegex) }},
 	{"query", func(d *decoder, v value, c *Check) { decodeQuery(d, v, &c.Query) }},
@@ -40,8 +44,8 @@ var checkTable = table[Check]{"services[].check", []field[Check]{
 var checkKeys = map[string][]string{
 	"port":   {"tcp", "http", "https", "udp", "dns"},
 	"method": {"http", "https"}, "path": {"http", "https"}, "host": {"http", "https"}, "status": {"http", "https"},
-	"verify": {"https"}, "ca_file": {"https"}, "sni": {"https"},
-	"send": {"tcp", "udp"}, "send_hex": {"tcp", "udp"}, "expect": {"tcp", "udp", "http", "https"}, "expect_regex": {"tcp", "udp", "http", "https"},
+	"authorization": {"http", "https"}, "authorization_file": {"http", "https"}, "verify": {"https"}, "ca_file": {"https"}, "sni": {"https"},
+	"send": {"tcp", "udp"}, "send_hex": {"tcp", "udp"}, "send_file": {"tcp", "udp"}, "expect": {"tcp", "udp", "http", "https"}, "expect_regex": {"tcp", "udp", "http", "https"},
 	"query": {"dns"}, "query_type": {"dns"}, "command": {"exec"},
 }
 
@@ -50,6 +54,10 @@ func decodeCheck(d *decoder, v value, base *Check) *Check {
 	c := defaultCheck()
 	if base != nil {
 		c = *base
+	}
+	if d.schema != nil {
+		d.either(oneOf(CheckTypes), d.described(func() { decodeMapping(d, v, &c, nil, &checkTable) }))
+		return nil
 	}
 	c.Place = Place{Pos: v.pos(), Path: v.path}
 	before := d.errors
@@ -77,6 +85,9 @@ func decodePassive(d *decoder, v value) *Passive {
 
 // bytes sets to to a text that may hold any character, as YAML's double quotes write them: "PING\r\n".
 func (d *decoder) bytes(v value, to *string) {
+	if d.describe(schema{"type": "string", "minLength": 1, "maxLength": maxSend}) {
+		return
+	}
 	s, ok := d.scalar(v, "text")
 	switch {
 	case !ok:
@@ -93,6 +104,9 @@ func (d *decoder) bytes(v value, to *string) {
 const maxSend = 1200
 
 func decodeHex(d *decoder, v value, to *string) {
+	if d.either(textLike("^[0-9A-Fa-f ]+$"), whole(0, math.MaxInt64)) { // digits alone are a number for YAML
+		return
+	}
 	s, ok := d.scalar(v, `bytes in hexadecimal such as "0a ff"`)
 	if !ok {
 		return
@@ -167,7 +181,7 @@ func decodeFile(d *decoder, v value, to *string) {
 func decodeStatus(d *decoder, v value, to *[]int) {
 	before := d.errors
 	var list []int
-	if d.numbers(v, &list, 599); d.errors > before {
+	if d.numbers(v, &list, 599); d.errors > before || d.schema != nil {
 		return
 	}
 	if list[0] < 100 {

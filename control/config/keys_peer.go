@@ -16,6 +16,11 @@ var peerTable = table[Peer]{"vxlan.segments[].peers[]", []field[Peer]{
 // names stand before peers in its table.
 func decodePeer(d *decoder, v value, s *Segment, p *Peer) bool {
 	*p = Peer{Port: s.Port, UDPChecksum: s.UDPChecksum}
+	if d.schema != nil {
+		d.either(d.described(func() { d.routable(v, &p.Address, "a peer") }),
+			d.described(func() { decodeMapping(d, v, p, nil, &peerTable); d.require(nil, "address") }))
+		return true
+	}
 	if v.node.Kind != yaml.MappingNode {
 		p.Place = Place{Pos: v.pos(), Path: v.path}
 		return d.routable(v, &p.Address, "a peer")
@@ -40,6 +45,9 @@ func (d *decoder) checksum(v value, to *Checksum) {
 
 // inheritable sets to to a number in a range, or to what the packet inside a tunnel has.
 func (d *decoder) inheritable(v value, to *Inheritable, low, high int64) {
+	if d.either(schema{"const": "inherit"}, whole(low, high)) {
+		return
+	}
 	if v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!str" {
 		if v.node.Value == "inherit" {
 			to.Inherit = true

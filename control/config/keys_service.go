@@ -29,6 +29,12 @@ var serviceTable = table[Service]{"services[]", append([]field[Service]{
 	{"masquerade", func(d *decoder, v value, s *Service) { decodeMasquerade(d, v, &s.Masquerade) }},
 	{"udp_active", func(d *decoder, v value, s *Service) { d.boolean(v, &s.UDPActive) }},
 	{"hash_seed", func(d *decoder, v value, s *Service) { decodeSeed(d, v, &s.HashSeed) }},
+	{"hash_seed_file", func(d *decoder, v value, s *Service) {
+		var text string
+		if d.secret(v, &text, maxSecret); text != "" {
+			s.HashSeed = seedOf(text)
+		}
+	}},
 	{"mh_table", func(d *decoder, v value, s *Service) { decodeMHTable(d, v, &s.MHTable) }},
 	{"allow", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Allow, decodeNetwork) }},
 	{"deny", func(d *decoder, v value, s *Service) { decodeList(d, v, &s.Deny, decodeNetwork) }},
@@ -67,19 +73,7 @@ func decodeService(d *decoder, v value, s *Service) bool {
 	}
 	d.require(&s.Place, "port")
 	for i := range s.Backends {
-		b := &s.Backends[i]
-		if !b.Given("forward") {
-			b.Forward = s.Forward
-		}
-		if b.Port == 0 && !b.bad("port") && s.Port.Single() {
-			b.Port = s.Port.From // the client's port is the service's, whichever of the two was meant
-		}
-		if !b.Given("tunnel_port") && b.Forward == "gue" {
-			b.TunnelPort = 6080 // as IANA has it for GUE
-		}
-		if !b.Given("name") && b.Address.IsValid() {
-			b.Name = b.identity()
-		}
+		s.complete(&s.Backends[i])
 	}
 	if !s.Given("name") && len(s.VIPs) > 0 && s.Port != (PortRange{}) {
 		s.Name = s.Protocol + "-" + s.endpoint(s.VIPs[0])
@@ -88,6 +82,30 @@ func decodeService(d *decoder, v value, s *Service) bool {
 		s.Masquerade.Mode = "always" // a tenant's address is known in its segment alone, and there servers would answer past us
 	}
 	return true
+}
+
+// complete gives b what it takes from s where it says nothing itself.
+func (s *Service) complete(b *Backend) {
+	if !b.Given("forward") {
+		b.Forward = s.Forward
+	}
+	if b.Port == 0 && !b.bad("port") && s.Port.Single() {
+		b.Port = s.Port.From // the client's port is the service's, whichever of the two was meant
+	}
+	if !b.Given("tunnel_port") {
+		b.TunnelPort = 0
+		if b.Forward == "gue" {
+			b.TunnelPort = 6080 // as IANA has it for GUE
+		}
+	}
+	if !b.Given("name") && b.Address.IsValid() {
+		b.Name = b.identity()
+	}
+}
+
+// newBackend is a backend of s of which no key was given.
+func (s *Service) newBackend() Backend {
+	return Backend{Weight: 1, Check: s.Check, State: States[0], DrainTimeout: s.DrainTimeout}
 }
 
 // endpoint is where a VIP's service is: 198.18.9.9:80, in a segment with its VNI, 172.16.1.100:80@5001.
@@ -127,6 +145,9 @@ func (b *Backend) identity() string {
 // decodeVIPs takes one VIP or a list of them. Both keys at once are the check's matter.
 func decodeVIPs(d *decoder, v value, s *Service, list bool) {
 	vip := func(d *decoder, v value, vip *netip.Prefix) bool {
+		if d.either(textLike(addressPattern), textLike(prefixPattern)) {
+			return false
+		}
 		if strings.Contains(v.node.Value, "/") {
 			if !d.prefix(v, vip, false) {
 				return false
@@ -151,6 +172,10 @@ func decodeVIPs(d *decoder, v value, s *Service, list bool) {
 		}
 		*vip = netip.PrefixFrom(a, a.BitLen())
 		return true
+	}
+	if d.schema != nil && !list {
+		d.either(textLike(addressPattern), textLike(prefixPattern))
+		return
 	}
 	if list {
 		decodeList(d, v, &s.VIPs, vip)
@@ -182,17 +207,27 @@ func decodeFlag(d *decoder, v value, flag *string) bool {
 
 // decodeSeed takes any text, so that a secret need not be a number: its xxhash is the seed.
 func decodeSeed(d *decoder, v value, seed *uint64) {
+	if d.describe(schema{"type": []string{"string", "integer", "number", "boolean"}}) {
+		return
+	}
 	text, ok := d.scalar(v, "a secret")
 	switch {
 	case !ok:
 	case text == "":
 		d.errorf(v.pos(), v.path, "is empty: leave it out for the kernel's own hash")
 	default:
-		*seed = xxhash.Sum64String(text) | 1 // not zero, which means the kernel's constants
+		*seed = seedOf(text)
 	}
 }
 
+func seedOf(text string) uint64 {
+	return xxhash.Sum64String(text) | 1 // not zero, which means the kernel's constants
+}
+
 func decodeMHTable(d *decoder, v value, slots *int) {
+	if d.describe(schema{"enum": MHTables}) {
+		return
+	}
 	n := 0
 	if integer(d, v, &n, 251, 131071); n == 0 {
 		return
@@ -245,7 +280,7 @@ func decodeFullNAT(d *decoder, v value) *FullNAT {
 		return nil
 	}
 	f := &FullNAT{Ports: PortRange{32768, 60999}, ClientAddress: "none"}
-	if decodeMapping(d, v, f, &f.Place, &fullNATTable) && len(f.Addresses) == 0 && !f.bad("addresses") {
+	if decodeMapping(d, v, f, &f.Place, &fullNATTable) && d.schema == nil && len(f.Addresses) == 0 && !f.bad("addresses") {
 		d.errorf(f.Pos, f.Path, "addresses is missing")
 	}
 	return f
@@ -258,6 +293,10 @@ var masqueradeTable = table[Masquerade]{"services[].masquerade", []field[Masquer
 }}
 
 func decodeMasquerade(d *decoder, v value, m *Masquerade) {
+	if d.schema != nil {
+		d.either(oneOf(Masquerades[:3]), d.described(func() { decodeMapping(d, v, m, nil, &masqueradeTable); d.require(nil, "except") }))
+		return
+	}
 	if v.node.Kind != yaml.MappingNode {
 		d.enum(v, &m.Mode, "masquerade", Masquerades[:3])
 		return
@@ -288,7 +327,7 @@ var backendTable = table[Backend]{"services[].backends[]", []field[Backend]{
 
 // decodeBackend takes a backend of s, whose own keys that backends begin from stand before backends in its table.
 func decodeBackend(d *decoder, v value, s *Service, b *Backend) bool {
-	*b = Backend{Weight: 1, Check: s.Check, State: States[0], DrainTimeout: s.DrainTimeout}
+	*b = s.newBackend()
 	if decodeMapping(d, v, b, &b.Place, &backendTable) {
 		d.require(&b.Place, "address")
 	}

@@ -110,6 +110,9 @@ func decodeGatewayAddress(d *decoder, v value, p *netip.Prefix) bool {
 }
 
 func decodeReach(d *decoder, v value, r *Reach) bool {
+	if d.either(schema{"const": "underlay"}, whole(1, maxVNI)) {
+		return false
+	}
 	switch s, ok := d.scalar(v, "a segment's VNI or underlay"); {
 	case !ok:
 		return false

@@ -9,6 +9,9 @@ import (
 // numbers sets to to a list of numbers, written as the kernel writes lists of CPUs: 2-5,7.
 func (d *decoder) numbers(v value, to *[]int, high int64) {
 	what := `a list of numbers such as "2-5,7"`
+	if d.either(whole(0, high), textLike(numbersPattern)) {
+		return
+	}
 	s, ok := d.scalar(v, what)
 	if !ok {
 		return

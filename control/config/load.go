@@ -25,17 +25,21 @@ const (
 //
 // The Config is nil if the file could not be read or is not YAML. It must not be used if [HasErrors] says so of the diagnostics, which
 // come in the order of the file.
-func Load(path string) (*Config, []Diagnostic) { return load(path, Parse) }
+func Load(path string) (*Config, []Diagnostic) { return load(path, parseFile) }
 
 // LoadReplay is Load for a replay, which has no devices: driver and interface of ports do not count, mac and addresses must be there,
 // and mtu is 1500 unless given.
-func LoadReplay(path string) (*Config, []Diagnostic) { return load(path, ParseReplay) }
+func LoadReplay(path string) (*Config, []Diagnostic) {
+	return load(path, func(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, true, true) })
+}
 
-// Parse parses b; file is its name in diagnostics.
-func Parse(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, false) }
+// Parse parses b; file is its name in diagnostics. It reads no files: secrets in files of their own stay empty, and include is refused.
+func Parse(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, false, false) }
+
+func parseFile(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, false, true) }
 
 // ParseReplay is Parse as [LoadReplay] does it.
-func ParseReplay(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, true) }
+func ParseReplay(file string, b []byte) (*Config, []Diagnostic) { return parse(file, b, true, false) }
 
 func load(path string, parse func(string, []byte) (*Config, []Diagnostic)) (*Config, []Diagnostic) {
 	b, err := read(path)
@@ -75,14 +79,15 @@ func cause(err error) error {
 	return err
 }
 
-func parse(file string, b []byte, replay bool) (*Config, []Diagnostic) {
+func parse(file string, b []byte, replay, reads bool) (*Config, []Diagnostic) {
 	c := defaults()
 	c.File = file
-	d := &decoder{config: &c, replay: replay, items: map[string]Pos{}}
+	d := &decoder{config: &c, replay: replay, reads: reads, items: map[string]Pos{}}
 	root := d.document(b)
 	if root == nil {
 		return nil, sorted(d.diags)
 	}
+	d.includes(root, file, b)
 	if m := (measurer{}); !m.ok(d, root) {
 		return nil, sorted(d.diags)
 	}
@@ -90,7 +95,7 @@ func parse(file string, b []byte, replay bool) (*Config, []Diagnostic) {
 	d.check()
 	if d.omitted > 0 {
 		last := sorted(d.diags)[len(d.diags)-1]
-		d.diags = append(d.diags, c.Errorf(Pos{last.Line, last.Col}, "", "and %d more", d.omitted))
+		d.diags = append(d.diags, c.Errorf(Pos{last.line, last.Col}, "", "and %d more", d.omitted))
 	}
 	return &c, sorted(d.diags)
 }
@@ -98,11 +103,15 @@ func parse(file string, b []byte, replay bool) (*Config, []Diagnostic) {
 // document is the value of the only document in b, or nil after an error.
 func (d *decoder) document(b []byte) *yaml.Node {
 	if len(b) > MaxBytes {
-		d.errorf(Pos{}, "", "is larger than %d MiB", MaxBytes>>20)
+		d.errorf(d.within(Pos{}), "", "is larger than %d MiB", MaxBytes>>20)
 		return nil
 	}
 	if pos, what := notText(b); what != "" {
-		d.errorf(pos, "", "%s: this is not a text file in UTF-8", what)
+		d.errorf(d.within(pos), "", "%s: this is not a text file in UTF-8", what)
+		return nil
+	}
+	if d.values += countValues(b, maxValues); d.values > maxValues {
+		d.errorf(d.within(Pos{1, 1}), "", "has more than %d values", maxValues)
 		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
@@ -111,7 +120,7 @@ func (d *decoder) document(b []byte) *yaml.Node {
 	if err == nil {
 		switch err = decodeYAML(dec, &next); {
 		case err == nil:
-			d.errorf(Pos{next.Line, next.Column}, "", "a second document begins here: a configuration is one document")
+			d.errorf(d.within(Pos{next.Line, next.Column}), "", "a second document begins here: a configuration is one document")
 			return nil
 		case err == io.EOF:
 			err = nil
@@ -122,14 +131,25 @@ func (d *decoder) document(b []byte) *yaml.Node {
 	}
 	if err != nil {
 		pos, what := locate(b, err)
-		d.errorf(pos, "", "YAML: %s%s", what, cure(what))
+		d.errorf(d.within(pos), "", "YAML: %s%s", what, cure(what))
 		return nil
 	}
 	if len(doc.Content) == 0 || isNull(doc.Content[0]) {
+		if d.base > 0 {
+			return nil // all of it may be commented out
+		}
 		d.errorf(Pos{1, 1}, "", "is empty: a configuration begins with version: 1")
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// within is a place in the file at hand as a place in all files.
+func (d *decoder) within(pos Pos) Pos {
+	if d.base > 0 {
+		pos.Line, pos.Col = max(pos.Line, 1)+d.base, max(pos.Col, 1)
+	}
+	return pos
 }
 
 // decodeYAML reads the next document. The parser is not ours: should it panic, that is an error of the file's like any other.

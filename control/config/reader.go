@@ -13,7 +13,7 @@ import (
 // last time: of ten thousand services with ten servers each, of which a tenth changed, that takes a sixth of the time.
 //
 // For that the file is cut at the items of its services list. Whatever is not plain about the cuts - something is wrong with the file, a
-// warning is due, the list has anchors or aliases, it is not a block of its own lines - makes the whole be read by Load's way, which alone
+// warning is due, the list has anchors or aliases, a secret is in a file of its own, other files are included, it is not a block of its own lines - makes the whole be read by Load's way, which alone
 // knows how to tell of it. The zero value is ready.
 type Reader struct {
 	last reading
@@ -28,15 +28,20 @@ type reading struct {
 }
 
 // Load is [Load].
-func (r *Reader) Load(path string) (*Config, []Diagnostic) { return load(path, r.Parse) }
+func (r *Reader) Load(path string) (*Config, []Diagnostic) { return load(path, r.read(parseFile)) }
 
 // Parse is [Parse]. The services of the configuration that it returns share memory with those of former ones: nobody may change them.
-func (r *Reader) Parse(file string, b []byte) (*Config, []Diagnostic) {
-	if c := r.parse(file, b); c != nil {
-		return c, nil
+func (r *Reader) Parse(file string, b []byte) (*Config, []Diagnostic) { return r.read(Parse)(file, b) }
+
+// read is whole, or what is as good.
+func (r *Reader) read(whole func(string, []byte) (*Config, []Diagnostic)) func(string, []byte) (*Config, []Diagnostic) {
+	return func(file string, b []byte) (*Config, []Diagnostic) {
+		if c := r.parse(file, b); c != nil {
+			return c, nil
+		}
+		r.last = reading{}
+		return whole(file, b)
 	}
-	r.last = reading{}
-	return Parse(file, b)
 }
 
 // parse returns nil if the file is not for cutting, or there is something to tell.
@@ -51,11 +56,14 @@ func (r *Reader) parse(file string, b []byte) *Config {
 	if _, what := notText(b); what != "" {
 		return nil
 	}
+	if countValues(b, maxValues) > maxValues {
+		return nil
+	}
 	c := defaults()
 	c.File = file
 	d := &decoder{config: &c, items: map[string]Pos{}}
 	root := d.document(cut.rest)
-	if root == nil || !(measurer{}).ok(d, root) || !isKey(root, "services", cut.line) {
+	if root == nil || valueOf(root, "include") != nil || !(measurer{}).ok(d, root) || !isKey(root, "services", cut.line) {
 		return nil
 	}
 	if d.decodeConfig(root); len(d.diags) > 0 {
@@ -95,7 +103,7 @@ func (r *Reader) services(d *decoder, cut cutting) bool {
 			}
 			continue
 		}
-		if bytes.ContainsAny(item.text, "&*") {
+		if bytes.ContainsAny(item.text, "&*") || namesSecret(item.text) {
 			return false
 		}
 		var doc yaml.Node
@@ -117,6 +125,11 @@ func (r *Reader) services(d *decoder, cut cutting) bool {
 	}
 	d.config.Services = all
 	return true
+}
+
+// namesSecret reports whether the text may name a file with a secret, which can change while the text does not.
+func namesSecret(text []byte) bool {
+	return slices.ContainsFunc(secretFiles, func(key string) bool { return bytes.Contains(text, []byte(key)) })
 }
 
 // isKey reports whether the mapping's key stands in a line and has no value. The line might be one of a text's.

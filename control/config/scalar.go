@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,9 @@ func (d *decoder) scalar(v value, what string) (text string, ok bool) {
 // text sets to to a text of 1 to limit bytes without control characters. What YAML takes for a number must be quoted, since YAML
 // might write it another way than the user did.
 func (d *decoder) text(v value, to *string, limit int) {
+	if d.describe(schema{"type": "string", "minLength": 1, "maxLength": limit, "pattern": printablePat}) {
+		return
+	}
 	s, ok := d.scalar(v, "text")
 	if !ok {
 		return
@@ -44,7 +48,7 @@ func (d *decoder) text(v value, to *string, limit int) {
 func (d *decoder) name(v value, to *string) {
 	var s string
 	before := d.errors
-	if d.text(v, &s, 64); d.errors > before {
+	if d.text(v, &s, 64); d.errors > before || d.describe(schema{"pattern": namePattern}) {
 		return
 	}
 	if strings.ContainsAny(s, "= \t\"'\\`{}") || strings.ContainsFunc(s, func(r rune) bool { return r == '\u2028' || r == '\u2029' || r == 0x85 }) {
@@ -57,6 +61,9 @@ func (d *decoder) name(v value, to *string) {
 // enum sets to to one of choices, or to nothing after an error so that no default stands in for what was meant.
 func (d *decoder) enum(v value, to *string, what string, choices []string) {
 	*to = ""
+	if d.describe(oneOf(choices)) {
+		return
+	}
 	s, ok := d.scalar(v, "one of "+strings.Join(choices, ", "))
 	if !ok {
 		return
@@ -78,6 +85,9 @@ func (d *decoder) enum(v value, to *string, what string, choices []string) {
 
 // integer sets to to a decimal number in a range.
 func integer[T ~int | ~uint16 | ~uint32](d *decoder, v value, to *T, low, high int64) {
+	if d.describe(whole(low, high)) {
+		return
+	}
 	s, ok := d.scalar(v, "a whole number")
 	if !ok {
 		return
@@ -132,6 +142,9 @@ func abbreviated(s string) string {
 
 // boolean sets to to true or false. The other words of YAML 1.1 are named as what they probably mean.
 func (d *decoder) boolean(v value, to *bool) {
+	if d.describe(schema{"type": "boolean"}) {
+		return
+	}
 	s, ok := d.scalar(v, "true or false")
 	if !ok {
 		return
@@ -159,6 +172,9 @@ const longest = 31 * 24 * time.Hour
 
 // duration sets to to a time with a unit, in a range.
 func (d *decoder) duration(v value, to *time.Duration, low, high time.Duration) {
+	if d.describe(schema{"type": "string", "pattern": durationPattern, "$comment": short(low) + " to " + short(high)}) {
+		return
+	}
 	s, ok := d.scalar(v, "a duration such as 300s or 5m")
 	if !ok {
 		return
@@ -197,6 +213,9 @@ func short(t time.Duration) string {
 
 // rate sets to to a number of events a second, written 1000/s.
 func (d *decoder) rate(v value, to *Rate, high int64) {
+	if d.describe(schema{"type": "string", "pattern": "^[0-9]+/s$", "$comment": fmt.Sprintf("0/s to %d/s", high)}) {
+		return
+	}
 	s, ok := d.scalar(v, "a rate such as 1000/s")
 	if !ok {
 		return
@@ -223,6 +242,13 @@ func (d *decoder) rate(v value, to *Rate, high int64) {
 
 // ports sets to to a port or a range of ports, 80 or 8000-8010. Port 0, where zero says that there is one, is all of them.
 func (d *decoder) ports(v value, to *PortRange, zero bool) {
+	least := int64(1)
+	if zero {
+		least = 0
+	}
+	if d.either(whole(least, 65535), textLike("^[0-9]+(-[0-9]+)?$")) {
+		return
+	}
 	what := "a port such as 80 or a range such as 8000-8010"
 	s, ok := d.scalar(v, what)
 	if !ok {

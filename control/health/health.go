@@ -44,6 +44,7 @@ type Check struct {
 	Down     bool           // the state until the first answer, which decides at once
 
 	Method, URI, Host string // HTTP; an empty Host is the target
+	Authorization     string // header of the request; empty: none
 	Status            Status
 	Verify            bool   // the certificate must be good for SNI, or for the target's address
 	Authorities       string // file of the certificates that sign good ones; empty: the host's

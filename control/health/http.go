@@ -38,6 +38,9 @@ func askHTTP(ctx context.Context, c *Check) error {
 		host = c.Target.String()
 	}
 	r := &http.Request{Method: c.Method, URL: u, Host: host, Header: http.Header{"User-Agent": {"weir-health"}}, Close: true}
+	if c.Authorization != "" {
+		r.Header.Set("Authorization", c.Authorization)
+	}
 	if err := r.Write(conn); err != nil {
 		return plain("http: request", err)
 	}
