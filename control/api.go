@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -99,7 +100,7 @@ func peerPID(path string) (pid int32, err error) {
 
 // handler is the API: one path a view, and what changes something by POST.
 func (c *Control) handler() http.Handler {
-	mux := http.NewServeMux()
+	mux := &routes{}
 	get := func(path string, view func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			v, err := view(r)
@@ -127,6 +128,14 @@ func (c *Control) handler() http.Handler {
 	get("/frames", func(*http.Request) (any, error) { return c.Frames(), nil })
 	get("/status", func(*http.Request) (any, error) { return c.Status(), nil })
 	mux.HandleFunc("GET /conns", c.serveConns)
+	mux.HandleFunc("DELETE /conns", func(w http.ResponseWriter, r *http.Request) {
+		n, err := c.deleteConns(r)
+		answer(w, Changed{n}, err)
+	})
+	mux.HandleFunc("POST /stats/zero", func(w http.ResponseWriter, r *http.Request) {
+		n, err := c.Zero(r.FormValue("service"))
+		answer(w, Changed{n}, err)
+	})
 	get("/explain", func(r *http.Request) (any, error) {
 		q, err := questionOf(r)
 		if err != nil {
@@ -180,7 +189,12 @@ func (c *Control) handler() http.Handler {
 		return Changed{n}, err
 	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
-		outcome := c.Reload()
+		keep, err := flagOf(r, "keep")
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		outcome := c.Reload(keep)
 		status := http.StatusOK
 		if !outcome.OK {
 			status = http.StatusUnprocessableEntity
@@ -190,7 +204,9 @@ func (c *Control) handler() http.Handler {
 	mux.HandleFunc("GET /livez", probed(c.alive))
 	mux.HandleFunc("GET /readyz", probed(c.ready))
 	mux.Handle("GET /metrics", newScraper(c.core, c.log, c.glance))
-	dashboard.Register(mux, c.viewers)
+	mux.HandleFunc("GET /openapi.json", serveOpenAPI)
+	c.backendRoutes(mux)
+	dashboard.Register(&mux.ServeMux, c.viewers)
 	return mux
 }
 
@@ -241,7 +257,8 @@ type Failure struct {
 	Error string `json:"error"`
 }
 
-// answer writes v, or what went wrong: 404 for what is not there, 409 for what the configuration says otherwise, else 400.
+// answer writes v, or what went wrong: 404 for what is not there, 409 for what the configuration says otherwise,
+// 422 for what it does not allow, else 400.
 func answer(w http.ResponseWriter, v any, err error) {
 	switch {
 	case err == nil:
@@ -249,8 +266,12 @@ func answer(w http.ResponseWriter, v any, err error) {
 	case errors.Is(err, ErrNoSegment), errors.Is(err, ErrNoStation), errors.Is(err, ErrNoPlace),
 		errors.Is(err, ErrNoService), errors.Is(err, ErrNoBackend):
 		writeJSON(w, http.StatusNotFound, Failure{err.Error()})
-	case errors.Is(err, ErrConfigured):
+	case errors.Is(err, ErrConfigured), errors.Is(err, config.ErrHasBackend), errors.Is(err, config.ErrAmbiguous):
 		writeJSON(w, http.StatusConflict, Failure{err.Error()})
+	case errors.As(err, new(config.EditError)), errors.Is(err, ErrInvalid):
+		writeJSON(w, http.StatusUnprocessableEntity, Failure{err.Error()})
+	case errors.Is(err, ErrStuck):
+		writeJSON(w, http.StatusServiceUnavailable, Failure{err.Error()})
 	case errors.As(err, new(*http.MaxBytesError)):
 		writeJSON(w, http.StatusRequestEntityTooLarge, Failure{err.Error()})
 	default:
@@ -297,18 +318,53 @@ func (c *Client) Get(path string, v any) error {
 
 // Reload has the daemon load its configuration anew and tells the outcome.
 func (c *Client) Reload() (o Outcome, err error) {
-	resp, err := c.http.Post("http://weir/reload", "", nil)
-	return o, decode(resp, err, &o)
+	return o, c.send(http.MethodPost, "/reload", nil, &o)
+}
+
+// ReloadKeeping is Reload that keeps changes which are not in the file.
+func (c *Client) ReloadKeeping() (o Outcome, err error) {
+	return o, c.send(http.MethodPost, "/reload?keep=true", nil, &o)
+}
+
+// Change sends a change of the configuration, such as a PATCH of /services/web/backends/w1, and tells the outcome.
+func (c *Client) Change(method, path string, keys map[string]any) (o Outcome, err error) {
+	var body any
+	if keys != nil {
+		body = keys
+	}
+	return o, c.send(method, path, body, &o)
+}
+
+// DeleteConns ends connections and tells how many: query is as for a view of them, and has all=true if it is about all.
+func (c *Client) DeleteConns(query url.Values) (x Changed, err error) {
+	return x, c.send(http.MethodDelete, "/conns?"+query.Encode(), nil, &x)
+}
+
+// Zero has the counters of a service, or of all if that is empty, shown from zero on, and tells how many services those were.
+func (c *Client) Zero(service string) (x Changed, err error) {
+	return x, c.send(http.MethodPost, "/stats/zero?"+url.Values{"service": {service}}.Encode(), nil, &x)
 }
 
 // Stations sends a request about stations, such as "/fdb/add", and tells how many entries it changed.
 func (c *Client) Stations(path string, r StationRequest) (x Changed, err error) {
-	body, err := json.Marshal(r)
-	if err != nil {
-		return x, err
+	return x, c.send(http.MethodPost, path, r, &x)
+}
+
+// send sends a request with body as JSON, unless that is nil, and decodes the answer into v.
+func (c *Client) send(method, path string, body, v any) error {
+	var b bytes.Buffer
+	if body != nil {
+		if err := json.NewEncoder(&b).Encode(body); err != nil {
+			return err
+		}
 	}
-	resp, err := c.http.Post("http://weir"+path, "application/json", bytes.NewReader(body))
-	return x, decode(resp, err, &x)
+	r, err := http.NewRequest(method, "http://weir"+path, &b)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(r)
+	return decode(resp, err, v)
 }
 
 func decode(resp *http.Response, err error, v any) error {
@@ -320,13 +376,20 @@ func decode(resp *http.Response, err error, v any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge:
-		var f Failure
-		if json.NewDecoder(resp.Body).Decode(&f) == nil && f.Error != "" {
-			return errors.New(f.Error)
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	var f Failure
+	switch {
+	case resp.StatusCode == http.StatusOK:
+	case json.Unmarshal(text, &f) == nil && f.Error != "":
+		if resp.StatusCode == http.StatusUnprocessableEntity {
+			return fmt.Errorf("%s: %w", f.Error, ErrInvalid)
 		}
+		return errors.New(f.Error)
+	case resp.StatusCode != http.StatusUnprocessableEntity: // that has an outcome
 		return fmt.Errorf("the daemon answers %s to %s", resp.Status, resp.Request.URL.Path)
 	}
-	return json.NewDecoder(resp.Body).Decode(v)
+	return json.Unmarshal(text, v)
 }

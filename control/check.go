@@ -63,6 +63,9 @@ func Check(path, socket string, liveHost bool) (*CheckReport, error) {
 	return r, nil
 }
 
+// Schema is the JSON Schema of configurations, for editors.
+func Schema() ([]byte, error) { return config.Schema() }
+
 // examinationOf is what live is to know of what a daemon with this configuration would take.
 func examinationOf(cfg *config.Config, h *host.Host, socket string) live.Options {
 	o := live.Options{Config: cfg, Host: h, MaxMTU: maxMTU, Machine: live.ThisMachine()}

@@ -13,13 +13,14 @@ import (
 	"strings"
 
 	"weir/conntrack"
+	"weir/control/config"
 	"weir/dataplane"
 )
 
 // ErrNoService and ErrNoBackend say that a filter names what there is not.
 var (
-	ErrNoService = errors.New("no such service")
-	ErrNoBackend = errors.New("no such backend")
+	ErrNoService = config.ErrNoService
+	ErrNoBackend = config.ErrNoBackend
 )
 
 // ConnFilter says which connections are asked for. Its zero value is all.
@@ -150,26 +151,55 @@ func (c *core) conns(f ConnFilter) (iter.Seq[*ConnView], error) {
 	if err != nil {
 		return nil, err
 	}
-	narrow := f.Service != "" || f.Backend != ""
 	return func(yield func(*ConnView) bool) {
 		n, snap := 0, c.engine.Snapshot()
 		c.engine.Table.Range(conntrack.TickOf(c.now()), func(i *conntrack.Info) bool {
-			var b bearer
-			if int(i.Backend) < len(who) {
-				b = who[i.Backend]
-			}
-			switch {
-			case narrow && !b.wanted, f.State != "" && i.State.String() != f.State,
-				f.Port != 0 && i.Forward.Ports>>16 != uint32(f.Port),
-				f.Client.IsValid() && !f.Client.Contains(dataplane.NetipOf(i.Forward.Src, i.Forward.V6)):
+			if !f.takes(i, who) {
 				return true
 			}
 			v := connView(i, snap)
-			v.Service = b.service
+			if int(i.Backend) < len(who) {
+				v.Service = who[i.Backend].service
+			}
 			n++
 			return yield(&v) && (f.Limit == 0 || n < f.Limit)
 		})
 	}, nil
+}
+
+// takes reports whether f asks for the connection. who are the bearers that it asks for.
+func (f *ConnFilter) takes(i *conntrack.Info, who []bearer) bool {
+	return (f.Service == "" && f.Backend == "" || int(i.Backend) < len(who) && who[i.Backend].wanted) &&
+		(f.State == "" || i.State.String() == f.State) &&
+		(f.Port == 0 || i.Forward.Ports>>16 == uint32(f.Port)) &&
+		(!f.Client.IsValid() || f.Client.Contains(dataplane.NetipOf(i.Forward.Src, i.Forward.V6)))
+}
+
+// empty reports whether f asks for all connections.
+func (f *ConnFilter) empty() bool {
+	return f.Service == "" && f.Backend == "" && f.State == "" && f.Port == 0 && !f.Client.IsValid()
+}
+
+// ErrAllConns says that a deletion of all connections was asked for by leaving things out.
+var ErrAllConns = errors.New("this is every connection: say so (all=true) if it is meant")
+
+// DeleteConns ends the connections that f asks for, at most f.Limit, and returns how many those were. Nobody is told.
+func (c *core) DeleteConns(f ConnFilter, all bool) (n int, err error) {
+	if f.empty() && !all {
+		return 0, ErrAllConns
+	}
+	who, err := c.bearers(&f)
+	if err != nil {
+		return 0, err
+	}
+	taken := 0
+	return c.engine.Delete(c.now(), func(i *conntrack.Info) bool {
+		if f.Limit != 0 && taken == f.Limit || !f.takes(i, who) {
+			return false
+		}
+		taken++
+		return true
+	}), nil
 }
 
 // serveConns writes connections as they are found. There may be ten million: a list of them would take gigabytes for everybody who asks.

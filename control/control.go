@@ -51,14 +51,19 @@ type Control struct {
 	started time.Time
 	ports   *ports // devices, sockets, steering, host
 	runners []*dataplane.Runner
-	release func()            // lets control's threads run on the workers' cores again
-	asks    chan chan Outcome // reloads asked for by the API
-	wake    chan struct{}     // a worker wants a next hop
-	health  chan struct{}     // a server's health has changed
-	cramped error             // why there is no memory for more connections; guarded by mu
-	last    Outcome           // of the last reload; guarded by mu
+	release func()        // lets control's threads run on the workers' cores again
+	asks    chan func()   // what the API wants done
+	wake    chan struct{} // a worker wants a next hop
+	health  chan struct{} // a server's health has changed
+	cramped error         // why there is no memory for more connections; guarded by mu
+	last    Outcome       // of the last reload; guarded by mu
 	lastAt  time.Time
-	reader  config.Reader // of the configuration file; Control's goroutine alone uses it
+	reader  config.Reader  // of the configuration file; Control's goroutine alone uses it
+	file    *config.Config // as it was loaded; guarded by mu, as what follows
+	edits   []config.Edit  // changes of it that are in force
+	outside outside        // ports, but in tests
+
+	compared lastDiff
 
 	events *events.Log
 	rising rising // Control's goroutine alone uses it
@@ -77,6 +82,7 @@ type Outcome struct {
 	OK          bool     `json:"ok"`
 	Generation  uint64   `json:"generation"` // that runs now
 	Message     string   `json:"message"`    // what changed, or why nothing did
+	Changes     int      `json:"changes"`    // in force that are not in the file
 	Diagnostics []string `json:"diagnostics,omitempty"`
 }
 
@@ -86,7 +92,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Logger = slog.Default()
 	}
 	kept := events.NewLog(keptEvents)
-	c := &Control{options: o, log: slog.New(kept.Handler(o.Logger.Handler())), events: kept, started: time.Now(), asks: make(chan chan Outcome), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
+	c := &Control{options: o, log: slog.New(kept.Handler(o.Logger.Handler())), events: kept, started: time.Now(), asks: make(chan func()), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
 	cfg, err := load(c.reader.Load, o.Config, o.Stderr)
 	if err != nil {
 		return err
@@ -178,10 +184,12 @@ func (c *Control) start(cfg *config.Config) error {
 	if c.ports, err = openPorts(c.log, c.options.Socket, cfg, c.engine); err != nil {
 		return err
 	}
+	c.outside = c.ports
 	c.mu.Lock()
 	x, err := c.prepare(cfg, c.ports.surroundings())
 	if err == nil {
 		err = c.publish(cfg, x, time.Now())
+		c.file = cfg
 		c.reg.weigh()
 		c.resume()
 		c.tell()
@@ -262,9 +270,9 @@ func (c *Control) loop(ctx context.Context) error {
 			c.log.Info("stopping")
 			return nil
 		case <-c.options.Reload:
-			c.reload()
-		case answer := <-c.asks:
-			answer <- c.reload()
+			c.reload(false)
+		case do := <-c.asks:
+			do()
 		case e, ok := <-events:
 			if !ok && ctx.Err() != nil {
 				continue // it ended because we do
@@ -378,22 +386,20 @@ func (c *Control) tell() {
 	c.reg.events = nil
 }
 
-// Reload loads the configuration file anew, as SIGHUP does, and tells what came of it.
-func (c *Control) Reload() Outcome {
-	answer := make(chan Outcome)
-	select {
-	case c.asks <- answer:
-		return <-answer
-	case <-time.After(30 * time.Second):
-		return Outcome{Message: "the daemon is stopping or stuck"}
+// Reload loads the configuration file anew, as SIGHUP does, and tells what came of it. Changes that are not in the file are undone, or, with
+// keep, made again on the new one where it has their service and backend.
+func (c *Control) Reload(keep bool) (o Outcome) {
+	if err := c.do(func() { o = c.reload(keep) }); err != nil {
+		return Outcome{Message: err.Error()}
 	}
+	return o
 }
 
 // reload is all or nothing: whatever is wrong, the running configuration stays.
-func (c *Control) reload() (o Outcome) {
+func (c *Control) reload(keep bool) (o Outcome) {
 	c.notified(c.options.Manager.Reloading())
 	defer func() {
-		o.Generation = c.generation
+		o.Generation, o.Changes = c.generation, len(c.edits)
 		c.mu.Lock()
 		c.last, c.lastAt = o, time.Now()
 		c.reported = c.summary()
@@ -409,18 +415,11 @@ func (c *Control) reload() (o Outcome) {
 		c.log.Error("reload refused, the old configuration stays", "kind", "reload", "generation", c.generation, "why", o.Message)
 	}()
 	var lines lineWriter
-	cfg, err := load(c.reader.Load, c.options.Config, &lines)
+	file, err := load(c.reader.Load, c.options.Config, &lines)
 	if err != nil {
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}
-	diff := config.Compare(c.cfg, cfg)
-	if len(diff.Refusals) > 0 {
-		for _, d := range diff.Refusals {
-			lines = append(lines, d.String())
-		}
-		return Outcome{Message: fmt.Sprintf("%s: a restart is needed to change %s", c.options.Config, strings.Join(diff.Restart, ", ")), Diagnostics: lines}
-	}
-	front, err := c.front.Prepare(frontSettings(cfg))
+	front, err := c.front.Prepare(frontSettings(file))
 	if err != nil {
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}
@@ -431,24 +430,68 @@ func (c *Control) reload() (o Outcome) {
 			front.Abort()
 		}
 	}()
+	cfg, edits, had := file, []config.Edit(nil), len(c.edits)
+	if keep {
+		var lost []string
+		cfg, edits, lost = kept(file, c.edits)
+		lines = append(lines, lost...)
+	}
+	o = c.swap(cfg, file, edits, lines)
+	if gone := had - len(edits); o.OK && gone > 0 {
+		o.Message += fmt.Sprintf(", %d %s not in the file undone", gone, plural(gone, "change", "changes"))
+	}
+	if o.OK && len(edits) > 0 {
+		o.Message += fmt.Sprintf(", %d %s not in the file kept", len(edits), plural(len(edits), "change", "changes"))
+	}
+	return o
+}
+
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
+}
+
+// outside is what a change of the configuration needs of the host, and what the API shows of it.
+type outside interface {
+	reconfigured(*config.Config) *surroundings
+	apply(x *compiled, publish func() error) error
+	bind(*config.Config, *compiled) error
+	views(*config.Config, *dataplane.Snapshot) []PortView
+	steered() map[string]uint64
+	complaints() []string
+}
+
+// swap puts cfg in force, which is file with edits made on it, or leaves everything as it is. diagnostics are what there is to say of cfg.
+func (c *Control) swap(cfg, file *config.Config, edits []config.Edit, lines lineWriter) (o Outcome) {
+	defer func() { o.Generation, o.Changes = c.generation, len(c.edits) }()
+	diff := config.Compare(c.cfg, cfg)
+	if len(diff.Refusals) > 0 {
+		for _, d := range diff.Refusals {
+			lines = append(lines, d.String())
+		}
+		return Outcome{Message: fmt.Sprintf("%s: a restart is needed to change %s", c.options.Config, strings.Join(diff.Restart, ", ")), Diagnostics: lines}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	surroundings := c.ports.reconfigured(cfg)
+	surroundings := c.outside.reconfigured(cfg)
 	x, err := c.prepare(cfg, surroundings)
 	if err == nil {
-		err = c.ports.apply(x, func() error { return c.publish(cfg, x, time.Now()) })
+		err = c.outside.apply(x, func() error { return c.publish(cfg, x, time.Now()) })
 	}
 	if err != nil {
-		c.ports.reconfigured(c.cfg)
+		c.outside.reconfigured(c.cfg)
 		c.undo()
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}
+	c.file, c.edits = file, edits
 	c.tell()
 	for _, r := range c.runners {
 		r.Waiter.Notify()
 	}
 	o = Outcome{OK: true, Message: fmt.Sprintf("%s, generation %d", diff, c.generation), Diagnostics: lines}
-	if err := c.ports.bind(cfg, x); err != nil {
+	if err := c.outside.bind(cfg, x); err != nil {
 		c.log.Error("vips", "kind", "host", "err", err)
 		o.Diagnostics = append(o.Diagnostics, "warning: "+err.Error())
 	}

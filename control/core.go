@@ -104,8 +104,11 @@ func (c *core) collect() (freed bool) {
 	return c.reg.collect(time.Now().Add(-time.Second), c.engine.Backend)
 }
 
-// services are the services in force with their backends in list order. c.mu is held.
-func (c *core) services() []ServiceView {
+// services are the services in force with their backends in list order, and their counters since the start. c.mu is held.
+func (c *core) services() []ServiceView { return c.servicesSince(false) }
+
+// servicesSince are the services with their counters since they were zeroed, if zeroed, or since the start. c.mu is held.
+func (c *core) servicesSince(zeroed bool) []ServiceView {
 	views := []ServiceView{}
 	if c.cfg == nil {
 		return views
@@ -125,10 +128,17 @@ func (c *core) services() []ServiceView {
 			}
 			v := serviceView(cfg, key)
 			v.Traffic = totals[key].Plus(s.retired)
+			if zeroed && !s.zeroed.IsZero() {
+				since := s.zeroed
+				v.Traffic, v.Zeroed = v.Traffic.Minus(s.zero), &since
+			}
 			for n, x := range backendsOf(cfg, key) {
 				if b := c.reg.backends[x.key]; b != nil {
 					to := &v.Backends[n]
 					to.Active, to.Inactive, to.Persistent, to.Traffic = b.load.Active(), b.load.Inactive(), b.load.Persistent(), counts[b]
+					if zeroed {
+						to.Traffic = to.Traffic.Minus(b.zero)
+					}
 					c.reg.condition(to, b, x.config)
 				}
 			}
@@ -146,7 +156,7 @@ func (c *core) stats() Stats {
 	s := c.totals()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Services = c.services()
+	s.Services = c.servicesSince(true)
 	return s
 }
 

@@ -13,6 +13,7 @@ import (
 //
 //	up -> down -> slow start -> up     by its check
 //	up -> drain -> drained             by the configuration; drained when drain_timeout is over
+//	up -> down                         by the configuration, too
 type condition uint8
 
 const (
@@ -30,6 +31,9 @@ func (c condition) String() string {
 
 // slowSteps is how many steps a slow start has.
 const slowSteps = 10
+
+// stateDown is why a backend is down that the configuration takes out.
+const stateDown = "state: down"
 
 // fitness is what control makes of a backend's health and of its state in the configuration.
 type fitness struct {
@@ -79,8 +83,11 @@ func (f *fitness) apply(s *dataplane.Backend, c *config.Service) {
 func (r *registry) examine(b *backend, c *config.Service, x *config.Backend) {
 	if r.watch == nil { // a replay: time is the captures', and nobody is asked
 		b.fit = fitness{}
-		if x.State == "drain" {
+		switch x.State {
+		case "drain":
 			b.fit.condition = drain
+		case "down":
+			b.fit.condition, b.fit.why = down, stateDown
 		}
 		return
 	}
@@ -105,6 +112,8 @@ func (f fitness) examined(failure string, c *config.Service, x *config.Backend, 
 	was := f
 	f.next, f.why, f.tenths = time.Time{}, "", 0
 	switch {
+	case x.State == "down":
+		f.condition, f.why = down, stateDown
 	case failure != "":
 		f.condition, f.why = down, failure
 	case now.Before(f.shunned):

@@ -62,6 +62,8 @@ type service struct {
 	real    planned
 	backup  planned           // of the backends that serve when no other does
 	retired dataplane.Traffic // counts of backends whose IDs were given back
+	zero    dataplane.Traffic // what views take off, since Zero; metrics do not
+	zeroed  time.Time
 
 	ids  []uint32          // of all its backends, those that are down too
 	from *config.Service   // what it was compiled from; nil: not yet, or it must be compiled anew
@@ -92,6 +94,7 @@ type backend struct {
 	lastWeight int32
 	live       bool
 	base       dataplane.Traffic // counters of the ID's former bearers: counters only grow
+	zero       dataplane.Traffic // as the service's
 	removed    time.Time         // when it was removed, unless live
 	snapshot   dataplane.Backend
 	cursor     *dataplane.Cursor // of its local addresses and ports

@@ -41,7 +41,7 @@ func (c *Control) summary() string {
 	h := c.reg.health()
 	all := h.Up + h.SlowStart + h.Drain + h.Drained + h.Down
 	s := fmt.Sprintf("generation %d, services %d, servers %d of %d up, workers %d", c.generation, len(c.cfg.Services), h.Up+h.SlowStart, all, len(c.runners))
-	if warnings := c.ports.complaints(); len(warnings) > 0 {
+	if warnings := c.outside.complaints(); len(warnings) > 0 {
 		s += ", " + warnings[0]
 		if more := len(warnings) - 1; more > 0 {
 			s += fmt.Sprintf(" and %d more warnings", more)

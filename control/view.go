@@ -59,6 +59,7 @@ type ServiceView struct {
 	OnePacket   bool             `json:"one_packet,omitempty"`
 	Persistence *PersistenceView `json:"persistence,omitempty"`
 	dataplane.Traffic
+	Zeroed   *time.Time    `json:"zeroed,omitempty"` // since when the counters count, if not since the start
 	Backends []BackendView `json:"backends"`
 }
 
@@ -180,6 +181,7 @@ type Status struct {
 	Health       HealthView `json:"health"`
 	LastReload   string     `json:"last_reload"` // what the last reload said
 	LastReloadOK bool       `json:"last_reload_ok"`
+	Changes      int        `json:"changes"` // in force that are not in the file as it was loaded last
 	Warnings     []string   `json:"warnings,omitempty"`
 }
 

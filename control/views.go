@@ -23,10 +23,16 @@ func (c *Control) Stats() Stats {
 func (c *Control) surround(s *Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Ports = c.ports.views(c.cfg, c.engine.Snapshot())
-	if steering, err := c.ports.program.Stats(); err == nil {
-		s.Steering = steering.Named()
+	s.Ports, s.Steering = c.outside.views(c.cfg, c.engine.Snapshot()), c.outside.steered()
+}
+
+// steered are frames by the rule of the XDP program that decided.
+func (p *ports) steered() map[string]uint64 {
+	s, err := p.program.Stats()
+	if err != nil {
+		return nil
 	}
+	return s.Named()
 }
 
 // glance looks at all that has few numbers, for metrics.
@@ -103,18 +109,22 @@ func (c *Control) Status() Status {
 	}
 	m := c.engine.Table.Memory()
 	s.TableMemory = MemoryView{Bytes: m.Bytes, HugeBytes: m.Huge, HugePages: string(m.Pages)}
-	s.TableFile, s.TakenOver = c.state.path, c.engine.Table.Adopted().Kept
+	s.TakenOver = c.engine.Table.Adopted().Kept
+	if c.state != nil {
+		s.TableFile = c.state.path
+	}
 	if !c.lastAt.IsZero() {
 		s.LastReload = c.lastAt.Format(time.RFC3339) + " " + c.last.Message
 	}
 	s.Health = c.reg.health()
-	s.Warnings = c.ports.complaints()
+	s.Warnings = c.outside.complaints()
 	if c.cramped != nil {
 		s.Warnings = append(s.Warnings, c.cramped.Error())
 	}
-	if c.state.homeless != "" {
+	if c.state != nil && c.state.homeless != "" {
 		s.Warnings = append(s.Warnings, c.state.homeless)
 	}
+	s.Changes = len(c.edits)
 	return s
 }
 

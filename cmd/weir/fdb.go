@@ -114,8 +114,8 @@ func (p place) read(c *cobra.Command) (at control.StationPlace, err error) {
 	return at, nil
 }
 
-// change makes a command that sends a request about one station; build completes it from its flags.
-func change(use, short, example, path, done string, build func(c *cobra.Command) func(*control.StationRequest) error) *cobra.Command {
+// stationChange makes a command that sends a request about one station; build completes it from its flags.
+func stationChange(use, short, example, path, done string, build func(c *cobra.Command) func(*control.StationRequest) error) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.NoArgs}
 	vni := vniFlag(c, "segment")
 	complete := build(c)
@@ -153,7 +153,7 @@ func macFlag(c *cobra.Command) func(*control.StationRequest) error {
 }
 
 func fdbAdd() *cobra.Command {
-	return change("add --vni N --mac M (--vtep A | --port P [--vlan V])",
+	return stationChange("add --vni N --mac M (--vtep A | --port P [--vlan V])",
 		"Say where a station is: it stays there until it is removed or weir ends, over reloads for as long as its peer or port is there",
 		"  weir fdb add --vni 5001 --mac 02:00:00:00:01:0a --vtep 192.0.2.21\n  weir fdb add --vni 5001 --mac 02:00:00:00:01:0b --port tenant --vlan 7",
 		"/fdb/add", "added", func(c *cobra.Command) func(*control.StationRequest) error {
@@ -171,12 +171,12 @@ func fdbAdd() *cobra.Command {
 }
 
 func fdbDel() *cobra.Command {
-	return change("del --vni N --mac M", "Forget a station that was learned, or added by hand",
+	return stationChange("del --vni N --mac M", "Forget a station that was learned, or added by hand",
 		"  weir fdb del --vni 5001 --mac 02:00:00:00:01:0a", "/fdb/del", "removed", macFlag)
 }
 
 func fdbFlush() *cobra.Command {
-	return change("flush [--vni N] [--vtep A | --port P [--vlan V]]", "Forget what was learned: of all segments or one, everywhere or at one place",
+	return stationChange("flush [--vni N] [--vtep A | --port P [--vlan V]]", "Forget what was learned: of all segments or one, everywhere or at one place",
 		"  weir fdb flush --vni 5001\n  weir fdb flush --vni 5001 --vtep 192.0.2.21",
 		"/fdb/flush", "forgotten", func(c *cobra.Command) func(*control.StationRequest) error {
 			p := placeFlags(c)

@@ -180,25 +180,29 @@ func portFiles(flag string, args []string) (files []control.PortFile, err error)
 
 func reloadCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "reload",
-		Short:   "Have the daemon load its configuration anew, and wait for the outcome: 3 if it was refused",
-		Example: "  weir check -c /etc/weir/weir.yaml && weir reload",
+		Use:   "reload",
+		Short: "Have the daemon load its configuration anew, and wait for the outcome: 3 if it was refused",
+		Long: "Have the daemon load its configuration anew, and wait for the outcome: 3 if it was refused. Changes that were made while it ran (`weir backend`) and\n" +
+			"are not in the file are undone; with --keep they are made again on the new file, where it has their service and backend.",
+		Example: "  weir check -c /etc/weir/weir.yaml && weir reload\n  weir reload --keep -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			socket, _ := c.Flags().GetString("socket")
-			o, err := control.NewClient(socket).Reload()
-			if err != nil {
-				return err
-			}
-			for _, d := range o.Diagnostics {
-				fmt.Fprintln(os.Stderr, d)
-			}
-			if !o.OK {
-				return &exitError{exitInvalid, fmt.Errorf("refused, generation %d keeps running: %s", o.Generation, o.Message)}
-			}
-			fmt.Println(o.Message)
-			return nil
-		},
+	}
+	keep := c.Flags().Bool("keep", false, "keep changes that are not in the file")
+	output := outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *output != "table" && *output != "json" {
+			return usage(fmt.Errorf("-o %s: reload has table and json", *output))
+		}
+		socket, _ := c.Flags().GetString("socket")
+		reload := control.NewClient(socket).Reload
+		if *keep {
+			reload = control.NewClient(socket).ReloadKeeping
+		}
+		o, err := reload()
+		if err != nil {
+			return err
+		}
+		return tellOutcome(o, *output)
 	}
 	return exits(c, exitInvalid, exitNoDaemon, exitRight)
 }

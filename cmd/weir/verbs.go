@@ -27,6 +27,7 @@ var exitTexts = []struct {
 	{exitFailed, "it failed while running"},
 	{exitUsage, "wrong usage, or a file that cannot be read"},
 	{exitInvalid, "the configuration is invalid, or refused"},
+	{exitDiffers, "they differ"},
 	{exitNoDaemon, "no daemon answers"},
 	{exitRight, "a right or capability is missing; the message says which"},
 }

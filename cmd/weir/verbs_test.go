@@ -117,7 +117,7 @@ func TestHelpSaysHowItEnds(t *testing.T) {
 		args      []string
 		has, lack string
 	}{
-		{[]string{"--help"}, "  3  the configuration is invalid", "  4  "},
+		{[]string{"--help"}, "  3  the configuration is invalid", "  7  "},
 		{[]string{"check", "--help"}, "  3  the configuration is invalid", "  5  "},
 		{[]string{"list", "--help"}, "  5  no daemon answers", "  3  "},
 		{[]string{"fdb", "add", "--help"}, "  6  a right or capability", "  3  "},

@@ -25,17 +25,16 @@ func viewCommands() []*cobra.Command {
 	list.Flags().Bool("nosort", false, "with -o ipvsadm: services and servers in the order of the configuration, not sorted as ipvsadm sorts")
 	conns := view("conns", "connections", "/conns", printConns)
 	conns.Flags().Int("limit", 0, "print at most so many, 0: all")
-	conns.Flags().String("service", "", "only of this service: its name, VIP, or VIP:PORT")
-	conns.Flags().String("backend", "", "only to this server: its name, address, or ADDRESS:PORT")
-	conns.Flags().String("client", "", "only of this client: ADDRESS, PREFIX, or ADDRESS:PORT")
-	conns.Flags().String("state", "", "only in this state, such as ESTABLISHED")
+	connFilterFlags(conns, "only")
 	conns.Example = "  weir conns --service web --state established --limit 20\n  weir conns --client 198.18.128.0/24 --backend 198.18.1.10 -o json"
+	conns.AddCommand(connsDel())
+	stats := view("stats", "verdicts and counters", "/stats", printStats)
+	stats.AddCommand(statsZero())
 	rates := view("rates", "rates of services and backends over an interval", "/rates", printRates)
 	rates.Flags().Duration("interval", time.Second, "measure for so long, 10ms to 1m")
 	rates.Example = "  weir rates --interval 10s"
 	return []*cobra.Command{
-		list, rates, conns,
-		view("stats", "verdicts and counters", "/stats", printStats),
+		list, rates, conns, stats,
 		view("drops", "frames discarded, by reason", "/drops", printDrops),
 		view("ports", "ports and the driver mode each one got", "/ports", printPorts),
 		view("workers", "workers, their cores and how busy they are", "/workers", printWorkers),
@@ -102,6 +101,14 @@ func view[T any](name, short, path string, print func(io.Writer, T)) *cobra.Comm
 		return nil
 	}
 	return c
+}
+
+// counted is 1 change, 3 changes.
+func counted(n int, one, more string) string {
+	if n == 1 {
+		more = one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // table prints rows in columns; the first row is the header.
@@ -328,6 +335,9 @@ func printStatus(w io.Writer, s control.Status) {
 		row("table memory", fmt.Sprintf("%d MiB mapped, %d MiB of them in huge pages (%s)", s.TableMemory.Bytes>>20, s.TableMemory.HugeBytes>>20, s.TableMemory.HugePages))
 		row("backends", health(s.Health))
 		row("last reload", s.LastReload)
+		if s.Changes > 0 {
+			row("changes", fmt.Sprintf("%s not in the file (`weir config changes`)", counted(s.Changes, "change", "changes")))
+		}
 	})
 	for _, warning := range s.Warnings {
 		fmt.Fprintln(w, "warning:", warning)
