@@ -25,6 +25,7 @@ var layers = map[string][]string{
 	"control/dashboard":        {},
 	"control/metrics":          {},
 	"control/health":           {"control/privilege"},
+	"control/pcapng":           {},
 	"control/privilege":        {},
 	"control/systemd":          {},
 	"control/importer":         {"control/config"},
@@ -32,7 +33,7 @@ var layers = map[string][]string{
 	"control/host/*":           {"control/host"},
 	"control/live":             {"control/config", "control/host", "dataplane/steer"},
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
-	"control":                  {"control/config", "control/live", "control/admin", "control/events", "control/dashboard", "control/metrics", "control/health", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*", "docs"},
+	"control":                  {"control/config", "control/live", "control/admin", "control/events", "control/dashboard", "control/metrics", "control/health", "control/pcapng", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*", "docs"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},
