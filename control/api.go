@@ -201,6 +201,9 @@ func (c *Control) handler() http.Handler {
 		}
 		writeJSON(w, status, outcome)
 	})
+	mux.HandleFunc("POST /capture", c.serveSight("application/x-pcapng", c.openCapture))
+	mux.HandleFunc("POST /trace", c.serveSight("application/x-ndjson", c.openTrace))
+	mux.HandleFunc("POST /sight/end", c.endSight)
 	mux.HandleFunc("GET /livez", probed(c.alive))
 	mux.HandleFunc("GET /readyz", probed(c.ready))
 	mux.Handle("GET /metrics", newScraper(c.core, c.log, c.glance))
@@ -343,6 +346,21 @@ func (c *Client) DeleteConns(query url.Values) (x Changed, err error) {
 // Zero has the counters of a service, or of all if that is empty, shown from zero on, and tells how many services those were.
 func (c *Client) Zero(service string) (x Changed, err error) {
 	return x, c.send(http.MethodPost, "/stats/zero?"+url.Values{"service": {service}}.Encode(), nil, &x)
+}
+
+// Stream asks for a capture or trace, "/capture" or "/trace", and returns the answer while it is being written. Its body must be closed.
+func (c *Client) Stream(path string, q url.Values) (*http.Response, error) {
+	resp, err := c.http.Post("http://weir"+path+"?"+q.Encode(), "", nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return nil, decode(resp, err, new(struct{}))
+	}
+	return resp, nil
+}
+
+// EndSight has the daemon end the stream of resp as if its time were over.
+func (c *Client) EndSight(resp *http.Response) error {
+	x, err := c.http.Post("http://weir/sight/end?id="+url.QueryEscape(resp.Header.Get("Weir-Sight")), "", nil)
+	return decode(x, err, new(struct{}))
 }
 
 // Stations sends a request about stations, such as "/fdb/add", and tells how many entries it changed.

@@ -72,6 +72,7 @@ type Control struct {
 
 	viewers  *dashboard.Hub
 	front    *admin.Front
+	sights   sights
 	pulse    beat        // of loop
 	stopping atomic.Bool // loop has ended
 	reported string      // what the service manager was told last; guarded by mu
@@ -129,6 +130,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	api := c.serve(listener, handler)
 	defer api.close()
 	defer c.viewers.Close() // first: they would hold up the others, who wait for requests under way
+	defer c.sights.stop() // or close would wait for them
 	c.log.Info("running", "config", o.Config, "generation", c.generation, "workers", len(c.runners), "socket", o.Socket)
 	c.mu.Lock()
 	c.reported = c.summary()
