@@ -36,9 +36,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	bed := newAPIBed(t, web("10 1", "11 1"))
 	var have, told []string
-	for _, p := range bed.control.handler().(*routes).patterns {
-		have = append(have, p)
-	}
+	have = append(have, bed.control.handler().(*routes).patterns...)
 	for _, o := range operations {
 		told = append(told, o.pattern)
 	}
