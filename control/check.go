@@ -23,7 +23,7 @@ type CheckReport struct {
 // WriteText writes the findings as compilers do, each with its cure below, and whether the configuration is valid.
 func (r *CheckReport) WriteText(w io.Writer) {
 	for _, f := range r.Findings {
-		fmt.Fprintln(w, f.Text(r.File))
+		fmt.Fprintln(w, f.Text())
 	}
 	if r.Valid {
 		fmt.Fprintf(w, "%s: valid\n", r.File)
@@ -43,7 +43,7 @@ func Check(path, socket string, liveHost bool) (*CheckReport, error) {
 		if d.Suggestion != "" {
 			message += fmt.Sprintf(" (did you mean %q?)", d.Suggestion)
 		}
-		r.Findings = append(r.Findings, live.Finding{Level: live.Level(d.Severity.String()), Check: "config", Line: d.Line, Column: d.Col, Path: d.Path, Message: message, Cure: []string{}})
+		r.Findings = append(r.Findings, live.Finding{Level: live.Level(d.Severity.String()), Check: "config", File: d.File, Line: d.Line, Column: d.Col, Path: d.Path, Message: message, Cure: []string{}})
 	}
 	if !r.Valid || !liveHost {
 		return r, nil

@@ -27,6 +27,13 @@ var filters = []parameter{
 
 var ofSegment = []parameter{{"vni", "integer", "of this segment alone"}}
 
+// ofSight are what packets are seen and how many. Each may be given more than once, and then one of the values must fit.
+var ofSight = []parameter{
+	{"host", "string", "address or prefix of either end"}, {"port", "integer", "port of either end"}, {"proto", "string", "tcp, udp, sctp, icmp or icmp6"}, {"service", "string", "its name, VIP, or VIP:PORT"},
+	{"drop", "string", "dropped for this reason"}, {"on", "string", "port of weir"}, {"stage", "string", "received, sent or dropped"},
+	{"count", "integer", "packets, then it ends"}, {"rate", "integer", "packets a second at most"}, {"duration", "string", "then it ends, such as 10s"},
+}
+
 // operations are all routes. Who adds one describes it here.
 var operations = []operation{
 	{pattern: "GET /stats", summary: "All counters", answer: Stats{}, example: "/stats"},
@@ -36,7 +43,11 @@ var operations = []operation{
 	{pattern: "GET /workers", summary: "Workers and how busy they are", answer: []WorkerView{}, example: "/workers"},
 	{pattern: "GET /status", summary: "The daemon: configuration, generation, last reload", answer: Status{}, example: "/status"},
 	{pattern: "GET /frames", summary: "Where the frames of every worker's pool are", answer: []FramesView{}, example: "/frames"},
-	{pattern: "GET /events", summary: "What the log has told, one event each", query: []parameter{{"after", "integer", "only those with a greater seq"}, {"kind", "string", "only of this kind"}}, answer: []events.Event{}},
+	{pattern: "GET /events", summary: "What the log has told, one event each", query: []parameter{{"after", "integer", "only those with a greater seq"}, {"kind", "string", "only of this kind"},
+		{"level", "string", "info, warn or error: no less severe"}, {"limit", "integer", "at most so many, the latest, 0: all"}, {"wait", "string", "up to 1m for one to come, if there is none"}}, answer: []events.Event{}, fails: []int{400}},
+	{pattern: "POST /capture", summary: "Streams a pcapng of packets as they came and as they left, with what was decided as their comments", query: append(ofSight[:len(ofSight):len(ofSight)], parameter{"snaplen", "integer", "bytes of each packet, 14 to 65535"}), fails: []int{400}},
+	{pattern: "POST /trace", summary: "Streams what was decided of packets, one JSON object a line", query: ofSight, fails: []int{400}},
+	{pattern: "POST /sight/end", summary: "Ends a capture or trace as if its time were over", query: []parameter{{"id", "integer", "the Weir-Sight header of its answer"}}, fails: []int{400, 404}},
 	{pattern: "GET /conns", summary: "Connections", query: filters, answer: []ConnView{}, example: "/conns?service=web", fails: []int{400, 404}},
 	{pattern: "DELETE /conns", summary: "Forgets connections; nobody is told", query: append(filters[:len(filters):len(filters)], parameter{"all", "boolean", "every connection is meant"}), answer: Changed{}, example: "/conns?client=198.18.0.77", fails: []int{400, 404}},
 	{pattern: "POST /stats/zero", summary: "Shows the counters of a service, or of all, from zero on", query: []parameter{{"service", "string", "its name, VIP:PORT, or PROTOCOL-VIP:PORT"}}, answer: Changed{}, example: "/stats/zero?service=web", fails: []int{404, 409}},

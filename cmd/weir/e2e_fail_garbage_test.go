@@ -201,7 +201,7 @@ func TestASYNFloodLeavesEstablishedConnectionsAlone(t *testing.T) {
 	b.echoes(8000)
 	must(t, b.lb.Route("198.18.64.0/18", client4)) // so that answers to the sources leave; the client drops them
 	must(t, b.client.Sysctl("net/ipv4/ip_forward", "0"))
-	d := b.start(b.tcp(fmt.Sprintf("conntrack: {max_connections: %d}", capacity)))
+	d := b.start(b.tcp(fmt.Sprintf("conntrack: {max_connections: %d, syn_cookies: off}", capacity))) // a cookie asks before there is a connection
 	all := streams(t, b.client, hostPort(vip4, 80), 3, 20*time.Second)
 
 	fd := packetSocket(t, b.client, "eth0", 0)

@@ -32,7 +32,8 @@ const (
 type Finding struct {
 	Level   Level    `json:"level"`
 	Check   string   `json:"check"`          // what was looked at, such as rp_filter; stable
-	Line    int      `json:"line,omitempty"` // of the configuration, from 1; 0: of the host as a whole
+	File    string   `json:"file,omitempty"` // of the configuration; empty: the finding is of the host as a whole
+	Line    int      `json:"line,omitempty"` // from 1; 0: the file as a whole
 	Column  int      `json:"column,omitempty"`
 	Path    string   `json:"path,omitempty"` // of the configuration's key
 	Message string   `json:"message"`
@@ -40,13 +41,21 @@ type Finding struct {
 }
 
 // Text is the finding as compilers write it, with its cure below: FILE:LINE:COL: warning: PATH: MESSAGE.
-func (f Finding) Text(file string) string {
+func (f Finding) Text() string {
 	var b strings.Builder
-	if f.Line == 0 {
-		fmt.Fprintf(&b, "host: %s: %s: %s", f.Level, f.Check, f.Message)
+	if f.File == "" {
+		fmt.Fprintf(&b, "host: %s: %s: ", f.Level, f.Check)
 	} else {
-		fmt.Fprintf(&b, "%s:%d:%d: %s: %s: %s", file, f.Line, f.Column, f.Level, f.Path, f.Message)
+		b.WriteString(f.File)
+		if f.Line > 0 {
+			fmt.Fprintf(&b, ":%d:%d", f.Line, f.Column)
+		}
+		fmt.Fprintf(&b, ": %s: ", f.Level)
+		if f.Path != "" {
+			b.WriteString(f.Path + ": ")
+		}
 	}
+	b.WriteString(f.Message)
 	for _, c := range f.Cure {
 		b.WriteString("\n    " + c)
 	}
@@ -84,10 +93,10 @@ func Examine(o Options) []Finding {
 	x.filters()
 	x.machine()
 	slices.SortStableFunc(x.findings, func(a, b Finding) int {
-		if (a.Line == 0) != (b.Line == 0) {
-			return cmp.Compare(b.Line, a.Line)
+		if (a.File == "") != (b.File == "") {
+			return cmp.Compare(b.File, a.File)
 		}
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return x.findings
 }
@@ -95,7 +104,8 @@ func Examine(o Options) []Finding {
 // at adds a finding about the value of a key of an element.
 func (x *examination) at(level Level, check string, p *config.Place, key, message string, cure ...string) {
 	pos, path := p.Field(key), p.Path+"."+key
-	x.findings = append(x.findings, Finding{level, check, max(pos.Line, 1), max(pos.Col, 1), strings.TrimPrefix(path, "."), message, none(cure)})
+	d := x.Config.Warnf(config.Pos{Line: max(pos.Line, 1), Col: max(pos.Col, 1)}, strings.TrimPrefix(path, "."), "%s", message) // knows which file a line is in
+	x.findings = append(x.findings, Finding{level, check, d.File, d.Line, d.Col, d.Path, d.Message, none(cure)})
 }
 
 // host adds a finding about the host as a whole.
@@ -109,7 +119,7 @@ func (x *examination) diagnostic(check string, d config.Diagnostic, cure ...stri
 	if d.Severity == config.Error {
 		level = Error
 	}
-	x.findings = append(x.findings, Finding{level, check, d.Line, d.Col, d.Path, d.Message, none(cure)})
+	x.findings = append(x.findings, Finding{level, check, d.File, d.Line, d.Col, d.Path, d.Message, none(cure)})
 }
 
 // unseen says that something could not be looked at.

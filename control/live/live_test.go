@@ -386,10 +386,10 @@ func TestOrder(t *testing.T) {
 	if len(lines) < 3 || lines[0] != 3 || lines[1] != 4 || slices.Contains(lines[2:], 3) || lines[2] != 0 {
 		t.Errorf("lines %v of %+v", lines, all)
 	}
-	if text := all[0].Text("weir.yaml"); !strings.HasPrefix(text, "weir.yaml:3:5: error: ports[0].queues: wan receives on 2 queues, but there are 3 workers") {
+	if text := all[0].Text(); !strings.HasPrefix(text, "weir.yaml:3:5: error: ports[0].queues: wan receives on 2 queues, but there are 3 workers") {
 		t.Error(text)
 	}
-	if text := all[len(all)-1].Text("weir.yaml"); !strings.HasPrefix(text, "host: hint: ") || !strings.Contains(text, "\n    sysctl -w net/") {
+	if text := all[len(all)-1].Text(); !strings.HasPrefix(text, "host: hint: ") || !strings.Contains(text, "\n    sysctl -w net/") {
 		t.Error(text)
 	}
 }
