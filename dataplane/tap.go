@@ -124,10 +124,13 @@ func (e *Engine) Taps() int {
 }
 
 // Read shows what has happened since the last call, worker by worker, until f returns false. What f gets is valid until it returns. One goroutine calls it.
+//
+// What happens meanwhile waits for the next call: an f that is slower than a worker would otherwise never be done with that one, and see nothing of
+// the others.
 func (t *Tap) Read(f func(*Event) bool) {
 	for i := range t.rings {
 		r := &t.rings[i]
-		for tail := r.tail.Load(); tail != r.head.Load(); tail++ {
+		for tail, head := r.tail.Load(), r.head.Load(); tail != head; tail++ {
 			more := f(&r.slots[tail&uint64(len(r.slots)-1)])
 			r.tail.Store(tail + 1)
 			if !more {

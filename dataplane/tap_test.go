@@ -402,6 +402,37 @@ func take(t *Tap) (n int, full, over uint64) {
 }
 
 // TestTapFragments: what one frame leads to besides itself is told in events of the same number.
+// A reader that is slower than the worker gets to an end, and misses nothing that there is a slot for.
+func TestTapReadEnds(t *testing.T) {
+	b := newBed(t)
+	b.open(client, vip, web)
+	tap := b.tap(TapOptions{Slots: 8})
+	send := func() {
+		b.fromClient(pkttest.TCP(client, vip).Seq(1).Ack(1).Bytes())
+		b.round()
+	}
+	send()
+	send()
+	for want := 2; want <= 4; want += 2 {
+		got := 0
+		tap.Read(func(*Event) bool {
+			got++
+			send()
+			if got == 2 {
+				send()
+				send()
+			}
+			return got < 100
+		})
+		if got != want {
+			t.Errorf("%d events are shown, want the %d that there were", got, want)
+		}
+	}
+	if full, over := tap.Missed(); full != 0 || over != 0 {
+		t.Errorf("%d and %d missed", full, over)
+	}
+}
+
 func TestTapFragments(t *testing.T) {
 	b := newBed(t, func(s *Snapshot, _ *Engine) { s.Ports[lan].MTU = 600 })
 	tap := b.tap(TapOptions{})
