@@ -25,6 +25,7 @@ const (
 	sightRate    = 10_000    // packets a second, unless asked otherwise
 	sightFastest = 1_000_000 // at the most
 	sightSlots   = 1024      // of each worker's ring
+	sightValues  = 64        // of all conditions: workers hold each frame against all of them
 )
 
 // sights are the captures and traces that run now.
@@ -87,12 +88,19 @@ type sightRequest struct {
 	duration time.Duration
 }
 
-// sightRequestOf reads a request: host, port, proto, service, drop, on and stage, each as often as one likes; snaplen, count, rate, duration.
+// sightRequestOf reads a request: host, port, proto, service, drop, on and stage, each as often as one likes, up to sightValues in all; snaplen, count, rate, duration.
 func (c *core) sightRequestOf(r *http.Request) (q sightRequest, err error) {
 	if err := r.ParseForm(); err != nil {
 		return q, err
 	}
 	q.rate, q.duration = sightRate, sightDefault
+	n := 0
+	for _, values := range r.Form {
+		n += len(values)
+	}
+	if n > sightValues {
+		return q, fmt.Errorf("%d conditions: must be %d at most (a prefix stands for many hosts)", n, sightValues)
+	}
 	f := &q.filter
 	for name, values := range r.Form {
 		for _, s := range values {
