@@ -113,7 +113,14 @@ func replace(name string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
+	// Made anew: the directory may be another user's, of a weir that ran as him, and a link of his there must not lead root to a file that is not his.
+	_ = os.Remove(name + ".new")
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(name+".new", name)

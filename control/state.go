@@ -344,11 +344,27 @@ func (s *state) close(connections int) error {
 	return errors.Join(append(errs, s.lock.Close())...)
 }
 
+// isTable reports whether a connection table is at path, of whatever time and layout. A legend may be another user's, of a weir that ran as him: root
+// removes nothing else on its word.
+func isTable(path string) bool {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	_, err = conntrack.ReadHeader(file, [16]byte{})
+	return err == nil || errors.Is(err, conntrack.ErrBoot) || errors.Is(err, conntrack.ErrLayout) || errors.Is(err, conntrack.ErrDamaged)
+}
+
 // forgetState removes what a dead weir left of its connections, and tells what.
 func forgetState(h *host.Host, socket string) (removed []string, err error) {
 	dir, files := stateDir(h, socket), []string{}
 	if b, err := os.ReadFile(filepath.Join(dir, legendFile)); err == nil {
-		if r, err := readLegend(b); err == nil {
+		if r, err := readLegend(b); err == nil && isTable(r.File) {
 			files = append(files, r.File)
 		}
 	}

@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -283,6 +284,36 @@ func TestTheTableMoves(t *testing.T) {
 		}
 	}
 	l.kill()
+}
+
+// Root follows no link, and removes no file, that another user has put where a weir of his was.
+func TestRecordsLeadNowhere(t *testing.T) {
+	l := newLife(t)
+	l.start(web("10 1"))
+	l.expect("before", 10)
+	l.kill()
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.Symlink(other, filepath.Join(l.dir, legendFile+".new")), os.Symlink(filepath.Join(l.place, tableFile), link)); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace(filepath.Join(l.dir, legendFile), []byte("{}")); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(other); err != nil || string(b) != "precious" {
+		t.Errorf("the file that a link leads to has %q, %v", b, err)
+	}
+	if info, err := os.Lstat(filepath.Join(l.dir, legendFile)); err != nil || info.Mode().Perm() != 0o600 || !info.Mode().IsRegular() {
+		t.Errorf("the record is %v, %v", info, err)
+	}
+	for path, want := range map[string]bool{filepath.Join(l.place, tableFile): true, other: false, link: false, l.place: false, filepath.Join(l.place, "none"): false} {
+		if got := isTable(path); got != want {
+			t.Errorf("%s is a table: %v, want %v", path, got, want)
+		}
+	}
 }
 
 func TestTwoWeirsDoNotShareAPlace(t *testing.T) {
