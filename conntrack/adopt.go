@@ -68,8 +68,11 @@ func (t *Table) takeOver(m *memory, o *Options) error {
 			for _, x := range m.parts(f, 1, n)[:hot] {
 				m.collapse(x.from, x.to)
 			}
-			if err := m.reserve(f, n); err != nil {
-				return err
+			// Where others have filled the file system meanwhile, what is there goes on, as it would have in the process before: see Enlarge.
+			if m.reserve(f, n) != nil {
+				if err := m.reserve(f, int(s.used[f])); err != nil {
+					return err
+				}
 			}
 			t.families[f].fresh.Store(s.used[f])
 			t.families[f].ready.Store(m.ready(f))
@@ -87,7 +90,10 @@ func (t *Table) takeOver(m *memory, o *Options) error {
 	for f := range families {
 		a.freeRest(f)
 	}
-	return t.Enlarge()
+	if err := t.Enlarge(); err != nil && !a.inPlace {
+		return err
+	}
+	return nil
 }
 
 // adoption is one takeOver under way.

@@ -467,6 +467,61 @@ func TestFullFileSystem(t *testing.T) {
 	}
 }
 
+// A table goes on where others have filled the file system since: its own memory is there, and who is refused is a new connection.
+func TestTakeOverInFullFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skipf("mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	file, err := os.Create(dir + "/conns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const capacity, old = 100_000, 20_000 // 65,536 have memory from the beginning
+	o := Options{Capacity: capacity, HalfOpen: capacity, Workers: 1, File: file}
+	tab, err := New(o)
+	if err != nil {
+		t.Skipf("where huge pages are given by themselves it is full at once: %v", err)
+	}
+	to := DefaultTimeouts()
+	for n := range old {
+		c := nat(n, true, udp)
+		if _, _, o := tab.Insert(0, &c, 0, &to, 0); o != Inserted {
+			t.Fatal(o)
+		}
+	}
+	if err := tab.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var fs unix.Statfs_t
+	unix.Statfs(dir, &fs)
+	if err := os.WriteFile(dir+"/other", make([]byte, int(fs.Bfree)*int(fs.Bsize)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Old, o.Keep = file, func(*Ended) bool { return true }
+	if tab, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	defer tab.Close()
+	if a := tab.Adopted(); a.Kept != old {
+		t.Errorf("%+v, want %d kept", a, old)
+	}
+	n := old
+	for outcome := Inserted; outcome == Inserted; n++ {
+		c := nat(n, true, udp)
+		_, _, outcome = tab.Insert(0, &c, 0, &to, 0)
+		if outcome != Inserted && outcome != Full {
+			t.Fatal(outcome)
+		}
+	}
+	t.Logf("%d of %d connections had room", n-1, capacity)
+	if err := tab.Enlarge(); n < capacity && !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("connection %d was refused, but nobody is told why: %v", n, err)
+	}
+}
+
 // Where there is plenty of room a burst needs not wait for memory to be set aside.
 func TestAmpleFileSystem(t *testing.T) {
 	dir := t.TempDir()
