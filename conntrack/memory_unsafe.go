@@ -52,6 +52,10 @@ func newMemory(l layout, file *os.File, keep bool) (*memory, error) {
 	}
 	size = mappedSize(l)
 	if !keep {
+		locked := fail
+		fail = func(err error) (*memory, error) { // and leave no file that is long, but no table: the next New would refuse it
+			return locked(errors.Join(err, file.Truncate(0)))
+		}
 		// Cutting to nothing first makes every page zero without writing it.
 		for _, n := range []int{0, size} {
 			if err := file.Truncate(int64(n)); err != nil {
