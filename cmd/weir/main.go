@@ -108,7 +108,7 @@ func commands() *cobra.Command {
 	root.SetVersionTemplate("weir {{.Version}}\n")
 	root.PersistentFlags().String("socket", control.DefaultSocket, "admin socket of the daemon")
 	group(root, "serve", "The balancer:", runCommand(), checkCommand(), reloadCommand(), backendCommand(), configCommand(), cleanupCommand())
-	group(root, "look", "What a running one does:", append(viewCommands(), explainCommand(), traceCommand(), captureCommand(), vxlanCommand(), fdbCommand(), eventsCommand())...)
+	group(root, "look", "What a running one does:", append(viewCommands(), topCommand(), explainCommand(), traceCommand(), captureCommand(), vxlanCommand(), fdbCommand(), eventsCommand())...)
 	group(root, "tools", "Tools:", replayCommand(), importCommand(), demoCommand(), pktgenCommand(), completionCommand())
 	root.AddCommand(manCommand(), prepareCommand())
 	root.CompletionOptions.DisableDefaultCmd = true // it has one for PowerShell, too
