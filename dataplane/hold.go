@@ -12,7 +12,7 @@ import (
 const (
 	holdHops   = 64            // next hops that can be waited for at once
 	holdOthers = holdHops / 2  // of them for what anybody may send anywhere: into segments, out of them, and answers of ours
-	holdDepth  = 3             // frames that wait for one of them
+	holdDepth  = 16            // frames that wait for one of them: what a dozen flows send in the 20 to 50 ms until a snapshot has the answer
 	holdTime   = 1_000_000_000 // nanoseconds
 )
 

@@ -206,12 +206,12 @@ func TestNeighborUnknown(t *testing.T) {
 	syn := func(port uint16) []byte {
 		return pkttest.TCP(netip.AddrPortFrom(client.Addr(), port), vip).SYN().Bytes()
 	}
-	run(t, b, []step{
-		{name: "the first waits", in: syn(1), verdict: Held},
-		{name: "the second", in: syn(2), verdict: Held},
-		{name: "the third", in: syn(3), verdict: Held},
-		{name: "a fourth finds no room", in: syn(4), verdict: Dropped, drop: DropNoNeighbor},
-	})
+	const room = 16 // packets for each next hop
+	var steps []step
+	for port := uint16(1); port <= room; port++ {
+		steps = append(steps, step{name: "waits", in: syn(port), verdict: Held})
+	}
+	run(t, b, append(steps, step{name: "one more finds no room", in: syn(room + 1), verdict: Dropped, drop: DropNoNeighbor}))
 	var wants []Want
 	b.engine.Wants(func(w Want) { wants = append(wants, w) })
 	addr, _ := AddrOf(web.Addr())
@@ -221,7 +221,7 @@ func TestNeighborUnknown(t *testing.T) {
 	b.snap.Neighbors = neighbors()
 	b.publish()
 	b.round()
-	for port := uint16(1); port <= 3; port++ {
+	for port := uint16(1); port <= room; port++ {
 		want := pkttest.TCP(netip.AddrPortFrom(client.Addr(), port), web).SYN().TTL(63).Bytes()
 		if f := b.take(lan); f == nil || !bytes.Equal(f[14:], want) {
 			t.Errorf("held packet %d did not leave once the neighbour was known", port)
@@ -230,7 +230,7 @@ func TestNeighborUnknown(t *testing.T) {
 	b.snap.Neighbors = neighbors(web.Addr())
 	b.publish()
 	run(t, b, []step{
-		{name: "waits again", in: syn(5), verdict: Held},
+		{name: "waits again", in: syn(room + 2), verdict: Held},
 		{name: "for less than a second", wait: 999e6, verdict: Pending},
 	})
 	b.now += 1e6
