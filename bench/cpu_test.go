@@ -30,3 +30,57 @@ func threadCPU() time.Duration {
 	}
 	return time.Duration(ts.Nano())
 }
+
+func TestConfine(t *testing.T) {
+	before := affinity(t)
+	if before.Count() < 2 {
+		t.Skip("there is one CPU, or the process may use one only")
+	}
+	last := 0
+	for c := range 8 * len(before) * 8 {
+		if before.IsSet(c) {
+			last = c
+		}
+	}
+	t.Cleanup(func() {
+		var all []int
+		for c := range last + 1 {
+			if before.IsSet(c) {
+				all = append(all, c)
+			}
+		}
+		if err := Confine(all); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := Confine([]int{last}); err != nil {
+		t.Fatal(err)
+	}
+	var want unix.CPUSet
+	want.Set(last)
+	// More threads than there were: those that begin later are where those that began them are.
+	results := make(chan unix.CPUSet)
+	for range 16 {
+		go func() {
+			runtime.LockOSThread()
+			results <- affinity(t)
+			runtime.UnlockOSThread()
+		}()
+	}
+	for range 16 {
+		if got := <-results; got != want {
+			t.Fatalf("a thread may run on %v, want %v", got, want)
+		}
+	}
+	if err := Confine([]int{1023}); err == nil {
+		t.Error("a CPU that is not there is not refused")
+	}
+}
+
+func affinity(t *testing.T) (set unix.CPUSet) {
+	t.Helper()
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Error(err)
+	}
+	return set
+}

@@ -1,8 +1,11 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -91,6 +94,34 @@ func (t *thread) round() (moved bool, gap time.Duration) {
 		moved = true
 	}
 	return moved, gap
+}
+
+// Confine binds all threads of the process, and those to come, to CPUs: those of Go's runtime and of the status line would otherwise take
+// time of the CPU that does what is measured.
+func Confine(cpus []int) error {
+	var set unix.CPUSet
+	for _, c := range cpus {
+		set.Set(c)
+	}
+	bound := map[string]bool{}
+	for more := true; more; { // a thread not yet bound may have begun one
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		more = false
+		for _, t := range threads {
+			id, err := strconv.Atoi(t.Name())
+			if err != nil || bound[t.Name()] {
+				continue
+			}
+			if err := unix.SchedSetaffinity(id, &set); err != nil && !errors.Is(err, unix.ESRCH) { // it has just ended
+				return fmt.Errorf("sched_setaffinity to CPUs %v: %w (are they online?)", cpus, err)
+			}
+			bound[t.Name()], more = true, true
+		}
+	}
+	return nil
 }
 
 // pin binds the calling thread to a CPU.

@@ -149,6 +149,11 @@ More lost than --max-loss allows is a failure: exit code 1.`,
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
+		if len(o.CPUs) > 0 {
+			if err := bench.Confine(o.CPUs); err != nil {
+				return err
+			}
+		}
 		report, err := bench.Run(ctx, o)
 		if err != nil {
 			return err
