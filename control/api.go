@@ -1,15 +1,12 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -288,126 +285,4 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	_ = e.Encode(v) // the client went away
-}
-
-// Client asks a daemon through its admin socket.
-type Client struct{ http http.Client }
-
-// ErrNoDaemon says that no daemon answers on the admin socket.
-var ErrNoDaemon = errors.New("no weir answers")
-
-// NewClient makes a client for the socket at path.
-func NewClient(path string) *Client {
-	return &Client{http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			c, err := d.DialContext(ctx, "unix", path)
-			if err != nil {
-				if errors.Is(err, os.ErrPermission) {
-					return nil, err
-				}
-				return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, err)
-			}
-			return c, nil
-		},
-	}}}
-}
-
-// Get asks for a view, such as "/stats", and decodes it into v.
-func (c *Client) Get(path string, v any) error {
-	resp, err := c.http.Get("http://weir" + path)
-	return decode(resp, err, v)
-}
-
-// Reload has the daemon load its configuration anew and tells the outcome.
-func (c *Client) Reload() (o Outcome, err error) {
-	return o, c.send(http.MethodPost, "/reload", nil, &o)
-}
-
-// ReloadKeeping is Reload that keeps changes which are not in the file.
-func (c *Client) ReloadKeeping() (o Outcome, err error) {
-	return o, c.send(http.MethodPost, "/reload?keep=true", nil, &o)
-}
-
-// Change sends a change of the configuration, such as a PATCH of /services/web/backends/w1, and tells the outcome.
-func (c *Client) Change(method, path string, keys map[string]any) (o Outcome, err error) {
-	var body any
-	if keys != nil {
-		body = keys
-	}
-	return o, c.send(method, path, body, &o)
-}
-
-// DeleteConns ends connections and tells how many: query is as for a view of them, and has all=true if it is about all.
-func (c *Client) DeleteConns(query url.Values) (x Changed, err error) {
-	return x, c.send(http.MethodDelete, "/conns?"+query.Encode(), nil, &x)
-}
-
-// Zero has the counters of a service, or of all if that is empty, shown from zero on, and tells how many services those were.
-func (c *Client) Zero(service string) (x Changed, err error) {
-	return x, c.send(http.MethodPost, "/stats/zero?"+url.Values{"service": {service}}.Encode(), nil, &x)
-}
-
-// Stream asks for a capture or trace, "/capture" or "/trace", and returns the answer while it is being written. Its body must be closed.
-func (c *Client) Stream(path string, q url.Values) (*http.Response, error) {
-	resp, err := c.http.Post("http://weir"+path+"?"+q.Encode(), "", nil)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, decode(resp, err, new(struct{}))
-	}
-	return resp, nil
-}
-
-// EndSight has the daemon end the stream of resp as if its time were over.
-func (c *Client) EndSight(resp *http.Response) error {
-	x, err := c.http.Post("http://weir/sight/end?id="+url.QueryEscape(resp.Header.Get("Weir-Sight")), "", nil)
-	return decode(x, err, new(struct{}))
-}
-
-// Stations sends a request about stations, such as "/fdb/add", and tells how many entries it changed.
-func (c *Client) Stations(path string, r StationRequest) (x Changed, err error) {
-	return x, c.send(http.MethodPost, path, r, &x)
-}
-
-// send sends a request with body as JSON, unless that is nil, and decodes the answer into v.
-func (c *Client) send(method, path string, body, v any) error {
-	var b bytes.Buffer
-	if body != nil {
-		if err := json.NewEncoder(&b).Encode(body); err != nil {
-			return err
-		}
-	}
-	r, err := http.NewRequest(method, "http://weir"+path, &b)
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(r)
-	return decode(resp, err, v)
-}
-
-func decode(resp *http.Response, err error, v any) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err // what is around it is the name of a host that there is not
-	}
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	var f Failure
-	switch {
-	case resp.StatusCode == http.StatusOK:
-	case json.Unmarshal(text, &f) == nil && f.Error != "":
-		if resp.StatusCode == http.StatusUnprocessableEntity {
-			return fmt.Errorf("%s: %w", f.Error, ErrInvalid)
-		}
-		return errors.New(f.Error)
-	case resp.StatusCode != http.StatusUnprocessableEntity: // that has an outcome
-		return fmt.Errorf("the daemon answers %s to %s", resp.Status, resp.Request.URL.Path)
-	}
-	return json.Unmarshal(text, v)
 }

@@ -30,7 +30,7 @@ func (c *Control) do(f func()) error {
 	case c.asks <- func() { f(); close(done) }:
 		<-done
 		return nil
-	case <-time.After(30 * time.Second):
+	case <-time.After(waitForControl):
 		return ErrStuck
 	}
 }

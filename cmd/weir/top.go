@@ -34,6 +34,7 @@ func topCommand() *cobra.Command {
 		}
 		socket, _ := c.Flags().GetString("socket")
 		client := control.NewClient(socket)
+		client.Patience = 5 * time.Second // somebody sits in front of it
 		take := func() (top.Sample, error) { return top.Take(client) }
 		before, err := take()
 		if err != nil {

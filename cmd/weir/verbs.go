@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -129,7 +130,9 @@ func known(names func(*control.ServiceView) []string) cobra.CompletionFunc {
 		socket, _ := c.Flags().GetString("socket")
 		var raw json.RawMessage
 		var services []control.ServiceView
-		if control.NewClient(socket).Get("/list", &raw) == nil && json.Unmarshal(raw, &services) == nil {
+		client := control.NewClient(socket)
+		client.Patience = time.Second // a shell waits for it
+		if client.Get("/list", &raw) == nil && json.Unmarshal(raw, &services) == nil {
 			for i := range services {
 				all = append(all, names(&services[i])...)
 			}
