@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -424,7 +426,7 @@ func TestConnections(t *testing.T) {
 	a.Close() // no second slot for it
 	c := <-accepted
 	defer c.Close()
-	if n := len(l.(*limited).slots); n != 2 {
+	if n := len(l.slots); n != 2 {
 		t.Errorf("%d slots are taken", n)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -437,6 +439,66 @@ func TestConnections(t *testing.T) {
 		}
 	case <-ctx.Done():
 		t.Error("Accept waits for a slot of a listener that is closed")
+	}
+}
+
+// TestProbesNeverWait has every place taken by requests that take long, and all connections kept that may be: whoever asks whether we live is
+// answered, and one more of the others is refused at once.
+func TestProbesNeverWait(t *testing.T) {
+	b := &bed{t: t}
+	b.Front = NewFront(slog.New(slog.NewTextHandler(&b.log, nil)), func(w http.ResponseWriter, status int, err error) { http.Error(w, err.Error(), status) })
+	t.Cleanup(b.Close)
+	release, slow := make(chan struct{}), make(chan struct{}, maxAsking)
+	b.Handle(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/conns" {
+			slow <- struct{}{}
+			<-release
+		}
+	}))
+	b.set(Settings{})
+	var idle []net.Conn
+	for range maxIdle + 8 {
+		c, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(c, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !resp.Close {
+			idle = append(idle, c)
+		}
+	}
+	if n := len(idle); n != maxIdle && n != maxIdle-1 { // Accept may have taken the next one's place already
+		t.Errorf("%d connections are kept open without a request, want %d", n, maxIdle)
+	}
+	var under sync.WaitGroup
+	for range maxAsking {
+		under.Go(func() {
+			if resp, err := http.Get("http://" + b.Addr().String() + "/conns"); err == nil {
+				resp.Body.Close()
+			}
+		})
+	}
+	for range maxAsking {
+		<-slow
+	}
+	if status, text, header := b.ask("GET", "/config/diff", "", nil); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("one more: %d %q", status, text)
+	}
+	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+		if status, text, _ := b.ask("GET", path, "", nil); status != http.StatusOK {
+			t.Errorf("%s: %d %q", path, status, text)
+		}
+	}
+	close(release)
+	under.Wait()
+	if status, text, _ := b.ask("GET", "/config/diff", "", nil); status != http.StatusOK {
+		t.Errorf("once they have ended: %d %q", status, text)
 	}
 }
 

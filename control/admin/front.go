@@ -30,6 +30,7 @@ type Front struct {
 	log    *slog.Logger
 	refuse func(w http.ResponseWriter, status int, err error)
 	gate   atomic.Pointer[gate]
+	asking chan struct{} // a place for each request under way that may take long
 
 	address  netip.AddrPort // of listener, as configured
 	server   *http.Server
@@ -51,13 +52,15 @@ func NewFront(log *slog.Logger, refuse func(w http.ResponseWriter, status int, e
 	mux.HandleFunc(profiles+"profile", pprof.Profile)
 	mux.HandleFunc(profiles+"symbol", pprof.Symbol)
 	mux.HandleFunc(profiles+"trace", pprof.Trace)
-	f := &Front{mux: mux, log: log, refuse: refuse}
+	f := &Front{mux: mux, log: log, refuse: refuse, asking: make(chan struct{}, maxAsking)}
 	f.gate.Store(&gate{})
 	return f
 }
 
 // Handle says who answers what is let through. It is called once, before the first Commit.
 func (f *Front) Handle(h http.Handler) { f.mux.Handle("/", h) }
+
+var errBusy = fmt.Errorf("%d requests are under way, and there are no more at once", maxAsking)
 
 const profiles = "/debug/pprof/"
 
@@ -81,6 +84,16 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
 		f.refuse(w, http.StatusUnauthorized, errNoToken)
 		return
+	}
+	if !open[r.URL.Path] {
+		select {
+		case f.asking <- struct{}{}:
+			defer func() { <-f.asking }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			f.refuse(w, http.StatusServiceUnavailable, errBusy)
+			return
+		}
 	}
 	f.mux.ServeHTTP(w, r)
 }
@@ -140,7 +153,8 @@ func (c *Change) Commit() {
 	if c.listener == nil {
 		return
 	}
-	server, listener := NewServer(f, f.log), limit(c.listener, maxConns)
+	listener := limit(c.listener, maxConns)
+	server := NewServer(listener.roomy(f), f.log)
 	f.server, f.listener = server, listener
 	go func() { _ = server.Serve(listener) }() // ends with the listener
 	f.log.Info("answering over http", "kind", "admin", "address", listener.Addr().String(), "changes", c.gate.token != nil, "pprof", c.gate.pprof)
