@@ -275,11 +275,37 @@ func (a *adoption) enter(r Ref, p *places) {
 	if !p.oneWay {
 		atomic.StoreUint64(&t.index[replyAt], slotOf(p.reply, replyAt-t.home(p.reply), r|refReply))
 	}
+	if t.State(r).HalfOpen() {
+		t.raiseSource(r)
+	}
+	if t.waits(r) && len(t.waiting) < maxWaiting {
+		t.waiting = append(t.waiting, t.Tuple(r))
+	}
 	t.adopted.Kept++
 	if a.o.Kept != nil {
 		e := t.ended(r)
 		a.o.Kept(&e)
 	}
+}
+
+// maxWaiting is how many connections are remembered whose servers had not answered: more would be more SYNs at once than servers like.
+const maxWaiting = 1 << 12
+
+// waits reports whether r is of two halves and its server has not answered yet.
+func (t *Table) waits(r Ref) bool {
+	if !t.Spliced(r) || t.State(r) != SynRecv {
+		return false
+	}
+	_, answered := t.Answered(r)
+	return !answered
+}
+
+// Waiting are connections of two halves that were taken over before their servers had answered, each told once: the forward tuples of n of them at
+// most. Whoever asked these servers is gone.
+func (t *Table) Waiting(n int) (some []Tuple) {
+	n = min(n, len(t.waiting))
+	some, t.waiting = t.waiting[:n:n], t.waiting[n:]
+	return some
 }
 
 // unplace takes back a connection that has its place but is not in the index.

@@ -7,7 +7,7 @@ import "sync/atomic"
 // another source in it. So nobody is let through who has too many, and one who has not is mistaken for one that has if two others with too many happen to have
 // his cells: with n of those that is once in (cells/n)^2.
 //
-// A table counts from the moment that it is told to. Of the connections that were half-open then, a cell may be lowered that was not raised by them; they are over
+// A table counts from the moment that it is told to, which may be its first ([Options.CountSources]). Of the connections that were half-open then, a cell may be lowered that was not raised by them; they are over
 // in a minute, and none falls below zero.
 type sources struct {
 	counting atomic.Bool

@@ -118,3 +118,99 @@ func TestHalfOpenOfSources(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitingIsTakenOver: the next process is told of each connection whose server has not answered, once, and of no other.
+func TestWaitingIsTakenOver(t *testing.T) {
+	file := memfd(t)
+	old, err := New(Options{Capacity: 64, HalfOpen: 64, Workers: 1, File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := DefaultTimeouts()
+	waiting := map[Tuple]bool{}
+	for i := range 40 {
+		c := nat(i, i%2 == 1, tcp)
+		c.Spliced, c.Splice = i%4 != 0, Splice{Cookie: uint32(i)}
+		r, _, o := old.Insert(0, &c, syn, &to, 0)
+		if o != Inserted {
+			t.Fatal(o)
+		}
+		switch i % 4 {
+		case 1:
+			waiting[c.Forward] = true
+		case 2:
+			old.Answer(r.Peer(), Answer{Seq: 7})
+		case 3:
+			old.Track(r.Peer(), syn|ack, &to, 0)
+			old.Track(r, ack, &to, 0)
+		}
+	}
+	abandon(t, old)
+	tab, err := New(Options{Capacity: 64, HalfOpen: 64, Workers: 1, File: file, Old: file, Keep: all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tab.Close()
+	for _, n := range []int{3, 100, 1} {
+		some := tab.Waiting(n)
+		if len(some) > n {
+			t.Errorf("%d were asked for, %d told", n, len(some))
+		}
+		for _, k := range some {
+			if !waiting[k] {
+				t.Errorf("%v does not wait for its server, or was told before", k)
+			}
+			delete(waiting, k)
+		}
+	}
+	if len(waiting) != 0 {
+		t.Errorf("%d wait for their server and nobody knows", len(waiting))
+	}
+}
+
+// TestSourcesAreTakenOver: half-open connections count for their source also in the next process, until they are over.
+func TestSourcesAreTakenOver(t *testing.T) {
+	file := memfd(t)
+	old, err := New(Options{Capacity: 64, HalfOpen: 64, Workers: 1, File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := DefaultTimeouts()
+	conn := func(i int) Conn {
+		c := nat(i, i%2 == 1, tcp)
+		c.Forward.Src = nat(i%2, i%2 == 1, tcp).Forward.Src // two sources, one of each family
+		c.ReplyTo.Dst = c.Forward.Src
+		return c
+	}
+	const half, whole = 10, 4 // of each
+	for i := range 2 * (half + whole) {
+		c := conn(i)
+		r, _, o := old.Insert(0, &c, syn, &to, 0)
+		if o != Inserted {
+			t.Fatal(o)
+		}
+		if i >= 2*half {
+			old.Track(r.Peer(), syn|ack, &to, 0)
+			old.Track(r, ack, &to, 0)
+		}
+	}
+	abandon(t, old)
+	tab, err := New(Options{Capacity: 64, HalfOpen: 64, Workers: 1, File: file, Old: file, Keep: all, CountSources: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tab.Close()
+	reachable(t, tab, 0)
+	for i := range 2 {
+		c := conn(i)
+		if n := tab.HalfOpenOf(c.Forward.Src, c.Forward.V6); n != half {
+			t.Errorf("source %d has %d half-open connections, want %d", i, n, half)
+		}
+		r := tab.lookup(c.Forward)
+		tab.Track(r.Peer(), syn|ack, &to, 0)
+		tab.Track(r, ack, &to, 0)
+		if n := tab.HalfOpenOf(c.Forward.Src, c.Forward.V6); n != half-1 {
+			t.Errorf("source %d has %d after one handshake is over, want %d", i, n, half-1)
+		}
+	}
+}

@@ -47,6 +47,8 @@ type Options struct {
 	Keep func(*Ended) bool
 	Kept func(*Ended)
 	Now  Tick
+
+	CountSources bool // from the beginning, those that are taken over included: see [Table.CountSources]
 }
 
 // Table is the connections of all workers.
@@ -79,6 +81,7 @@ type Table struct {
 	halfOpen int // most half-open ones
 	memory   *memory
 	adopted  Adopted
+	waiting  []Tuple    // see Waiting
 	ranging  sync.Mutex // one Range at a time
 }
 
@@ -134,6 +137,9 @@ func New(o Options) (*Table, error) {
 		t.splices[f] = m.splices(family(f))
 	}
 	t.workers[o.Workers].quiet.Store(asleep)
+	if o.CountSources {
+		t.CountSources()
+	}
 	switch {
 	case inPlace:
 		err = t.takeOver(m, &o)

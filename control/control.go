@@ -154,7 +154,8 @@ func (c *Control) start(cfg *config.Config) error {
 	}
 	secret := rand.Uint64()
 	reg := newRegistry(dataplane.DefaultMaxBackends, secret)
-	table, err := st.open(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers), Keep: reg.knows, Kept: reg.bear}, reg.restore)
+	table, err := st.open(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers), Keep: reg.knows, Kept: reg.bear,
+		CountSources: cfg.Limits.HalfOpenPerSource > 0}, reg.restore)
 	if err != nil {
 		return err
 	}

@@ -122,6 +122,9 @@ func (e *Engine) AddWorker(pool *packet.Pool, queues []driver.Queue) *Worker {
 		id: len(e.workers), engine: e, table: e.Table, pool: pool, queues: queues,
 		snap: e.snapshot.Load(), epoch: 1, ways: byID[way](clientWays + e.backends), out: make([]outbox, len(queues)), Backends: byID[BackendCounters](e.backends),
 	}
+	for _, t := range e.Table.Waiting(askedMax) {
+		w.await(&t, 0) // which is at once: the clock has been running while nobody was there
+	}
 	e.workers = append(e.workers, w)
 	return w
 }

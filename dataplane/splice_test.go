@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
+	"weir/conntrack"
 	. "weir/dataplane"
 	"weir/dataplane/packet/pkttest"
 )
@@ -265,6 +268,52 @@ func TestCookieServerSide(t *testing.T) {
 			cookie = seqOf(b.play(false, pkttest.TCP(c, s.vip).SYN().Seq(9).Bytes())[wan][0])
 			b.expect("there is no server", b.play(false, pkttest.TCP(c, s.vip).Seq(10).Ack(cookie+1).Bytes()),
 				one(pkttest.TCP(s.vip, c).RST().Seq(cookie+1).DF().Window(0)), nil)
+		})
+	}
+}
+
+// TestCookieServerIsAskedAgainAfterARestart: weir ends while a server has not answered. The next one asks it at once, and then as ever; who is whole is
+// left alone.
+func TestCookieServerIsAskedAgainAfterARestart(t *testing.T) {
+	for name, a := range families {
+		t.Run(name, func(t *testing.T) {
+			s := guarded(name, nil)
+			real := netip.AddrPortFrom(a.web.Addr(), 9000)
+			file, err := os.Create(filepath.Join(t.TempDir(), "table"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			keep := func(from *os.File, now int64) bedOption {
+				return func(_ *Snapshot, e *Engine) {
+					table, err := conntrack.New(conntrack.Options{Capacity: 1024, Workers: 1, File: file, Old: from,
+						Keep: func(*conntrack.Ended) bool { return true }, Now: conntrack.TickOf(now)})
+					if err != nil {
+						t.Fatal(err)
+					}
+					e.Table = table
+				}
+			}
+			old := newBed(t, s.option(t), keep(nil, 0))
+			for port := uint16(6001); port <= 6002; port++ {
+				c := netip.AddrPortFrom(a.client.Addr(), port)
+				cookie := seqOf(old.play(false, pkttest.TCP(c, s.vip).SYN().Seq(9).Bytes())[wan][0])
+				old.play(false, pkttest.TCP(c, s.vip).Seq(10).Ack(cookie+1).Bytes())
+			}
+			old.play(true, pkttest.TCP(real, netip.AddrPortFrom(a.client.Addr(), 6002)).SYN().Seq(55).Ack(10).Bytes())
+			if err := old.engine.Table.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b := newBed(t, s.option(t), keep(file, old.now))
+			defer b.engine.Table.Close()
+			b.now = old.now + 5e9
+			again := pkttest.TCP(netip.AddrPortFrom(a.client.Addr(), 6001), real).SYN().Seq(9).Window(65535).DF().
+				TCPOptions(2, 4, byte(takes[name]>>8), byte(takes[name])).Bytes()
+			b.expect("in the first round", b.play(false, nil), nil, [][]byte{again})
+			b.now += 2e9 - 1e6
+			b.expect("before the time is up", b.play(false, nil), nil, nil)
+			b.now += 1e6
+			b.expect("when it is", b.play(false, nil), nil, [][]byte{again})
 		})
 	}
 }
