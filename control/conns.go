@@ -192,14 +192,7 @@ func (c *core) DeleteConns(f ConnFilter, all bool) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	taken := 0
-	return c.engine.Delete(c.now(), func(i *conntrack.Info) bool {
-		if f.Limit != 0 && taken == f.Limit || !f.takes(i, who) {
-			return false
-		}
-		taken++
-		return true
-	}), nil
+	return c.engine.Delete(c.now(), f.Limit, func(i *conntrack.Info) bool { return f.takes(i, who) }), nil
 }
 
 // serveConns writes connections as they are found. There may be ten million: a list of them would take gigabytes for everybody who asks.

@@ -101,10 +101,10 @@ func (e *Engine) Purge(gone func(backend uint32) bool) {
 	e.Table.Purge(gone, func(x conntrack.Ended) { snap.Backends[x.Backend].account(&x) })
 }
 
-// Delete ends the connections that wanted names, as [conntrack.Table.Delete] does, and returns how many those were. Nobody is told: what comes
-// of them later is of no connection. Any goroutine of control may call it.
-func (e *Engine) Delete(now int64, wanted func(*conntrack.Info) bool) int {
-	return e.Table.Delete(conntrack.TickOf(now), wanted, func(x conntrack.Ended) {
+// Delete ends the connections that wanted names, at most most of them unless that is 0, as [conntrack.Table.Delete] does, and returns how many those
+// were. Nobody is told: what comes of them later is of no connection. Any goroutine of control may call it.
+func (e *Engine) Delete(now int64, most int, wanted func(*conntrack.Info) bool) int {
+	return e.Table.Delete(conntrack.TickOf(now), most, wanted, func(x conntrack.Ended) {
 		e.snapshot.Load().Backends[x.Backend].account(&x) // the newest knows every backend that a connection can have
 	})
 }
