@@ -527,10 +527,11 @@ func TestTakeOverInFullFileSystem(t *testing.T) {
 	}
 }
 
-// Where there is plenty of room a burst needs not wait for memory to be set aside.
-func TestAmpleFileSystem(t *testing.T) {
+// TestBurst: a burst finds what is set aside for each worker, without anybody's help, and beyond that it is refused rather than given memory that
+// somebody else may have taken meanwhile.
+func TestBurst(t *testing.T) {
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1g"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
 		t.Skipf("mount tmpfs: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
@@ -539,18 +540,42 @@ func TestAmpleFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	const capacity = 200_000
-	tab, err := New(Options{Capacity: capacity, HalfOpen: capacity, Workers: 1, File: file})
+	const capacity, workers, each = 400_000, 2, 131_072
+	tab, err := New(Options{Capacity: capacity, HalfOpen: capacity, Workers: workers, File: file})
 	if err != nil {
 		t.Skipf("tmpfs: %v", err)
 	}
 	defer tab.Close()
+	var fs unix.Statfs_t
+	unix.Statfs(dir, &fs)
+	if err := os.WriteFile(dir+"/other", make([]byte, int(fs.Bfree)*int(fs.Bsize)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	to := DefaultTimeouts()
-	for i := range capacity { // more than is set aside, and nobody calls Enlarge
-		c := nat(i, false, udp)
-		if _, _, o := tab.Insert(0, &c, 0, &to, 0); o != Inserted {
-			t.Fatalf("connection %d: %v", i, o)
+	n := 0
+	burst := func() {
+		for ; n < capacity; n++ {
+			c := nat(n, false, udp)
+			if _, _, o := tab.Insert(n%workers, &c, 0, &to, 0); o == Full {
+				return
+			} else if o != Inserted {
+				t.Fatalf("connection %d: %v", n, o)
+			}
 		}
+	}
+	burst()
+	if n < workers*each || n == capacity {
+		t.Fatalf("%d connections had room, want %d and not all", n, workers*each)
+	}
+	if err := os.Remove(dir + "/other"); err != nil {
+		t.Fatal(err)
+	}
+	before := n
+	if err := tab.Enlarge(); err != nil {
+		t.Fatal(err)
+	}
+	if burst(); n < min(before+workers*each, capacity) {
+		t.Errorf("%d more had room once there was memory again", n-before)
 	}
 }
 

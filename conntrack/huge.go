@@ -31,11 +31,12 @@ const (
 
 const (
 	hugePage = 2 << 20
-	// ahead is how much of an arena's memory Enlarge has ready beyond what is in use, in bytes; more if it was used up faster.
+	// ahead is how much of an arena's memory Enlarge has ready beyond what is in use, in bytes; more if it was used up faster. What is set aside is as
+	// much for each worker: 131,072 connections of IPv4, which take one that does nothing else a tenth of a second and more.
 	ahead = 16 << 20
 )
 
-// huge is what a memory has of huge pages. Control alone touches it after New.
+// huge is what a memory has of huge pages. Table.enlarging guards it after New.
 type huge struct {
 	kind  HugePages
 	done  []bool // by huge page of the mapping, with HugeCollapsed
@@ -75,22 +76,29 @@ func (m *memory) collapse(from, to int) {
 }
 
 // Enlarge makes huge pages of memory that connections will soon lie in, where that is not done by itself, and sets it aside in a file system that
-// has an end. Control calls it some twenty times a second; it takes a fraction of a millisecond for each page, and nothing when there is nothing
-// to do. The error says that no more room is to be had: connections beyond it are refused.
+// has an end. Somebody calls it some twenty times a second, while workers run; it takes a fraction of a millisecond for each page, and nothing when there
+// is nothing to do. The error says that no more room is to be had: connections beyond it are refused.
 func (t *Table) Enlarge() error {
 	m := t.memory
 	if m.huge.kind != HugeCollapsed && !m.bounded {
 		return nil
 	}
+	t.enlarging.Lock()
+	defer t.enlarging.Unlock()
 	var failed error
 	for f := range t.families {
 		used := t.families[f].fresh.Load()
-		n := int(used) + max(ahead/m.pairBytes(family(f)), 2*int(used-m.huge.used[f]))
+		grown := 2 * int(used-m.huge.used[f])
 		m.huge.used[f] = used
-		if m.huge.kind == HugeCollapsed && (f != int(ip6) || used > 1) { // no IPv6 so far, and perhaps never
+		n := int(used) + max(ahead/m.pairBytes(family(f)), grown)
+		some := f != int(ip6) || used > 1 // no IPv6 so far, and perhaps never
+		if m.huge.kind == HugeCollapsed && some {
 			for _, x := range m.parts(family(f), used, n)[:hot] {
 				m.collapse(x.from, x.to)
 			}
+		}
+		if more := int(used) + max(ahead/m.pairBytes(family(f))*(len(t.workers)-1), grown); some && m.has(family(f), more) {
+			n = more
 		}
 		if err := m.reserve(family(f), n); err != nil {
 			failed = err
@@ -173,14 +181,23 @@ func (m *memory) setAside(x span) error {
 	return nil
 }
 
-// ample is how much must be free in a file system, besides all that the table may still take, for connections to be given out that have no memory set
-// aside: more than others fill while control is kept off its core. So a burst of new connections needs to wait for nobody.
-const ample = 256 << 20
+// has reports whether the file system has what setting aside up to number n takes. Where it has not, less is asked for: what cannot be had is taken
+// page by page, and given back.
+func (m *memory) has(f family, n int) bool {
+	if !m.bounded {
+		return true
+	}
+	var fs unix.Statfs_t
+	bytes := 0
+	for _, x := range m.parts(f, m.reserved[f], max(n, int(m.reserved[f]))) {
+		bytes += max(x.to-x.from, 0)
+	}
+	return unix.Fstatfs(int(m.file.Fd()), &fs) == nil && int64(fs.Bavail)*fs.Bsize > int64(bytes)
+}
 
 // ready is the number from which on connections must not be given out, for want of memory.
 func (m *memory) ready(f family) uint32 {
-	var fs unix.Statfs_t
-	if m.bounded && (unix.Fstatfs(int(m.file.Fd()), &fs) != nil || int64(fs.Bavail)*fs.Bsize < int64(len(m.base))+ample) {
+	if m.bounded {
 		return m.reserved[f]
 	}
 	return uint32(m.conns)
@@ -193,8 +210,10 @@ type Memory struct {
 	Pages HugePages // how it came by these
 }
 
-// Memory says what t's memory is made of. Control alone calls it, as Enlarge.
+// Memory says what t's memory is made of.
 func (t *Table) Memory() Memory {
+	t.enlarging.Lock()
+	defer t.enlarging.Unlock()
 	m := t.memory
 	return Memory{Bytes: len(m.base), Huge: m.huge.bytes, Pages: m.huge.kind}
 }

@@ -77,12 +77,13 @@ type Table struct {
 	evicted  atomic.Uint64 // half-open connections that gave way
 
 	// read by control
-	capacity int
-	halfOpen int // most half-open ones
-	memory   *memory
-	adopted  Adopted
-	waiting  []Tuple    // see Waiting
-	ranging  sync.Mutex // one Range at a time
+	capacity  int
+	halfOpen  int // most half-open ones
+	memory    *memory
+	adopted   Adopted
+	waiting   []Tuple    // see Waiting
+	ranging   sync.Mutex // one Range at a time
+	enlarging sync.Mutex // one Enlarge at a time
 }
 
 // New makes a Table: an empty one, or one of the connections of a former process' (see adopt.go). A file that holds anything but a Table of this

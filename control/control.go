@@ -45,22 +45,23 @@ type Options struct {
 // Control is a running daemon.
 type Control struct {
 	*core
-	options Options
-	log     *slog.Logger
-	started time.Time
-	ports   *ports // devices, sockets, steering, host
-	runners []*dataplane.Runner
-	release func()        // lets control's threads run on the workers' cores again
-	asks    chan func()   // what the API wants done
-	wake    chan struct{} // a worker wants a next hop
-	health  chan struct{} // a server's health has changed
-	cramped error         // why there is no memory for more connections; guarded by mu
-	last    Outcome       // of the last reload; guarded by mu
-	lastAt  time.Time
-	reader  config.Reader  // of the configuration file; Control's goroutine alone uses it
-	file    *config.Config // as it was loaded; guarded by mu, as what follows
-	edits   []config.Edit  // changes of it that are in force
-	outside outside        // ports, but in tests
+	options  Options
+	log      *slog.Logger
+	started  time.Time
+	ports    *ports // devices, sockets, steering, host
+	runners  []*dataplane.Runner
+	release  func()        // lets control's threads run on the workers' cores again
+	asks     chan func()   // what the API wants done
+	wake     chan struct{} // a worker wants a next hop
+	health   chan struct{} // a server's health has changed
+	cramped  error         // why there is no memory for more connections; guarded by mu
+	provided func()        // ends provide
+	last     Outcome       // of the last reload; guarded by mu
+	lastAt   time.Time
+	reader   config.Reader  // of the configuration file; Control's goroutine alone uses it
+	file     *config.Config // as it was loaded; guarded by mu, as what follows
+	edits    []config.Edit  // changes of it that are in force
+	outside  outside        // ports, but in tests
 
 	compared lastDiff
 
@@ -161,6 +162,7 @@ func (c *Control) start(cfg *config.Config) error {
 	}
 	c.core = newCoreOf(table, reg, len(workers), secret)
 	c.state = st
+	c.provided = c.provide()
 	c.reg.renamed = true
 	c.reg.watch = newWatch(health.NewMonitor(health.Options{Changed: func() {
 		select {
@@ -220,6 +222,7 @@ func (c *Control) stop() error {
 	}
 	if c.core != nil {
 		c.reg.watch.monitor.Close()
+		c.provided()
 		c.state.hurry()
 		c.keep(time.Now())
 		connections := c.engine.Table.Len()
@@ -234,9 +237,6 @@ const housekeeping = 500 * time.Millisecond
 // reportEvery is after how many rounds of housekeeping the service manager is told how it stands, if that has changed.
 const reportEvery = 10
 
-// enlarging is how often control sees to it that new connections find memory.
-const enlarging = 50 * time.Millisecond
-
 // settle is how long control waits for more events of the host before it makes a snapshot of them.
 const settle = 20 * time.Millisecond
 
@@ -250,8 +250,6 @@ func (c *Control) loop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	room := time.NewTicker(enlarging)
-	defer room.Stop()
 	var settled, adopting, examined <-chan time.Time
 	ticks := 0
 	for {
@@ -298,8 +296,6 @@ func (c *Control) loop(ctx context.Context) error {
 		case <-examined:
 			examined = nil
 			c.republish("health")
-		case <-room.C:
-			c.enlarge()
 		case <-tick.C:
 			c.mu.Lock()
 			c.reg.shun(c.engine.Handshakes)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,17 +62,38 @@ func hugePages() bool {
 	return err == nil && !strings.Contains(string(b), "[never]")
 }
 
-// enlarge gets memory ready for connections to come, and tells when there is no more to be had, or is again.
-func (c *Control) enlarge() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := c.engine.Table.Enlarge()
-	if (err == nil) == (c.cramped == nil) {
-		return
-	}
-	if c.cramped = err; err != nil {
-		c.log.Warn("no memory for more connections: new ones are refused as table_full when what was set aside is used up", "err", err)
-	} else {
-		c.log.Info("there is memory for connections again")
-	}
+// enlarging is how often it is seen to that new connections find memory.
+const enlarging = 50 * time.Millisecond
+
+// provide gets memory ready for connections to come, and tells when there is no more to be had, or is again. It has a goroutine of its own, for a reload
+// of thousands of services keeps control's for longer than a burst of connections takes to use up what there is. What it returns ends it.
+func (c *Control) provide() (end func()) {
+	enough, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(enlarging)
+		defer tick.Stop()
+		var was error
+		for {
+			select {
+			case <-enough:
+				return
+			case <-tick.C:
+			}
+			err := c.engine.Table.Enlarge()
+			if (err == nil) == (was == nil) {
+				continue
+			}
+			was = err
+			c.mu.Lock()
+			c.cramped = err
+			c.mu.Unlock()
+			if err != nil {
+				c.log.Warn("no memory for more connections: new ones are refused as table_full when what was set aside is used up", "err", err)
+			} else {
+				c.log.Info("there is memory for connections again")
+			}
+		}
+	}()
+	return func() { close(enough); <-ended }
 }
