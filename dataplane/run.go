@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/dataplane/driver/wait"
+	"weir/dataplane/steer"
 )
 
 // Runner is one worker on one thread: it turns rounds until it is told to stop, and waits as its mode says when there is nothing to do.
@@ -146,23 +147,17 @@ func (r *Runner) refreshFDs() {
 }
 
 // clock reads CLOCK_MONOTONIC through the vDSO: time.Since a fixed moment is one call without a system call, and the offset makes it the
-// kernel's own count, which the steering program compares heartbeats with.
+// kernel's own count ([steer.Now]), which the steering program compares heartbeats with.
 type clock struct {
 	start  time.Time
 	offset int64
 }
 
 func newClock() clock {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail with a valid clock
-	return clock{start: time.Now(), offset: ts.Nano()}
+	return clock{start: time.Now(), offset: steer.Now()}
 }
 
 func (c *clock) now() int64 { return c.offset + int64(time.Since(c.start)) }
 
 // Monotonic is the nanoseconds of the clock that runners hand to their workers.
-func Monotonic() int64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return ts.Nano()
-}
+func Monotonic() int64 { return steer.Now() }

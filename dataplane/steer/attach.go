@@ -150,7 +150,7 @@ func (p *Program) adoptLink(k linkKey, mode Mode) link.Link {
 	}
 	if p.replaced && p.heart.beat.Load() == 0 {
 		// The maps are new and nobody has beaten yet: passing everything now would let the kernel reset the predecessor's clients.
-		p.heart.beat.Store(monotonic())
+		p.heart.beat.Store(uint64(Now()))
 	}
 	if attachedHere(l, k, mode) && l.Update(p.program(k.hook)) == nil {
 		return l
@@ -213,11 +213,4 @@ func modeOf(attached uint32) Mode {
 		return Generic
 	}
 	return Native
-}
-
-// monotonic is CLOCK_MONOTONIC in nanoseconds, which bpf_ktime_get_ns reads, too.
-func monotonic() uint64 {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail for this clock
-	return uint64(ts.Nano())
 }

@@ -30,7 +30,7 @@ func TestGrace(t *testing.T) {
 		{"younger than grace", func(now uint64) uint64 { return now - 5e9 }, "take_service dropped_no_socket", 0},
 		{"older than grace", func(now uint64) uint64 { return now - 10e9 }, "take_service passed_stale", 1},
 	} {
-		p.Beat(tt.beat(monotonic()))
+		p.Beat(tt.beat(uint64(Now())))
 		v.tapped(ours)
 		if got := counts(t, p, v, ours); got != tt.want {
 			t.Errorf("heartbeat %s: %s, want %s", tt.name, got, tt.want)
@@ -55,7 +55,7 @@ func TestSocket(t *testing.T) {
 	inNamespace(t)
 	v := newVeth(t, "wxs")
 	p := start(t, Options{Queues: 4}, v.rules(), v.near)
-	p.Beat(monotonic())
+	p.Beat(uint64(Now()))
 	xsk, err := xdp.NewSocket(v.near, 0, nil)
 	if err != nil {
 		t.Skipf("needs AF_XDP on veth: %v", err)
@@ -143,11 +143,11 @@ func TestDrop(t *testing.T) {
 	}
 	for _, tags := range [][]uint16{nil, {0}, {7}, {7, 99}} {
 		in := frame(tcp(client4, 4000, vip4, 80), tags...)
-		p.Beat(monotonic())
+		p.Beat(uint64(Now()))
 		if got := counts(t, p, v, in); got != "take_service" {
 			t.Errorf("tags %v: %s, want take_service", tags, got)
 		}
-		p.Beat(monotonic() - 11e9)
+		p.Beat(uint64(Now()) - 11e9)
 		if got := counts(t, p, v, in); got != "take_service passed_stale" {
 			t.Errorf("tags %v, stale: %s, want take_service passed_stale", tags, got)
 		}

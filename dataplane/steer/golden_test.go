@@ -134,6 +134,6 @@ func loadedOrNot(t *testing.T) *Program {
 		return nil
 	}
 	t.Cleanup(func() { p.Close() })
-	p.Beat(monotonic())
+	p.Beat(uint64(Now()))
 	return p
 }

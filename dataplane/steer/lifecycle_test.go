@@ -29,7 +29,7 @@ func TestAdoption(t *testing.T) {
 	if ok, why := first.Pinned(); !ok || first.Adopted() {
 		t.Fatalf("pinned %v (%s), adopted %v", ok, why, first.Adopted())
 	}
-	first.Beat(monotonic())
+	first.Beat(uint64(Now()))
 	if got := counts(t, first, v, ours); got != "take_service dropped_no_socket" {
 		t.Fatalf("first: %s", got)
 	}
@@ -140,7 +140,7 @@ func TestAdoptionKeepsNumbers(t *testing.T) {
 		t.Fatalf("adopted %v, numbers %v, were %v", p.Adopted(), p.numbers.nets, numbers)
 	}
 	in := frame(tcp(client4, 4000, ip("198.19.3.4"), 80))
-	p.Beat(monotonic())
+	p.Beat(uint64(Now()))
 	if err := p.Add(after); err != nil {
 		t.Fatal(err)
 	}

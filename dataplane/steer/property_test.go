@@ -85,7 +85,7 @@ func FuzzClassify(f *testing.F) {
 		if err := kernel.Add(r); err != nil {
 			f.Fatal(err)
 		}
-		kernel.Beat(monotonic())
+		kernel.Beat(uint64(Now()))
 		p = kernel
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -68,7 +68,7 @@ func TestRouterErrors(t *testing.T) {
 	v := newVeth(t, "wxs")
 	mac := router(t, v)
 	p := start(t, Options{}, v.rules(), v.near)
-	p.Beat(monotonic())
+	p.Beat(uint64(Now()))
 	large := func(src, dst netip.Addr, proto layers.IPProtocol, payload []byte) []byte {
 		return ipPacket(src, dst, proto, append(payload, make([]byte, 1380-len(payload))...), dontFragment)
 	}

@@ -96,7 +96,7 @@ func loaded(t testing.TB, r *Rules, o Options) *Program {
 	if err := p.Add(r); err != nil {
 		t.Fatal(err)
 	}
-	p.Beat(monotonic())
+	p.Beat(uint64(Now()))
 	return p
 }
 
