@@ -71,7 +71,7 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 	c.reg.settle()
 	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
 	if o := c.reg.overlay; o != nil {
-		if err := o.settle(cfg, now.UnixNano()); err != nil {
+		if err := o.settle(cfg, c.now()); err != nil {
 			return err
 		}
 	}
