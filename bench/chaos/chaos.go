@@ -24,7 +24,7 @@ type Options struct {
 	Queues   int           // of each device, and workers; 0: 1
 	Streams  int           // TCP connections of records for each way, at a time; 0: 4
 	Flows    int           // UDP flows for each family; 0: 6
-	Only     []Kind        // of events; empty: all but clock
+	Only     []Kind        // of events; empty: all
 	Env      []string      // of weir, besides our own
 	Log      io.Writer     // what is being done
 }
@@ -68,6 +68,11 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 		fmt.Fprintf(o.Log, "memory is not squeezed: %v\n", err)
 	} else {
 		defer func() { err = errors.Join(err, s.weir.group.close()) }()
+	}
+	if err := otherClocks(); err != nil {
+		fmt.Fprintf(o.Log, "weir's clock does not jump: %v\n", err)
+	} else {
+		s.weir.clocks = true
 	}
 	if err := s.weir.write(s.setting.text()); err != nil {
 		return nil, err

@@ -26,7 +26,9 @@ type daemon struct {
 	exe    string
 	dir    string
 	env    []string
-	group  *group // that it runs in; nil: none
+	group  *group        // that it runs in; nil: none
+	clocks bool          // it can be started with another monotonic clock
+	ahead  time.Duration // of the kernel's is the clock that it is started with next
 	client *control.Client
 	raw    http.Client // for what is no JSON
 
@@ -62,11 +64,15 @@ func (d *daemon) write(text string) error {
 
 // start starts weir and waits until it answers.
 func (d *daemon) start() error {
-	d.cmd = d.space.Command(d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn")
+	line := []string{d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn"}
+	if d.ahead != 0 {
+		line = append(otherClock(d.ahead), line...)
+	}
 	if d.group != nil {
 		// It joins before it has any memory: what a process has already stays where it was counted.
-		d.cmd = d.space.Command("/bin/sh", "-c", `echo $$ > "$0" && exec "$@"`, d.group.procs(), d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn")
+		line = append([]string{"/bin/sh", "-c", `echo $$ > "$0" && exec "$@"`, d.group.procs()}, line...)
 	}
+	d.cmd = d.space.Command(line[0], line[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.Env = append(os.Environ(), d.env...)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for the suite

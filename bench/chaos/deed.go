@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,10 +16,7 @@ type deed func(*rand.Rand)
 
 // wanted reports whether a kind of event is among those that are asked for.
 func (s *suite) wanted(k Kind) bool {
-	if len(s.Only) > 0 {
-		return slices.Contains(s.Only, k)
-	}
-	return k != Clock // it is everybody's on this machine
+	return len(s.Only) == 0 || slices.Contains(s.Only, k)
 }
 
 func (s *suite) pick(all map[Kind]deed, order ...Kind) (deeds []deed) {
@@ -41,8 +37,11 @@ func (s *suite) settings() []deed {
 func (s *suite) faults() []deed {
 	all := s.pick(map[Kind]deed{
 		KillServer: s.killServer, StopServer: s.stopServer, Flap: s.flap, Vanish: s.vanish, Stop: s.stop, KillWeir: s.killWeir, RestartWeir: s.restartWeir,
-		Squeeze: s.squeeze, Clock: s.clock, Quiet: s.quiet,
-	}, KillServer, StopServer, Flap, Vanish, Stop, KillWeir, RestartWeir, Clock, Quiet)
+		Squeeze: s.squeeze, Quiet: s.quiet,
+	}, KillServer, StopServer, Flap, Vanish, Stop, KillWeir, RestartWeir, Quiet)
+	if s.weir.clocks && s.wanted(Clock) {
+		all = append(all, s.clock)
+	}
 	if s.weir.group != nil && s.wanted(Squeeze) {
 		all = append(all, s.squeeze)
 	}
@@ -288,28 +287,22 @@ func (s *suite) squeeze(r *rand.Rand) {
 	s.over(e)
 }
 
-// clock moves the wall clock an hour ahead for a moment. Namespaces have no wall clock of their own, so it is the machine's, and only done if asked
-// for by name.
-func (s *suite) clock(*rand.Rand) {
-	e := s.journal.begin(Clock, 0, "an hour ahead and back")
-	err := jump(time.Hour)
-	s.sleep(500 * time.Millisecond)
-	if err = errors.Join(err, jump(-time.Hour)); err != nil {
+// clock kills weir and starts it where CLOCK_MONOTONIC is hours ahead of what it was, or behind: what counts on in the connection table, and what the
+// steering program compares with its own clock, must not go by that.
+func (s *suite) clock(r *rand.Rand) {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &up); err != nil {
 		s.abort(err)
 	}
+	ahead := between(r, time.Hour, 720*time.Hour)
+	if r.IntN(2) == 0 {
+		ahead = -between(r, time.Second, max(2*time.Second, min(time.Hour, time.Duration(up.Nano())/2))) // no clock is behind zero
+	}
+	d := between(r, 0, time.Second)
+	e := s.journal.begin(Clock, 0, "dead for %v, then its clock is %v ahead of the kernel's", d.Round(time.Millisecond), ahead.Round(time.Second))
+	s.weir.ahead = ahead
+	s.again(func() error { s.weir.kill(); return nil }, d)
 	s.over(e)
-}
-
-func jump(d time.Duration) error {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &ts); err != nil {
-		return err
-	}
-	ts = unix.NsecToTimespec(ts.Nano() + int64(d))
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-		return fmt.Errorf("clock_settime: %w", err)
-	}
-	return nil
 }
 
 // quiet lets all traffic rest and has frames and counters added up.

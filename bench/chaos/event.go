@@ -26,7 +26,7 @@ const (
 	KillWeir    Kind = "kill"        // the balancer is killed (SIGKILL), and started again
 	RestartWeir Kind = "restart"     // the balancer is stopped cleanly, and started again
 	Squeeze     Kind = "squeeze"     // the balancer's control group may have hardly more memory than it has
-	Clock       Kind = "clock"       // the wall clock jumps an hour ahead, and back
+	Clock       Kind = "clock"       // the balancer is killed, and started again with another monotonic clock
 	Starved     Kind = "starved"     // the machine let the suite wait for its processor: nothing was done, but rings and buffers may have overflowed
 	Quiet       Kind = "quiet"       // traffic rests, and frames and counters are added up
 )
@@ -75,7 +75,7 @@ func (j *journal) begin(k Kind, server int, format string, args ...any) *Event {
 	e := &Event{Kind: k, Server: server, What: fmt.Sprintf(format, args...), before: j.drops()}
 	j.mu.Lock()
 	e.Begin = time.Now()
-	if k == KillWeir || k == RestartWeir {
+	if k == KillWeir || k == RestartWeir || k == Clock {
 		e.before = map[string]uint64{} // another process counts from nothing
 	}
 	j.events = append(j.events, e)

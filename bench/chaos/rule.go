@@ -69,10 +69,10 @@ var rules = map[Kind]rule{
 	Vanish:     {allows: [numTraffic]Sight{Stream: Reset, Short: Reset | Refused | Unreachable, Stick: Reset | Refused | Unreachable, Flow: Lost}, linger: settle},
 	KillServer: {allows: [numTraffic]Sight{Stream: Reset | Closed, Short: Reset | Closed | Refused, Stick: Reset | Closed | Refused, Flow: Lost}, linger: settle},
 	Squeeze:    {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
-	Clock:      {},
 	Starved:    {allows: [numTraffic]Sight{Flow: Lost}, linger: 5 * time.Second},
 	// The connection table outlives weir. What arrives while nobody is there is lost.
 	KillWeir: {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
+	Clock:    {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
 	// One that is stopped also takes the VIPs away, so that the host has no way to them.
 	RestartWeir: {allows: [numTraffic]Sight{Short: Unreachable, Stick: Unreachable, Flow: Lost}, linger: settle},
 	Quiet:       {},

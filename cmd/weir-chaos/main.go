@@ -41,7 +41,7 @@ func main() {
 	f.IntVar(&o.Queues, "queues", 1, "of each device, and workers")
 	f.IntVar(&o.Streams, "streams", 4, "TCP streams for each way of forwarding, at a time")
 	f.IntVar(&o.Flows, "flows", 6, "UDP flows for each family")
-	only := f.StringSlice("only", nil, "kinds of events, with commas; all but clock, which moves the machine's wall clock, if not given")
+	only := f.StringSlice("only", nil, "kinds of events, with commas; all if not given")
 	fault := f.String("fault", "", "of a weir built with -tags chaosfaults: leak, count or switch")
 	out := f.String("out", "", "directory for report.md and report.json")
 	root.RunE = func(*cobra.Command, []string) error {

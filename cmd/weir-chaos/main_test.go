@@ -64,7 +64,7 @@ func run(t *testing.T, o chaos.Options) *chaos.Report {
 	return r
 }
 
-// The short form of `make chaos`: every kind of event but the clock's, once or twice.
+// The short form of `make chaos`: every kind of event, once or twice.
 func TestClientsSeeOnlyWhatIsAllowed(t *testing.T) {
 	length := 40 * time.Second
 	if testing.Short() {
