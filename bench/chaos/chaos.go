@@ -123,6 +123,7 @@ func (s *suite) run() {
 	var reloads, lanes sync.WaitGroup
 	reloads.Go(func() { s.reloads(reloading) })
 	reloads.Go(func() { s.watch(reloading) })
+	reloads.Go(func() { s.tally(reloading) })
 	lanes.Go(func() { s.lane(ending, rand.New(rand.NewPCG(s.Seed, 1)), s.settings()) })
 	lanes.Go(func() { s.lane(ending, rand.New(rand.NewPCG(s.Seed, 2)), s.faults()) })
 	lanes.Wait()

@@ -11,6 +11,7 @@ import (
 // checker judges what clients saw. Whatever no rule allows is a violation.
 type checker struct {
 	journal *journal
+	ring    ring
 
 	mu         sync.Mutex
 	violations []Violation
@@ -94,6 +95,7 @@ func (c *checker) violation(s *subject, at time.Time, format string, args ...any
 			told = append(told, moment{e.End, "ends:   " + e.String()})
 		}
 	}
+	told = append(told, c.ring.between(at.Add(-5*time.Second), at.Add(time.Second))...)
 	told = append(told, moment{at, "VIOLATION"})
 	sortMoments(told)
 	for _, m := range told {
