@@ -275,7 +275,10 @@ func (c *Control) loop(ctx context.Context) error {
 				c.log.Warn("watching the host", "kind", "host", "err", e.Err)
 			}
 			c.ports.note(e)
-			if settled == nil {
+			switch {
+			case c.ports.unguarded(e): // the kernel answers what comes by it, and there is more to come: nobody waits for that
+				settled = time.After(0)
+			case settled == nil:
 				settled = time.After(settle)
 			}
 		case <-settled:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"weir/control/host"
 	"weir/dataplane/steer"
 )
 
@@ -80,6 +81,19 @@ func (p *ports) attach(i int) error {
 	}
 	p.log.Info("steering attached", "kind", "steering", "port", c.Name, "interface", c.Interface, "mode", string(got))
 	return nil
+}
+
+// unguarded reports whether e is about a device of ours, made anew, that the program does not stand in front of yet.
+func (p *ports) unguarded(e host.Event) bool {
+	if e.Change != host.ChangeLink || e.Gone {
+		return false
+	}
+	for i := range p.cfg.Ports {
+		if p.cfg.Ports[i].Interface == e.Link.Name && p.owner(i) == i && p.guarded[i].ifindex != e.Link.Index {
+			return true
+		}
+	}
+	return false
 }
 
 // register makes the steering program know every socket that it does not know yet, and every device that has come back.
