@@ -129,7 +129,11 @@ func (w *watch) release(uses []use) (unused []health.Check) {
 
 // usesOf are the checks of the backends of service key.
 func usesOf(s *config.Service, key serviceKey) (uses []use) {
-	if !slices.ContainsFunc(s.Backends, func(b config.Backend) bool { return b.Check != nil }) {
+	checked := false
+	for i := range s.Backends {
+		checked = checked || s.Backends[i].Check != nil
+	}
+	if !checked {
 		return nil
 	}
 	for _, x := range backendsOf(s, key) {

@@ -60,20 +60,21 @@ func Changes(old, next *Config) []Change {
 	was.Services, is.Services = nil, nil
 	d.compare("", reflect.ValueOf(was), reflect.ValueOf(is))
 	before, after := identities(old), identities(next)
-	for _, id := range before.order {
-		if after.service[id] == nil {
-			d.tell(Change{Kind: removed, Service: id})
+	eachIdentity(old, func(id serviceID, _ *Service) {
+		if after[id] == nil {
+			d.tell(Change{Kind: removed, Service: id.String()})
 		}
-	}
-	for _, id := range after.order {
-		s, o := after.service[id], before.service[id]
-		switch {
+	})
+	eachIdentity(next, func(id serviceID, s *Service) {
+		switch o := before[id]; {
 		case o == nil:
-			d.tell(Change{Kind: added, Service: id, New: counted(len(s.Backends))})
-		case !o.Same(s):
-			d.service(id, o, s, old, next)
+			now := s.at(id.vip)
+			d.tell(Change{Kind: added, Service: id.String(), New: counted(len(now.Backends))})
+		case !o.sameAt(s, id.vip):
+			was, is := o.at(id.vip), s.at(id.vip)
+			d.service(id.String(), &was, &is, old, next)
 		}
-	}
+	})
 	return d.all
 }
 

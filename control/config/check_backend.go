@@ -57,7 +57,7 @@ func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
 		return
 	}
 	for i, vip := range s.VIPs {
-		served := slices.ContainsFunc(s.Backends, func(b Backend) bool { return b.Serves(vip) })
+		served := anyOf(s.Backends, func(b *Backend) bool { return b.Serves(vip) })
 		// With one VIP, or one family, each backend was told of already.
 		if !served && familiesOf(s.VIPs) != family(vip.Addr()) {
 			pos, path := d.item(&s.Place, "vips", i)

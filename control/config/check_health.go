@@ -48,7 +48,7 @@ func (d *decoder) checkHealth(s *Service) {
 			d.warnf(s.Field(key), join(s.Path, key), "has no effect %s", why)
 		}
 	}
-	down := slices.ContainsFunc(s.Backends, func(b Backend) bool { return b.State == "down" })
+	down := anyOf(s.Backends, func(b *Backend) bool { return b.State == "down" })
 	watched := checked > 0 || down || s.Passive != nil || s.bad("check") || s.bad("backends")
 	unless(watched, "on_down", "without check or passive")
 	unless(watched, "inhibit_on_failure", "without check or passive")
@@ -69,7 +69,7 @@ func (d *decoder) checkCheck(c *Check) {
 	for _, k := range c.keys {
 		types := checkKeys[k.key]
 		if c.Type != "" && types != nil && !slices.Contains(types, c.Type) {
-			d.errorf(k.pos, join(c.Path, k.key), "is for type: %s only, not for %s", enumerated(types), c.Type)
+			d.errorf(c.Field(k.key), join(c.Path, k.key), "is for type: %s only, not for %s", enumerated(types), c.Type)
 		}
 	}
 	for _, keys := range [][2]string{{"send", "send_hex"}, {"send", "send_file"}, {"send_hex", "send_file"}, {"authorization", "authorization_file"}} {

@@ -9,7 +9,8 @@ import (
 func (d *decoder) checkServices(segments map[uint32]*Segment) {
 	c := d.config
 	names := make(map[string]*Service, len(c.Services))
-	vips, servers := make(map[place]*Service, len(c.Services)), make(map[netip.Addr]*Service, len(c.Services))
+	vips := make(map[place]*Service, len(c.Services))
+	full := false
 	for i := range c.Services {
 		s := &c.Services[i]
 		for _, a := range s.VIPs {
@@ -17,8 +18,13 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 				vips[place{a.Addr(), s.VNI}] = s
 			}
 		}
+		full = full || s.FullNAT != nil
+	}
+	servers := map[netip.Addr]*Service{}
+	for i := range c.Services {
+		s := &c.Services[i]
 		for n := range s.Backends {
-			if s.Backends[n].VNI == 0 {
+			if full && s.Backends[n].VNI == 0 { // they are held against the addresses of full NAT alone
 				servers[s.Backends[n].Address] = s
 			}
 		}
@@ -34,6 +40,11 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 		}
 		if s.keys == nil {
 			continue // no mapping: said already
+		}
+		if d.isSettled(i) { // what is left is to be asked of it beside all others
+			d.checkFullNAT(s, vips, servers)
+			d.checkServers(s, vips)
+			continue
 		}
 		d.checkVIPs(s)
 		d.checkTenancy(s, segments)
@@ -51,6 +62,9 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 	}
 	d.checkIdentities()
 }
+
+// isSettled reports whether service number i, and all that it is checked against but other services, is as it was when nothing was wrong with it.
+func (d *decoder) isSettled(i int) bool { return d.settled != nil && d.settled[i] }
 
 func (d *decoder) checkVIPs(s *Service) {
 	one, many := s.Given("vip"), s.Given("vips")
@@ -186,7 +200,17 @@ func (d *decoder) checkMasquerade(s *Service) {
 }
 
 func anyBad(all []Backend, key string) bool {
-	return slices.ContainsFunc(all, func(b Backend) bool { return b.bad(key) })
+	return anyOf(all, func(b *Backend) bool { return b.bad(key) })
+}
+
+// anyOf is slices.ContainsFunc without a copy of each: there may be a hundred thousand.
+func anyOf(all []Backend, is func(*Backend) bool) bool {
+	for i := range all {
+		if is(&all[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // claim is a service's hold on ports of a VIP.

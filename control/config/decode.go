@@ -21,9 +21,11 @@ type decoder struct {
 	used    map[string]bool // keys met, as in Keys; nil unless a test wants to know
 	schema  schema          // of the value at hand; nil unless the decoder describes what it would read
 	told    map[string]keyDoc
-	reads   bool // files that the configuration names: included ones, secrets
-	values  int  // of all files, about
-	base    int  // the line before the first of the file at hand, while it is parsed
+	reads   bool    // files that the configuration names: included ones, secrets
+	values  int     // of all files, about
+	given   []value // scratch of decodeMapping, a stack
+	settled []bool  // by service; nil: none is. See isSettled
+	base    int     // the line before the first of the file at hand, while it is parsed
 }
 
 func (d *decoder) errorf(pos Pos, path, format string, args ...any) {
@@ -106,40 +108,50 @@ func decodeMapping[T any](d *decoder, v value, to *T, place *Place, t *table[T])
 		d.errorf(v.pos(), v.path, "must be a mapping of keys (%s), not %s", abridged(t.keys()), kindOf(v.node))
 		return false
 	}
-	given := make([]value, len(t.fields))
-	others := map[string]bool{} // unknown keys, to tell what they are once
+	at := len(d.given)
+	d.given = append(d.given, make([]value, len(t.fields))...)
+	defer func() { d.given = d.given[:at] }()
+	given, known := d.given[at:], 0 // by field; what is decoded below may give d.given more room elsewhere
+	var others map[string]bool      // unknown keys, to tell what they are once
 	for i := 0; i+1 < len(v.node.Content); i += 2 {
 		key, val := follow(v.node.Content[i]), v.node.Content[i+1]
-		at := posOf(v.node.Content[i])
+		pos := posOf(v.node.Content[i])
 		if key.Kind != yaml.ScalarNode {
-			d.errorf(at, v.path, "a key must be a word, not %s", kindOf(key))
+			d.errorf(pos, v.path, "a key must be a word, not %s", kindOf(key))
 			continue
 		}
 		path := join(v.path, key.Value)
 		if n := slices.IndexFunc(t.fields, func(f field[T]) bool { return f.key == key.Value }); n >= 0 {
 			if first := given[n].node; first != nil {
-				d.errorf(at, path, "duplicate key, first given in %s", d.line(first.Line))
+				d.errorf(pos, path, "duplicate key, first given in %s", d.line(first.Line))
 				continue
 			}
 			given[n] = value{val, path}
+			known++
 			continue
 		}
 		switch {
 		case key.Value == "<<" && key.Tag == "!!merge":
-			d.errorf(at, path, "merge keys are not supported: an alias (*name) can stand for a whole value only")
+			d.errorf(pos, path, "merge keys are not supported: an alias (*name) can stand for a whole value only")
 		case d.full():
-			d.errorf(at, path, "unknown key")
+			d.errorf(pos, path, "unknown key")
 		case others[key.Value]:
-			d.errorf(at, path, "duplicate key")
+			d.errorf(pos, path, "duplicate key")
 		default:
+			if others == nil {
+				others = map[string]bool{}
+			}
 			others[key.Value] = true
 			suggestion := nearest(key.Value, t.keys())
 			more := ""
 			if suggestion == "" {
 				more = "; there are " + abridged(t.keys())
 			}
-			d.suggestf(at, path, suggestion, "unknown key%s", more)
+			d.suggestf(pos, path, suggestion, "unknown key%s", more)
 		}
+	}
+	if place != nil && known > 0 {
+		place.keys = make([]keyPos, 0, known)
 	}
 	for i, f := range t.fields {
 		if given[i].node == nil {
@@ -152,7 +164,7 @@ func decodeMapping[T any](d *decoder, v value, to *T, place *Place, t *table[T])
 		v := value{follow(given[i].node), given[i].path}
 		f.set(d, v, to)
 		if place != nil {
-			place.keys = append(place.keys, keyPos{f.key, v.pos(), d.errors > before})
+			place.note(f.key, v.pos(), d.errors > before)
 		}
 	}
 	return true

@@ -21,7 +21,7 @@ type Place struct {
 
 type keyPos struct {
 	key string
-	pos Pos
+	at  Pos  // with the line counted from the element's, so that it moves with that
 	bad bool // an error was told of its value, which therefore says nothing
 }
 
@@ -49,10 +49,15 @@ func (p *Place) bad(key string) bool {
 	return false
 }
 
+// note says where the value of key stands, which the file gives.
+func (p *Place) note(key string, pos Pos, bad bool) {
+	p.keys = append(p.keys, keyPos{key, Pos{pos.Line - p.Pos.Line, pos.Col}, bad})
+}
+
 func (p *Place) given(key string) (Pos, bool) {
 	for _, k := range p.keys {
 		if k.key == key {
-			return k.pos, true
+			return Pos{p.Pos.Line + k.at.Line, k.at.Col}, true
 		}
 	}
 	return Pos{}, false

@@ -34,18 +34,18 @@ func (d Diff) Empty() bool {
 // gets a second VIP is one added. A name is a label, so a new name is a change.
 func Compare(old, next *Config) (d Diff) {
 	before, after := identities(old), identities(next)
-	for _, id := range after.order {
-		if was, ok := before.service[id]; !ok {
-			d.Added = append(d.Added, id)
-		} else if !was.Same(after.service[id]) {
-			d.Changed = append(d.Changed, id)
+	eachIdentity(next, func(id serviceID, is *Service) {
+		if was := before[id]; was == nil {
+			d.Added = append(d.Added, id.String())
+		} else if !was.sameAt(is, id.vip) {
+			d.Changed = append(d.Changed, id.String())
 		}
-	}
-	for _, id := range before.order {
-		if _, ok := after.service[id]; !ok {
-			d.Removed = append(d.Removed, id)
+	})
+	eachIdentity(old, func(id serviceID, _ *Service) {
+		if after[id] == nil {
+			d.Removed = append(d.Removed, id.String())
 		}
-	}
+	})
 	d.Segments = compareSegments(old.VXLAN.Segments, next.VXLAN.Segments)
 	for _, x := range []struct {
 		name      string
@@ -156,29 +156,54 @@ func reloadable(ports []Port) []Port {
 	return ports
 }
 
-// identified are services by identity.
-type identified struct {
-	service map[string]*Service // each as it is for its one VIP
-	order   []string            // of the file
+// serviceID is what a service goes by, one for each VIP.
+type serviceID struct {
+	protocol string
+	vip      netip.Prefix
+	port     PortRange
+	vni      uint32
 }
 
-func identities(c *Config) identified {
-	all := identified{service: make(map[string]*Service, len(c.Services)), order: make([]string, 0, len(c.Services))}
+// String is the identity as the log tells it: tcp 198.18.9.9:80.
+func (id serviceID) String() string {
+	s := Service{VNI: id.vni, Port: id.port}
+	return id.protocol + " " + s.endpoint(id.vip)
+}
+
+// eachIdentity gives f those of a configuration with their services, in the order of the file.
+func eachIdentity(c *Config, f func(serviceID, *Service)) {
 	for i := range c.Services {
-		vips, backends := c.Services[i].VIPs, c.Services[i].Backends
-		for _, vip := range vips {
-			s := c.Services[i]
-			s.VIPs, s.Backends = []netip.Prefix{vip}, backends
-			if other := func(b Backend) bool { return !b.Serves(vip) }; slices.ContainsFunc(backends, other) {
-				s.Backends = slices.DeleteFunc(slices.Clone(backends), other)
-			}
-			s.Conntrack.MaxConnections = 0 // no service's own
-			id := s.Protocol + " " + s.endpoint(vip)
-			all.service[id] = &s
-			all.order = append(all.order, id)
+		s := &c.Services[i]
+		for _, vip := range s.VIPs {
+			f(serviceID{s.Protocol, vip, s.Port, s.VNI}, s)
 		}
 	}
+}
+
+func identities(c *Config) map[serviceID]*Service {
+	all := make(map[serviceID]*Service, len(c.Services))
+	eachIdentity(c, func(id serviceID, s *Service) { all[id] = s })
 	return all
+}
+
+// sameAt is Same of two services as they are for a VIP that both have: the others, and backends of another family, do not count.
+func (s *Service) sameAt(o *Service, vip netip.Prefix) bool {
+	if s.once != nil && s.once == o.once {
+		return true
+	}
+	a, b := s.at(vip), o.at(vip)
+	return same(a, b)
+}
+
+// at is s with one VIP.
+func (s *Service) at(vip netip.Prefix) Service {
+	x := *s
+	x.VIPs = []netip.Prefix{vip}
+	if anyOf(x.Backends, func(b *Backend) bool { return !b.Serves(vip) }) {
+		x.Backends = slices.DeleteFunc(slices.Clone(x.Backends), func(b Backend) bool { return !b.Serves(vip) })
+	}
+	x.Conntrack.MaxConnections = 0 // no service's own
+	return x
 }
 
 // Same reports whether both say the same, wherever they stand in the file.

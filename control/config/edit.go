@@ -181,7 +181,7 @@ func (d *decoder) keys(e Edit, b *Backend) error {
 func (p Place) with(keys []keyPos) Place {
 	p.keys = slices.Clone(p.keys)
 	for _, k := range keys {
-		k.pos = p.Pos
+		k.at = Pos{0, p.Pos.Col}
 		if i := slices.IndexFunc(p.keys, func(o keyPos) bool { return o.key == k.key }); i >= 0 {
 			p.keys[i] = k
 		} else {

@@ -63,7 +63,7 @@ func decodeCheck(d *decoder, v value, base *Check) *Check {
 	before := d.errors
 	if v.node.Kind == yaml.ScalarNode && !isNull(v.node) {
 		d.enum(v, &c.Type, "type of check", CheckTypes)
-		c.keys = []keyPos{{"type", v.pos(), d.errors > before}}
+		c.note("type", v.pos(), d.errors > before)
 	} else if !decodeMapping(d, v, &c, &c.Place, &checkTable) {
 		return nil
 	}

@@ -78,7 +78,7 @@ func decodeService(d *decoder, v value, s *Service) bool {
 	if !s.Given("name") && len(s.VIPs) > 0 && s.Port != (PortRange{}) {
 		s.Name = s.Protocol + "-" + s.endpoint(s.VIPs[0])
 	}
-	if s.VNI != 0 && !s.Given("masquerade") && slices.ContainsFunc(s.Backends, func(b Backend) bool { return masquerades(b.Forward) }) {
+	if s.VNI != 0 && !s.Given("masquerade") && anyOf(s.Backends, func(b *Backend) bool { return masquerades(b.Forward) }) {
 		s.Masquerade.Mode = "always" // a tenant's address is known in its segment alone, and there servers would answer past us
 	}
 	return true

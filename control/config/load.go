@@ -63,11 +63,12 @@ func read(path string) ([]byte, error) {
 	if info.IsDir() {
 		return nil, errors.New("is a directory")
 	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
+	var b bytes.Buffer
+	b.Grow(int(min(max(info.Size(), 0), MaxBytes) + bytes.MinRead))
+	if _, err := b.ReadFrom(io.LimitReader(f, MaxBytes+1)); err != nil {
 		return nil, cause(err)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // cause drops call and path, which the diagnostic says already.

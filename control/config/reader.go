@@ -2,9 +2,9 @@ package config
 
 import (
 	"bytes"
-
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -22,9 +22,11 @@ type Reader struct {
 // reading is what is remembered of a file.
 type reading struct {
 	conntrack Conntrack      // what services began from
+	around    [2]string      // the file before and behind the services
 	at        map[string]int // text of an item -> its number
 	services  []Service
-	lines     []int // where each begins
+	texts     []string // of each
+	lines     []int    // where each begins
 }
 
 // Load is [Load].
@@ -71,51 +73,54 @@ func (r *Reader) parse(file string, b []byte) *Config {
 	}
 	for i := range c.keys {
 		if c.keys[i].key == "services" {
-			c.keys[i].pos = Pos{cut.items[0].line, cut.indent + 1}
+			c.keys[i].at = Pos{cut.items[0].line - c.Pos.Line, cut.indent + 1}
 		}
 	}
-	if !r.services(d, cut) {
+	now := reading{conntrack: c.Conntrack, around: cut.around, at: make(map[string]int, len(cut.items)), texts: make([]string, len(cut.items)), lines: make([]int, len(cut.items))}
+	if !r.services(d, cut, &now) {
 		return nil
 	}
 	if d.check(); len(d.diags) > 0 {
 		return nil
 	}
-	now := reading{conntrack: c.Conntrack, at: make(map[string]int, len(cut.items)), services: c.Services}
-	for i, item := range cut.items {
-		now.at[string(item.text)] = i
-		now.lines = append(now.lines, item.line)
-	}
 	r.last = now
 	return &c
 }
 
-// services decodes the items into d's configuration, or takes them over from the last one. It reports false if that cannot be done item by
-// item.
-func (r *Reader) services(d *decoder, cut cutting) bool {
+// services decodes the items into d's configuration, or takes them over from the last one, and notes them in now. It reports false if that cannot be
+// done item by item.
+func (r *Reader) services(d *decoder, cut cutting, now *reading) bool {
 	all := make([]Service, len(cut.items))
 	usable := same(r.last.conntrack, d.config.Conntrack)
+	if usable && r.last.around == cut.around {
+		d.settled = make([]bool, len(all))
+	}
+	var p plain
 	for i, item := range cut.items {
 		path := "services[" + strconv.Itoa(i) + "]"
+		now.lines[i] = item.line
 		if was, ok := r.last.at[string(item.text)]; ok && usable {
-			all[i] = r.last.services[was]
+			all[i], now.texts[i] = r.last.services[was], r.last.texts[was]
+			now.at[now.texts[i]] = i
+			if d.settled != nil {
+				d.settled[i] = true
+			}
 			if lines := item.line - r.last.lines[was]; lines != 0 || was != i {
 				all[i].move(lines, len(all[i].Path), path)
 			}
 			continue
 		}
-		if bytes.ContainsAny(item.text, "&*") || namesSecret(item.text) {
+		text := string(item.text)
+		now.texts[i] = text
+		now.at[text] = i
+		if namesSecret(text) {
 			return false
 		}
-		var doc yaml.Node
-		if decodeYAML(yaml.NewDecoder(bytes.NewReader(item.text)), &doc) != nil || len(doc.Content) != 1 {
-			return false
+		list := p.parse(text, item.line)
+		if list == nil {
+			list = parseItem(d, text, item.line)
 		}
-		list := doc.Content[0]
-		if list.Kind != yaml.SequenceNode || len(list.Content) != 1 || list.Column != cut.indent+1 || isNull(list.Content[0]) {
-			return false
-		}
-		shift(list, item.line-1)
-		if !(measurer{}).ok(d, list) {
+		if list == nil || list.Kind != yaml.SequenceNode || len(list.Content) != 1 || list.Column != cut.indent+1 || isNull(list.Content[0]) {
 			return false
 		}
 		if decodeService(d, value{follow(list.Content[0]), path}, &all[i]); len(d.diags) > 0 {
@@ -123,13 +128,29 @@ func (r *Reader) services(d *decoder, cut cutting) bool {
 		}
 		all[i].once = new(byte)
 	}
-	d.config.Services = all
+	d.config.Services, now.services = all, all
 	return true
 }
 
+// parseItem is what the library makes of an item whose first line has a number: nil if it is not YAML by itself, or may not be decoded.
+func parseItem(d *decoder, text string, line int) *yaml.Node {
+	if strings.ContainsAny(text, "&*") {
+		return nil
+	}
+	var doc yaml.Node
+	if decodeYAML(yaml.NewDecoder(strings.NewReader(text)), &doc) != nil || len(doc.Content) != 1 {
+		return nil
+	}
+	shift(doc.Content[0], line-1)
+	if !(measurer{}).ok(d, doc.Content[0]) {
+		return nil
+	}
+	return doc.Content[0]
+}
+
 // namesSecret reports whether the text may name a file with a secret, which can change while the text does not.
-func namesSecret(text []byte) bool {
-	return slices.ContainsFunc(secretFiles, func(key string) bool { return bytes.Contains(text, []byte(key)) })
+func namesSecret(text string) bool {
+	return slices.ContainsFunc(secretFiles, func(key string) bool { return strings.Contains(text, key) })
 }
 
 // isKey reports whether the mapping's key stands in a line and has no value. The line might be one of a text's.
@@ -197,18 +218,15 @@ func (p *Place) move(lines, prefix int, path string) {
 		return // it is not in the file
 	}
 	p.Pos.Line += lines
-	p.Path = path + p.Path[prefix:]
-	if lines != 0 {
-		p.keys = slices.Clone(p.keys)
-		for i := range p.keys {
-			p.keys[i].pos.Line += lines
-		}
+	if p.Path[:prefix] != path {
+		p.Path = path + p.Path[prefix:]
 	}
 }
 
 // cutting is a file cut at the items of its services list.
 type cutting struct {
-	rest   []byte // without the items: their lines are empty
+	rest   []byte    // without the items: their lines are empty
+	around [2]string // what is in front of the items, and behind them
 	items  []item
 	line   int // of its key
 	indent int // spaces in front of an item
@@ -265,7 +283,7 @@ func cutServices(b []byte) (c cutting) {
 			c.items = append(c.items, item{line: line})
 		case spaces == 0:
 			close(at)
-			c.rest = blank(b, begin, at, len(c.items))
+			c.leave(b, begin, at)
 			return c
 		case spaces <= c.indent:
 			return cutting{}
@@ -273,16 +291,17 @@ func cutServices(b []byte) (c cutting) {
 		at = end
 	}
 	close(at)
-	c.rest = blank(b, begin, at, len(c.items))
+	c.leave(b, begin, at)
 	return c
 }
 
-// blank is b without what stands between from and to, but for its line ends.
-func blank(b []byte, from, to, items int) []byte {
-	if items == 0 {
-		return nil
+// leave notes what is left of b without what stands between from and to, but for its line ends.
+func (c *cutting) leave(b []byte, from, to int) {
+	if len(c.items) == 0 {
+		return
 	}
-	rest := slices.Clone(b[:from])
-	rest = append(rest, bytes.Repeat([]byte{'\n'}, bytes.Count(b[from:to], []byte{'\n'}))...)
-	return append(rest, b[to:]...)
+	c.around = [2]string{string(b[:from]), string(b[to:])}
+	c.rest = slices.Clone(b[:from])
+	c.rest = append(c.rest, bytes.Repeat([]byte{'\n'}, bytes.Count(b[from:to], []byte{'\n'}))...)
+	c.rest = append(c.rest, b[to:]...)
 }

@@ -20,6 +20,11 @@ const bom = '\ufeff'
 func notText(b []byte) (pos Pos, what string) {
 	pos = Pos{1, 1}
 	for i := 0; i < len(b); {
+		if c := b[i]; c >= ' ' && c < 0x7f { // nearly all
+			pos.Col++
+			i++
+			continue
+		}
 		r, n := utf8.DecodeRune(b[i:])
 		switch {
 		case r == '\n':

@@ -10,11 +10,11 @@ import (
 func (d *decoder) warnServices() {
 	for i := range d.config.Services {
 		s := &d.config.Services[i]
-		if s.keys == nil || s.Protocol == "" {
+		if s.keys == nil || s.Protocol == "" || d.isSettled(i) {
 			continue
 		}
 		d.warnAdmission(s)
-		if len(s.Backends) > 0 && !anyBad(s.Backends, "backup") && !slices.ContainsFunc(s.Backends, func(b Backend) bool { return !b.Backup || b.keys == nil }) {
+		if len(s.Backends) > 0 && !anyBad(s.Backends, "backup") && !anyOf(s.Backends, func(b *Backend) bool { return !b.Backup || b.keys == nil }) {
 			d.warnf(s.Field("backends"), s.Path+".backends", "all are backups: they are as good as ordinary ones, there being no others")
 		}
 		unless := func(useful bool, key, why string) {
