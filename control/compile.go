@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,6 +27,12 @@ type compiled struct {
 	vips     []netip.Prefix
 	sources  []netip.Addr    // local addresses of full NAT
 	gone     map[uint32]bool // backends that were removed, or went down, just now and whose connections end with them
+}
+
+// steering are rules and what they came to.
+type steering struct {
+	rules *steer.Rules
+	made  *steer.Compiled
 }
 
 // surroundings is what a snapshot needs to know besides the configuration: the ports as they are, and the kernel's routes and neighbours.
@@ -199,9 +206,21 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	for x := range tunnels {
 		rules.Tunnels = append(rules.Tunnels, x)
 	}
-	if snap.Steer, err = steer.Compile(rules); err != nil {
-		return nil, err
+	// In one order, so that they are the same as before wherever they say the same.
+	slices.SortFunc(rules.NAT, func(a, b steer.NAT) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+	})
+	slices.SortFunc(rules.Tunnels, func(a, b steer.Tunnel) int {
+		return cmp.Or(a.Server.Compare(b.Server), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
+	if was := &r.steering; was.rules == nil || !rules.Equal(was.rules) {
+		made, err := steer.Compile(rules)
+		if err != nil {
+			return nil, err
+		}
+		*was = steering{rules, made}
 	}
+	rules, snap.Steer = r.steering.rules, r.steering.made
 	return &compiled{snapshot: snap, rules: rules, vips: vips, sources: sources, gone: gone}, nil
 }
 

@@ -29,6 +29,7 @@ type registry struct {
 
 	ports    []dataplane.Port          // that backends were compiled for
 	gateways map[uint32]*vxlan.Gateway // likewise, by VNI
+	steering steering                  // of the latest compile: most have the same rules as the one before
 	live     []bool                    // by ID, while a configuration is compiled: it names the backend
 	journal  *journal                  // of the compile under way, or nil: nobody will take it back
 	renamed  bool                      // an ID means something else than when it was last written down

@@ -14,6 +14,10 @@ import (
 func (p *Program) Add(r *Rules) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if r == p.added { // as after most reloads: they are never changed
+		return nil
+	}
+	p.added, p.trimmed = nil, false
 	want, err := imageOf(r, &p.numbers)
 	if err != nil {
 		return err
@@ -44,7 +48,7 @@ func (p *Program) Add(r *Rules) error {
 			return err
 		}
 	}
-	p.wanted = want
+	p.wanted, p.added = want, r
 	p.heart.grace.Store(uint64(max(r.Grace, 0)))
 	return nil
 }
@@ -62,6 +66,9 @@ func (p *Program) Remove() ([]string, error) {
 
 // trim makes the tables hold exactly what is wanted, from the last table to the first.
 func (p *Program) trim() error {
+	if p.trimmed {
+		return nil
+	}
 	for id := numTables - 1; id >= 0; id-- {
 		var puts, gone listing
 		pairs(p.held[id], p.wanted[id], func(held, want *entry) {
@@ -80,6 +87,7 @@ func (p *Program) trim() error {
 			return err
 		}
 	}
+	p.trimmed = true
 	return nil
 }
 

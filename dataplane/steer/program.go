@@ -56,9 +56,11 @@ type Program struct {
 	tcErr    error // why the kernel does not take tc
 	numbers  numbers
 	links    map[linkKey]link.Link
-	held     image // what the tables hold
-	wanted   image // what they shall hold after Remove
-	replaced bool  // the maps are new, though a predecessor's program may be attached
+	held     image  // what the tables hold
+	wanted   image  // what they shall hold after Remove
+	added    *Rules // that wanted is of; nil: of none, or an attempt at others has failed
+	trimmed  bool   // they hold exactly what is wanted
+	replaced bool   // the maps are new, though a predecessor's program may be attached
 }
 
 // Load makes or adopts the maps and loads the programs; nothing is attached yet. Maps that a predecessor pinned are taken over with

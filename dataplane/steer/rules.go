@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weir/dataplane/packet"
@@ -100,6 +101,18 @@ type Tunnel struct {
 	Server   netip.Addr
 	Protocol uint8
 	Port     uint16 // 0 but for UDP
+}
+
+// Equal reports whether both say the same, in the same order.
+func (r *Rules) Equal(o *Rules) bool {
+	return r.Grace == o.Grace && slices.EqualFunc(r.Ports, o.Ports, Port.equal) && slices.Equal(r.Local, o.Local) && slices.Equal(r.NAT, o.NAT) &&
+		slices.EqualFunc(r.VTEPs, o.VTEPs, func(a, b VTEP) bool { return a.Addr == b.Addr && a.Port == b.Port && slices.Equal(a.VNIs, b.VNIs) }) &&
+		slices.Equal(r.Services, o.Services) && slices.Equal(r.Servers, o.Servers) && slices.Equal(r.Routed, o.Routed) && slices.Equal(r.Tunnels, o.Tunnels)
+}
+
+func (p Port) equal(o Port) bool {
+	return p.Name == o.Name && p.Ifindex == o.Ifindex && p.VLAN == o.VLAN && p.Trunk == o.Trunk && slices.Equal(p.MACs, o.MACs) && slices.Equal(p.Access, o.Access) &&
+		slices.Equal(p.Groups, o.Groups)
 }
 
 // maxVNI is the greatest 24-bit VNI.
