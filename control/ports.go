@@ -48,6 +48,7 @@ type ports struct {
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
+	bound   bool              // they have been, without an error
 	under   map[string]string // what is wrong with the underlay, by segment
 	scarce  string            // the last warning about local ports
 	renewed time.Time         // when local ports were looked at last
@@ -367,14 +368,18 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 	}
 	p.tendUnderlay()
 	p.reserve(x)
-	p.wants = nil
+	var wants []netip.Prefix
 	if cfg.BindVIPs {
-		p.wants = x.bindings()
+		wants = x.bindings()
 	}
-	for _, a := range p.vips.Advise(p.wants) {
+	for _, a := range p.vips.Advise(wants) {
 		p.log.Warn("host setting", "kind", "host", "advice", a.String())
 	}
-	err = p.vips.Set(p.wants)
+	if !p.bound || !slices.Equal(wants, p.wants) { // else refresh has seen to them, whatever has become of them meanwhile
+		p.wants = wants
+		err = p.vips.Set(wants)
+		p.bound = err == nil
+	}
 	p.keep()
 	return err
 }
@@ -386,7 +391,9 @@ func (p *ports) rebind(cfg *config.Config, x *compiled) error {
 		return nil
 	}
 	p.wants = wants
-	return p.vips.Set(wants)
+	err := p.vips.Set(wants)
+	p.bound = err == nil
+	return err
 }
 
 func (p *ports) watch(ctx context.Context) (<-chan host.Event, error) {
@@ -405,7 +412,9 @@ func (p *ports) refresh() (changed bool, err error) {
 	}
 	// A device that goes down loses its IPv6 addresses, VIPs among them, and an address that comes or goes moves IPv6 VIPs.
 	if after := p.mirror.State(); p.vips != nil && !(reflect.DeepEqual(before.Links, after.Links) && slices.Equal(before.Locals, after.Locals)) {
-		err = errors.Join(err, p.vips.Set(p.wants))
+		failed := p.vips.Set(p.wants)
+		p.bound = failed == nil
+		err = errors.Join(err, failed)
 	}
 	return changed, err
 }

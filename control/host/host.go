@@ -31,8 +31,9 @@ type Host struct {
 	dev uint64
 	ino uint64
 
-	mu sync.RWMutex
-	ns int // file descriptor of the namespace; -1 once closed. Held by mu while it is used, as its number may become another's
+	mu   sync.RWMutex
+	ns   int               // file descriptor of the namespace; -1 once closed. Held by mu while it is used, as its number may become another's
+	idle *nl.NetlinkSocket // one that nobody uses now, or nil: to make one for each of ten thousand addresses takes longer than to add them
 }
 
 const nsPath = "/proc/thread-self/ns/net"
@@ -61,6 +62,10 @@ func (h *Host) Close() error {
 	}
 	err := unix.Close(h.ns)
 	h.ns = -1
+	if h.idle != nil {
+		h.idle.Close()
+		h.idle = nil
+	}
 	return err
 }
 
@@ -157,22 +162,50 @@ func (h *Host) socket() (*nl.NetlinkSocket, error) {
 	return s, nil
 }
 
+// borrowed is the idle socket, or another one.
+func (h *Host) borrowed() (*nl.NetlinkSocket, error) {
+	h.mu.Lock()
+	s := h.idle
+	h.idle = nil
+	h.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	return h.socket()
+}
+
+// returned makes a socket on which nothing is under way the idle one, unless there is one already.
+func (h *Host) returned(s *nl.NetlinkSocket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.idle != nil || h.ns < 0 {
+		s.Close()
+		return
+	}
+	h.idle = s
+}
+
 // request sends one message and waits for the acknowledgement. Replies, of which there are some for a get, go to each.
 func (h *Host) request(typ uint16, flags int, each func(msg []byte), body ...nl.NetlinkRequestData) error {
-	s, err := h.socket()
+	s, err := h.borrowed()
 	if err != nil {
 		return err
 	}
-	defer s.Close()
 	req := nl.NewNetlinkRequest(int(typ), flags)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
 	req.Data = body
-	return req.ExecuteIter(unix.NETLINK_ROUTE, 0, func(msg []byte) bool {
+	err = req.ExecuteIter(unix.NETLINK_ROUTE, 0, func(msg []byte) bool {
 		if each != nil {
 			each(msg)
 		}
 		return true
 	})
+	if err != nil { // there may be more to come on it
+		s.Close()
+		return err
+	}
+	h.returned(s)
+	return nil
 }
 
 // dump reads a whole table of the kernel. reset is called before each attempt, so that a dump which was interrupted by a change leaves

@@ -120,6 +120,7 @@ func (v *VIPs) Set(want []netip.Prefix) error {
 		}
 	}
 
+	before := len(ours)
 	for _, b := range sorted(ours) {
 		if wanted[b] {
 			continue
@@ -141,6 +142,9 @@ func (v *VIPs) Set(want []netip.Prefix) error {
 	}
 	missing, refused := v.h.harmless(missing, addresses, links, m)
 	errs = append(errs, refused...)
+	if len(missing) == 0 && len(ours) == before && maps.Equal(ours, v.bound) {
+		return errors.Join(errs...) // as after most reloads: what is written down is right, and has been announced
+	}
 	// The record comes before the deed, so that no kill between the two leaves an address that nobody knows.
 	v.bound = ours
 	for _, b := range missing {
@@ -152,7 +156,7 @@ func (v *VIPs) Set(want []netip.Prefix) error {
 		}
 		return errors.Join(append(errs, err)...)
 	}
-	var fresh []netip.Addr
+	fresh := addrSet{}
 	for _, b := range missing {
 		err := v.bind(index[b.Device], b, links)
 		if err != nil {
@@ -161,14 +165,32 @@ func (v *VIPs) Set(want []netip.Prefix) error {
 		if err != nil && !errors.Is(err, unix.EEXIST) { // added by somebody this moment: theirs
 			errs = append(errs, err)
 		}
-		if err == nil && b.Prefix.IsSingleIP() && !slices.Contains(fresh, b.Prefix.Addr()) {
-			fresh = append(fresh, b.Prefix.Addr())
+		if err == nil {
+			fresh.add(b)
 		}
 	}
 	errs = append(errs, v.remark())
 	v.announce.set(v.bound)
-	v.announce.send(fresh)
+	v.announce.send(fresh.all)
 	return errors.Join(errs...)
+}
+
+// addrSet is addresses in the order of their bindings, each once, on however many devices it is. Prefixes are left out: none is announced.
+type addrSet struct {
+	all  []netip.Addr
+	seen map[netip.Addr]bool
+}
+
+func (s *addrSet) add(b Binding) {
+	a := b.Prefix.Addr()
+	if !b.Prefix.IsSingleIP() || s.seen[a] {
+		return
+	}
+	if s.seen == nil {
+		s.seen = map[netip.Addr]bool{}
+	}
+	s.seen[a] = true
+	s.all = append(s.all, a)
 }
 
 // unmapped is p with an IPv4 address where it has one that is mapped into IPv6.
@@ -283,13 +305,11 @@ func (v *VIPs) SetUp() []string {
 func (v *VIPs) Announce() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var addrs []netip.Addr
+	bound := addrSet{}
 	for _, b := range sorted(v.bound) {
-		if b.Prefix.IsSingleIP() && !slices.Contains(addrs, b.Prefix.Addr()) {
-			addrs = append(addrs, b.Prefix.Addr())
-		}
+		bound.add(b)
 	}
-	v.announce.send(addrs)
+	v.announce.send(bound.all)
 }
 
 // Announced counts the announcements sent, and those that a device refused (it was down, mostly).
