@@ -2,7 +2,6 @@ package control
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -303,7 +302,7 @@ func (s *state) write(r *legend) {
 		return
 	}
 	r.Table, r.File = s.id(), s.path
-	b, err := json.Marshal(r)
+	b, err := r.encode()
 	name := filepath.Join(s.dir, legendFile)
 	if err == nil && string(b) == string(s.last) {
 		return
