@@ -15,7 +15,8 @@ func (w *Worker) encap(v *vector) {
 	if !v.tunnels {
 		return
 	}
-	for i := v.from; i < v.to; i++ {
+	for _, k := range v.rest.all() {
+		i := int(k)
 		l := &v.lanes[i]
 		if l.verdict != Pending || !l.flags.forward().tunnels() {
 			continue

@@ -5,79 +5,122 @@ import (
 	"weir/dataplane/packet"
 )
 
-// express takes frames from v.to on that every later stage would wave through, and does the work of all of them: IPv4 packets of established
-// NAT connections whose state stays as it is and whose way out is known. It sets v.to to the first frame that is not of this kind, of which
-// nothing has been changed: that one goes through the stages, and express goes on behind it, so that frames leave in the order in which
-// they came.
+// express takes those frames of a vector that every later stage would wave through, and does the work of all of them: IPv4 packets of established
+// NAT connections whose state stays as it is and whose way out is known. All others are left to the stages in v.rest, in their order, and nothing of
+// them has been changed: they leave behind those that express has taken, as if they had come later. Only between connections, though: of which one
+// frame is left, all that follow in the vector are, in either direction. So the packets of a connection leave in the order in which they came, its
+// state sees them in this order, and a flood costs others no more than its own frames do.
 //
 // It decides nothing that the stages do not decide: TestExpress holds the two against each other.
 func (w *Worker) express(v *vector) {
 	w.makeRoom()
-	for {
-		from := v.to
-		unsettled := w.admit(v)
-		w.dispatch(v, from)
-		if !unsettled || !w.settleEntry(v.narrow[v.to].Ref) {
-			return
+	v.rest.n = 0
+	v.held.reset()
+	for i := 0; i < v.n; {
+		i = w.admit(v, i)
+		w.dispatch(v)
+		if i < v.n && !w.settleEntry(v.narrow[i].Ref) {
+			v.held.add(v.narrow[i].Ref)
+			v.rest.add(i)
+			i++
 		}
 	}
 }
 
-// admit moves v.to over the frames that express may take, and counts them for their connections and servers. It reports true if what stops it is
-// only that the next one's way is not settled: the ways of those before it must not change until they are on theirs. Like dispatch it calls
-// nothing and has little at hand at a time, so that the compiler keeps that in registers.
-func (w *Worker) admit(v *vector) (unsettled bool) {
+// held is a set of connections by the last bits of their numbers: two may be taken for one, which the stages set right.
+type held struct {
+	any bool
+	set [64]uint64
+}
+
+func (h *held) reset() {
+	if h.any {
+		h.any, h.set = false, [64]uint64{}
+	}
+}
+
+func (h *held) add(r conntrack.Ref) {
+	h.any = true
+	h.set[r>>7%64] |= 1 << (r >> 1 % 64)
+}
+
+func (h *held) has(r conntrack.Ref) bool { return h.set[r>>7%64]>>(r>>1%64)&1 != 0 }
+
+// admit lists in v.quick the frames, from i on, that express may take, and counts them for their connections and servers; all others it leaves. It
+// stops, and returns where, at one that only lacks a settled way: the ways of those before it must not change until they are on theirs. Like
+// dispatch it calls nothing and has little at hand at a time, so that the compiler keeps that in registers.
+func (w *Worker) admit(v *vector, i int) (stop int) {
 	t, backends, counters, ways, epoch, now := w.table, w.snap.Backends, w.Backends, w.ways, w.epoch, w.tick
 	counters = counters[:min(len(counters), len(backends))]
 	records := v.plain[:v.n]
 	queries := v.narrow[:len(records)]
-	for i := v.to; i < len(records); i++ {
-		p, ref := &records[i], queries[i].Ref
-		v.to = i
-		if ref == 0 || !t.Is4(&queries[i]) {
-			return false
-		}
-		e := t.Entry4(ref)
-		id := e.Backend
-		if uint64(id) >= uint64(len(counters)) {
-			return false
-		}
-		b := &backends[id]
-		if b.Timeouts == nil {
-			return false // a server of a newer snapshot, see backend
-		}
-		to := uint64(e.NewDst % clientWays)
-		if !ref.Reply() {
-			if !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0 {
-				return false
+	held, quick, unsettled := v.held.any, 0, false
+	for {
+		for ; i < len(records); i++ {
+			p, ref := &records[i], queries[i].Ref
+			if ref == 0 || held && v.held.has(ref) || !t.Is4(&queries[i]) {
+				break
 			}
-			to = clientWays + uint64(id)
-		}
-		x := &ways[to]
-		if e.NewSpace>>8 != 0 {
-			if ref.Reply() {
-				return false
+			e := t.Entry4(ref)
+			id := e.Backend
+			if uint64(id) >= uint64(len(counters)) {
+				break
 			}
-			in := &w.inward[id%inwardWays]
-			if in.tick != now || in.backend != id {
-				return true
+			b := &backends[id]
+			if b.Timeouts == nil {
+				break // a server of a newer snapshot, see backend
 			}
-			x = &in.way
+			to := uint64(e.NewDst % clientWays)
+			if !ref.Reply() {
+				if !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0 {
+					break
+				}
+				to = clientWays + uint64(id)
+			}
+			x := &ways[to]
+			if e.NewSpace>>8 != 0 {
+				if ref.Reply() {
+					break
+				}
+				in := &w.inward[id%inwardWays]
+				if in.tick != now || in.backend != id {
+					unsettled = true
+					break
+				}
+				x = &in.way
+			}
+			if x.epoch != epoch || e.NewDst-x.first > x.span {
+				unsettled = true
+				break
+			}
+			timeout, keeps := t.Keeps4(ref, p.event, b.Timeouts)
+			if p.size > x.mtu || p.event&packet.TCPSyn != 0 || !keeps || !e.Seen(now, timeout) {
+				break
+			}
+			counters[id].Ways[ref.Direction()].add(uint64(p.size))
+			v.quick.at[uint8(quick)] = uint8(i)
+			quick++
 		}
-		if x.epoch != epoch || e.NewDst-x.first > x.span {
-			return true
+		if i >= len(records) || unsettled {
+			break
 		}
-		timeout, keeps := t.Keeps4(ref, p.event, b.Timeouts)
-		if p.size > x.mtu || p.event&packet.TCPSyn != 0 || !keeps || !e.Seen(now, timeout) {
-			return false
+		ref := queries[i].Ref
+		if records[i].size == 0 {
+			ref = v.queries[i].Ref
 		}
-		counters[id].Ways[ref.Direction()].add(uint64(p.size))
+		if ref != 0 && !ref.V6() {
+			v.held.add(ref)
+			held = true
+		}
+		v.rest.add(i)
+		i++
 	}
-	v.to = v.n
-	return false
+	v.quick.n = quick
+	return i
 }
 
-// settleEntry finds the way of packets of the entry that ref is of. It reports false if they are for the stages.
+// settleEntry finds the way of packets of the entry that ref is of. It reports false if they are for the stages; where that holds as long as the
+// snapshot does, the way takes no packets, so that nobody looks for it again.
 func (w *Worker) settleEntry(ref conntrack.Ref) bool {
 	e := w.table.Entry4(ref)
 	switch {
@@ -87,7 +130,12 @@ func (w *Worker) settleEntry(ref conntrack.Ref) bool {
 		return w.settleInward(&w.inward[e.Backend%inwardWays], e.Backend, e.NewSpace>>8, e.NewDst)
 	}
 	b := &w.snap.Backends[e.Backend]
-	return w.settleWay(&w.ways[clientWays+e.Backend], b.Addr, b.V6)
+	x := &w.ways[clientWays+e.Backend]
+	ok := w.settleWay(x, b.Addr, b.V6)
+	if !ok {
+		*x = way{epoch: w.epoch, span: ^uint32(0)}
+	}
+	return ok
 }
 
 // makeRoom makes room for a vector in each outbox.
@@ -99,13 +147,12 @@ func (w *Worker) makeRoom() {
 	}
 }
 
-// dispatch makes of the frames that admit has let in, from i on, what leaves, and puts them into their outboxes.
-func (w *Worker) dispatch(v *vector, i int) {
+// dispatch makes of the frames that admit has let in what leaves, and puts them into their outboxes.
+func (w *Worker) dispatch(v *vector) {
 	t, ways, mem, out := w.table, w.ways, w.pool.Memory(), w.out
-	records := v.plain[:v.to]
-	queries := v.narrow[:len(records)]
-	for ; i < len(records); i++ {
-		p, ref := &records[i], queries[i].Ref
+	for _, k := range v.quick.all() {
+		i := int(k)
+		p, ref := &v.plain[i], v.narrow[i].Ref
 		e := t.Entry4(ref)
 		to := clientWays + uint64(e.Backend)
 		if ref.Reply() {
@@ -151,20 +198,19 @@ func (w *Worker) dispatch(v *vector, i int) {
 // agedBy is what one less of TTL, which shares a word with the protocol, adds to the sum of an IPv4 header: minus 0x0100 in one's complement.
 const agedBy = 0xffff - 0x0100
 
-// stretch returns where the frames end, from v.to on, that the stages take together: before the next one that express may take. It opens
-// those that there was but a glance at.
-func (w *Worker) stretch(v *vector) int {
-	for i := v.to; ; i++ {
-		if i == v.n || i > v.to && v.narrow[i].Ref != 0 {
-			return i
+// prepare makes the frames that express has left ready for the stages, those that there was but a glance at, too.
+func (w *Worker) prepare(v *vector) {
+	for _, k := range v.rest.all() {
+		i := int(k)
+		p := &v.plain[i]
+		if p.size == 0 {
+			continue
 		}
-		if p := &v.plain[i]; p.size != 0 {
-			v.queries[i] = w.table.Wide(&v.narrow[i])
-			if v.narrow[i].Ref = 0; !p.known {
-				home := p.home
-				w.inspect(v, i)
-				v.lanes[i].segment, v.lanes[i].home = home, home
-			}
+		v.queries[i] = w.table.Wide(&v.narrow[i])
+		if v.narrow[i].Ref = 0; !p.known {
+			home := p.home
+			w.inspect(v, i)
+			v.lanes[i].segment, v.lanes[i].home = home, home
 		}
 	}
 }

@@ -339,7 +339,8 @@ func (w *Worker) review() {
 			w.endLate(seen)
 			continue
 		}
-		v.n, v.from, v.to, v.port = 1, 0, 1, int(e.frames[i].Port)
+		v.n, v.port = 1, int(e.frames[i].Port)
+		v.rest.n, v.rest.at[0] = 1, 0
 		v.frames[0], v.lanes[0] = e.frames[i], lane{segment: from}
 		v.queries[0].Ref, v.queries[0].Ports = 0, 0
 		v.tails[0] = tail{}

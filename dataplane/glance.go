@@ -28,8 +28,9 @@ const (
 )
 
 // glance looks for plain frames, of which it leaves their tuples in the queries, by a few loads and compares; packet.Parse would say of each of
-// them that it has KindIPv4 and KindTransport, no fault, and nothing else but perhaps KindBroadcast, which matters to answers only.
-func (w *Worker) glance(records []plain, queries []conntrack.Query4, d []packet.Desc) {
+// them that it has KindIPv4 and KindTransport, no fault, and nothing else but perhaps KindBroadcast, which matters to answers only. It returns how
+// many there are.
+func (w *Worker) glance(records []plain, queries []conntrack.Query4, d []packet.Desc) (found int) {
 	mem, chunk := w.pool.Memory(), uint64(w.pool.ChunkSize())
 	var vteps []VTEP
 	if w.snap.Overlay != nil {
@@ -80,7 +81,9 @@ func (w *Worker) glance(records []plain, queries []conntrack.Query4, d []packet.
 		p.at, p.size, p.proto = addr+etherLen, uint16(size), proto
 		q := &queries[i]
 		q.Pair, q.Rest = be64(h[26:]), uint64(be32(h[34:]))<<32|uint64(proto)
+		found++
 	}
+	return found
 }
 
 // tunnelled reports whether a frame goes to a UDP port of a VTEP of ours, so that decap must look at it.

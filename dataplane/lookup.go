@@ -10,46 +10,41 @@ import (
 //
 // Those that are plain are asked for by themselves, in half the space. Most vectors have nothing else.
 func (w *Worker) lookup(v *vector) {
-	plain, others := v.n, 0
-	if v.others {
-		plain, others = w.askOthers(v)
+	plain := v.n - v.odd.n
+	var others list
+	for _, k := range v.odd.all() {
+		i := int(k)
+		q, p := &v.queries[i], &v.plain[i]
+		q.Ref, q.Space = 0, 0
+		v.narrow[i].Rest, v.narrow[i].Ref = 0, 0 // no question
+		if v.lanes[i].verdict != Pending {
+			continue
+		}
+		f := &v.frames[i]
+		ask(f, &q.Tuple)
+		if q.Space == 0 {
+			continue
+		}
+		if r := v.lanes[i].segment; r != 0 {
+			q.Space |= w.at(r).VNI << 8
+		}
+		if w.note(p, f); p.size != 0 {
+			v.narrow[i] = q.Narrow()
+			plain++
+			continue
+		}
+		v.asked[uint8(others.n)].Tuple = q.Tuple
+		others.add(i)
 	}
 	if plain > 0 {
 		w.table.Lookup4(v.narrow[:v.n])
 	}
-	if others > 0 {
-		w.table.Lookup(v.queries[:v.n])
-	}
-}
-
-// askOthers asks for the frames that there was more than a glance at. It returns how many are plain and are not. Either are no question among the
-// others: a Space or Rest of zero.
-func (w *Worker) askOthers(v *vector) (plain, others int) {
-	for i := range v.n {
-		q, p := &v.queries[i], &v.plain[i]
-		if p.size == 0 {
-			f := &v.frames[i]
-			q.Ref, q.Space = 0, 0
-			if v.lanes[i].verdict == Pending {
-				ask(f, &q.Tuple)
-				if r := v.lanes[i].segment; r != 0 && q.Space != 0 {
-					q.Space |= w.at(r).VNI << 8
-				}
-				w.note(p, f)
-			}
-			if p.size == 0 {
-				v.narrow[i].Rest, v.narrow[i].Ref = 0, 0
-				if q.Space != 0 {
-					others++
-				}
-				continue
-			}
-			v.narrow[i] = q.Narrow()
+	if others.n > 0 {
+		w.table.Lookup(v.asked[:others.n])
+		for j, k := range others.all() {
+			v.queries[k].Ref = v.asked[j].Ref
 		}
-		q.Space = 0
-		plain++
 	}
-	return plain, others
 }
 
 // ask writes the tuple that f is to be looked up by into t; Space stays zero when f can belong to no connection.

@@ -78,12 +78,11 @@ func TestConnectionOfANewerSnapshot(t *testing.T) {
 			t.Fatal("no room")
 		}
 		v := &w.v
-		v.n, v.port, v.descs, v.to = port.Receive(w.descs[:]), 0, w.descs[:1], 0
+		v.n, v.port, v.descs = port.Receive(w.descs[:]), 0, w.descs[:1]
 		w.parse(v)
 		w.lookup(v)
-		w.express(v)
-		if v.to < v.n {
-			v.from, v.to = v.to, w.stretch(v)
+		if w.express(v); v.rest.n > 0 {
+			w.prepare(v)
 			w.schedule(v)
 			w.resolve(v)
 			w.rewrite(v)

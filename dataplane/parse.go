@@ -9,21 +9,32 @@ import (
 // parse looks at the vector's frames. Those that a glance is enough for are only opened if they turn out not to be for express.
 func (w *Worker) parse(v *vector) {
 	w.Counters.Received.add(uint64(v.n))
+	v.odd.n, v.bridged = 0, 0
+	found := 0
 	if w.glances(v.port) {
-		w.glance(v.plain[:], v.narrow[:], v.descs)
+		found = w.glance(v.plain[:], v.narrow[:], v.descs)
 	} else {
 		for i := range v.plain[:v.n] {
 			v.plain[i] = plain{}
 		}
 	}
-	v.others, v.bridged = false, 0
+	if found == v.n {
+		return
+	}
 	o, peels := w.snap.Overlay, true
 	for i := range v.plain[:v.n] {
-		if v.plain[i].size != 0 || peels && v.plain[i].outer && w.peel(v, i) {
+		p := &v.plain[i]
+		if p.size != 0 {
+			continue
+		}
+		if peels && p.outer && w.peel(v, i) {
+			if p.size == 0 {
+				v.odd.add(i)
+			}
 			continue
 		}
 		w.inspect(v, i)
-		v.others = true
+		v.odd.add(i)
 		if o != nil && o.ours(&v.frames[i]) {
 			peels = false // where stations are is learned from frames in their order
 		}

@@ -39,7 +39,6 @@ func (w *Worker) peel(v *vector, i int) bool {
 		f.Open(w.pool, d)
 		f.Headers, f.Port = packet.Headers{}, uint16(v.port)
 		*p = plain{}
-		v.others = true
 		v.lanes[i] = lane{home: refOf(s)}
 		v.toBridge(i, s, at, dst)
 	}

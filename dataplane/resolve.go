@@ -10,7 +10,8 @@ import (
 // the packet has been changed yet, so what cannot leave is answered as it came.
 func (w *Worker) resolve(v *vector) {
 	v.tunnels = false
-	for i := v.from; i < v.to; i++ {
+	for _, k := range v.rest.all() {
+		i := int(k)
 		l := &v.lanes[i]
 		if l.verdict != Pending {
 			continue

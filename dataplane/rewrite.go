@@ -8,7 +8,8 @@ import (
 // rewrite turns each packet into what its connection's entry says: addresses, ports, one less of TTL, and the checksums by difference
 // (RFC 1624). A wrong checksum stays wrong, so the receiver still sees that the packet was damaged.
 func (w *Worker) rewrite(v *vector) {
-	for i := v.from; i < v.to; i++ {
+	for _, k := range v.rest.all() {
+		i := int(k)
 		l := &v.lanes[i]
 		if l.verdict != Pending {
 			continue

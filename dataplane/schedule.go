@@ -8,7 +8,8 @@ import (
 // schedule settles which connection each frame belongs to: the one that lookup found, if it is still good, or a new one. What comes out
 // pending has an entry in its lane; all else has its verdict.
 func (w *Worker) schedule(v *vector) {
-	for i := v.from; i < v.to; i++ {
+	for _, k := range v.rest.all() {
+		i := int(k)
 		l, ref := &v.lanes[i], v.queries[i].Ref
 		if l.verdict != Pending {
 			continue

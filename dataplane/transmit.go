@@ -18,7 +18,8 @@ const outboxSize = 2 * packet.VectorSize
 // finish gives every frame of the vector its verdict: what is still pending leaves, the rest is counted and its chunk freed.
 func (w *Worker) finish(v *vector) {
 	c := &w.Counters
-	for i := v.from; i < v.to; i++ {
+	for _, k := range v.rest.all() {
+		i := int(k)
 		f, l := &v.frames[i], &v.lanes[i]
 		switch l.verdict {
 		case Pending:

@@ -10,16 +10,18 @@ import (
 // lie together, so that a stage's loop touches few cache lines.
 type vector struct {
 	n       int
-	from    int  // the stages behind lookup are at work on the frames from here
-	to      int  // up to here
 	port    int  // all frames of a vector were received on one port
-	others  bool // some frame is not plain, or was not at a glance
 	tunnels bool // some packet goes through a tunnel: encap has work
+	odd     list // those that are not plain, or were not at a glance
+	quick   list // those that express has let in and not sent yet
+	rest    list // those that the stages behind lookup are at work on
+	held    held // connections of which a frame is in rest
 	descs   []packet.Desc
 	plain   [packet.VectorSize]plain
 	narrow  [packet.VectorSize]conntrack.Query4 // of those that are plain; else its Ref is zero
 	frames  [packet.VectorSize]packet.Frame
 	queries [packet.VectorSize]conntrack.Query // of those that are for the stages
+	asked   [packet.VectorSize]conntrack.Query // of those that are not plain, side by side
 	lanes   [packet.VectorSize]lane
 	tails   [packet.VectorSize]tail // of later fragments, which have no entry in their lane
 
@@ -27,6 +29,21 @@ type vector struct {
 	bridged  int
 	bridges  [packet.VectorSize]bridged
 	stations [packet.VectorSize]vxlan.Query
+}
+
+// list is some frames of a vector in their order, by their numbers, which being bytes need no bounds checks.
+type list struct {
+	n  int
+	at [packet.VectorSize]uint8
+}
+
+var _ [1<<8 - packet.VectorSize]struct{} // a number fits into a byte
+
+func (l *list) all() []uint8 { return l.at[:l.n] }
+
+func (l *list) add(i int) {
+	l.at[uint8(l.n)] = uint8(i)
+	l.n++
 }
 
 // bridged is a frame that goes on to another place of its segment.

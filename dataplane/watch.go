@@ -9,7 +9,7 @@ import (
 
 // watched is process while somebody observes: what no observer wants goes through the stages as ever, a run of frames at a time, and each
 // frame that one wants goes alone, between two flushes, so that what leaves meanwhile left because of it, and the counters that move say what
-// became of it. Frames leave in the order in which they came; TestWatched holds all of it against process.
+// became of it. A flow's frames leave in the order in which they came; TestWatched holds all of it against process.
 func (w *Worker) watched(x *watch, port int, d []packet.Desc) {
 	w.look()
 	s := x.glasses[w.id]

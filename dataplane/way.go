@@ -16,7 +16,7 @@ type way struct {
 	head   uint64 // the first 8 bytes of the Ethernet header
 	tail   uint64 // 8 bytes from the sixth on: the source, and the type of what follows
 	device int16  // the port whose queue it is
-	mtu    uint16 // of the IP packet, in bytes
+	mtu    uint16 // of the IP packet, in bytes; 0: there is no one way, and the stages see to each packet
 }
 
 // clientWays is how many ways to clients a worker keeps: one for each value of the last bits of an address. Most lead to a router and so to all
@@ -63,7 +63,7 @@ func (w *Worker) settleWay(x *way, dst conntrack.Addr, v6 bool) bool {
 func (w *Worker) settleClient(dst uint32) bool {
 	x := &w.ways[dst%clientWays]
 	if !w.settleWay(x, conntrack.Addr{Lo: uint64(dst)}, false) {
-		x.epoch = 0
+		*x = way{epoch: w.epoch, first: dst}
 		return false
 	}
 	x.first, x.span = dst, 0

@@ -118,12 +118,8 @@ func (w *Worker) process(port int, d []packet.Desc) {
 	}
 	w.decap(v)
 	w.lookup(v)
-	v.to = 0
-	for {
-		if w.express(v); v.to == v.n {
-			return
-		}
-		v.from, v.to = v.to, w.stretch(v)
+	if w.express(v); v.rest.n > 0 {
+		w.prepare(v)
 		w.schedule(v)
 		w.resolve(v)
 		w.rewrite(v)
