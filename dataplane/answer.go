@@ -21,6 +21,9 @@ func (w *Worker) refuse(v *vector, i int) {
 		l.discard(DropTCPFlags)
 		return
 	}
+	if w.mute(l) {
+		return
+	}
 	if !packet.MayAnswer(f) {
 		l.discard(DropNoConnection)
 		return
@@ -91,6 +94,9 @@ func (w *Worker) tooBig(v *vector, i int, mtu int) {
 // report answers frame i with an ICMP or ICMPv6 error that quotes it. rest is the four bytes behind the checksum.
 func (w *Worker) report(v *vector, i int, typ, code uint8, rest uint32, unless Drop) {
 	f, l := &v.frames[i], &v.lanes[i]
+	if w.mute(l) {
+		return
+	}
 	if !packet.MayAnswer(f) {
 		l.discard(unless)
 		return
@@ -121,6 +127,9 @@ func (w *Worker) icmpError(b []byte, from, to conntrack.Addr, v6 bool, typ, code
 // echo answers an echo request.
 func (w *Worker) echo(v *vector, i int) {
 	f, l := &v.frames[i], &v.lanes[i]
+	if w.mute(l) {
+		return
+	}
 	if !packet.MayAnswer(f) || !icmpIntact(f) {
 		l.discard(DropICMPChecksum)
 		return
@@ -162,6 +171,15 @@ func (w *Worker) speaker(port int, src, dst conntrack.Addr, v6 bool) (conntrack.
 	}
 	addr, _ := AddrOf(best)
 	return addr, true
+}
+
+// mute reports whether nothing is answered now, and so nobody need find out whether and how a frame would be; it then has its verdict.
+func (w *Worker) mute(l *lane) bool {
+	if !w.engine.answers.spent(w.now) {
+		return false
+	}
+	l.discard(DropAnswerLimit)
+	return true
 }
 
 // blank takes a chunk for an answer to f and returns the room for its IP packet. It returns nil, and f has its verdict, when the limit is

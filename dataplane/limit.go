@@ -29,10 +29,17 @@ func (l *limiter) set(n int) {
 	l.interval.Store(max(limiterBurst/int64(n), 1))
 }
 
-// allow reports whether an event of a source with the given hash may happen at now, and counts it if so.
+// spent reports whether nobody may have an event at now. It charges nobody, so it may be asked as early as one likes.
+func (l *limiter) spent(now int64) bool {
+	interval := l.interval.Load()
+	return interval == 0 || l.all.Load()+interval-now > limiterBurst
+}
+
+// allow reports whether an event of a source, an address, may happen at now, and counts it if so. In a flood it costs two loads: a source is
+// charged only if there is something left.
 func (l *limiter) allow(now int64, hi, lo uint64) bool {
 	interval := l.interval.Load()
-	if interval == 0 {
+	if interval == 0 || l.all.Load()+interval-now > limiterBurst {
 		return false
 	}
 	source := &l.sources[mix(l.secret, hi, lo)%limiterCells]

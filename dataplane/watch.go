@@ -284,7 +284,7 @@ func (w *Worker) settleConn(s *glass, sub *subject, q *conntrack.Query) {
 	e, l := &s.event, &w.v.lanes[0]
 	e.VNI, e.Ruled, e.Steered, e.VIP, e.Sticks, e.Related = sub.vni, sub.ruled, steer.Reason(sub.rule), sub.vip, sub.sticks, sub.related
 	was, now := sub.ref, sub.ref
-	if w.v.narrow[0].Ref == 0 { // express has left it to the stages
+	if w.v.rest.n > 0 { // it has been through the stages
 		if l.ref != 0 {
 			now = l.ref
 		} else if was == 0 && q.Space != 0 {

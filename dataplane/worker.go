@@ -119,6 +119,7 @@ func (w *Worker) process(port int, d []packet.Desc) {
 	w.decap(v)
 	w.lookup(v)
 	if w.express(v); v.rest.n > 0 {
+		w.dismiss(v)
 		w.prepare(v)
 		w.schedule(v)
 		w.resolve(v)
