@@ -3,8 +3,9 @@ package conntrack
 import "sync/atomic"
 
 // Lookup4 is Lookup for IPv4, without its last pass: the Ref that it writes is of an entry that is the query's but for one time in millions, and
-// whoever uses it loads that entry anyway. [Table.Is4] tells, and [Table.Wide] finds the right one if it is not. A Rest of zero finds nothing.
-func (t *Table) Lookup4(q []Query4) {
+// whoever uses it loads that entry anyway. [Table.Is4] tells, and [Table.Wide] finds the right one if it is not. A Rest of zero finds nothing. It
+// reports whether some Ref is zero.
+func (t *Table) Lookup4(q []Query4) (missed bool) {
 	index, v4 := t.index, t.v4
 	unused := uint32(len(index) - 2)
 	for i := range q {
@@ -23,6 +24,7 @@ func (t *Table) Lookup4(q []Query4) {
 		}
 		p.slot = s
 	}
+	borrow := uint32(0) // its highest bit: a Ref was zero
 	for i := range q {
 		p := &q[i]
 		s := p.slot
@@ -30,9 +32,11 @@ func (t *Table) Lookup4(q []Query4) {
 			s = t.seek4(p.at, uint32(p.Ref))
 		}
 		p.Ref = Ref(s)
+		borrow |= uint32(s) - 1
 		atomic.LoadUint64(&v4[p.Ref].rest)
 		atomic.LoadUint64(&v4[p.Ref&^refReply].word)
 	}
+	return borrow>>31 != 0
 }
 
 // seek4 is seek for an IPv4 entry.

@@ -33,7 +33,15 @@ func (t *Table) Track(r Ref, event uint8, to *Timeouts, now Tick) (c Change, ali
 // compiled into its caller's loop. Keeps4 reports whether the packet is of this kind, as far as the state tells, and the timeout of the state. It is
 // not if the connection has a Splice.
 func (t *Table) Keeps4(r Ref, event uint8, to *Timeouts) (timeout uint32, ok bool) {
-	w := word(atomic.LoadUint64(&t.v4[r&^refReply].word))
+	return word(atomic.LoadUint64(&t.v4[r&^refReply].word)).keeps(r, event, to)
+}
+
+// Keeps6 is Keeps4 for an IPv6 connection.
+func (t *Table) Keeps6(r Ref, event uint8, to *Timeouts) (timeout uint32, ok bool) {
+	return word(atomic.LoadUint64(&t.v6[r&^(refV6|refReply)].word)).keeps(r, event, to)
+}
+
+func (w word) keeps(r Ref, event uint8, to *Timeouts) (timeout uint32, ok bool) {
 	s := (w&(wordSpliced|wordNoOutput|wordLive|wordState) ^ wordLive) // the state, if it is live, whole and was answered, else more
 	return w.timeout(), s < word(NumStates) && steady[r&refReply][event&31]>>s&1 != 0 && to[s] == w.timeout()
 }

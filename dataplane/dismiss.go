@@ -22,19 +22,30 @@ func (w *Worker) dismiss(v *vector) {
 	v.rest.n = 0
 	for _, k := range v.rest.at[:left] {
 		i := int(k)
-		p, q := &v.plain[i], &v.narrow[i]
-		if p.size == 0 || q.Ref != 0 || p.known || p.home != 0 {
+		p := &v.plain[i]
+		if p.size == 0 || p.known || p.home != 0 {
 			v.rest.add(i)
 			continue
 		}
-		drop := DropPuntLimit
-		svc, _ := w.snap.Services.Find(conntrack.Addr{Lo: q.Pair & 0xffffffff}, false, p.proto, uint16(q.Rest>>32))
-		if svc == nil && full {
-			// the kernel's
-		} else if svc != nil && mute && !(asking && svc.Cookies != CookiesOff) {
-			drop = w.astray(p, q, svc)
+		ref, v6 := v.narrow[i].Ref, p.kind == plainIPv6
+		var src, dst conntrack.Addr
+		var port uint16
+		if v6 {
+			q := &v.queries[i]
+			ref, src, dst, port = q.Ref, q.Src, q.Dst, uint16(q.Ports)
 		} else {
-			drop = DropNone
+			q := &v.narrow[i]
+			src.Lo, dst.Lo, port = q.Pair>>32, q.Pair&0xffffffff, uint16(q.Rest>>32)
+		}
+		drop := DropNone
+		if ref == 0 {
+			svc, _ := w.snap.Services.Find(dst, v6, p.proto, port)
+			switch {
+			case svc == nil && full:
+				drop = DropPuntLimit
+			case svc != nil && mute && !(asking && svc.Cookies != CookiesOff) && !w.martian(src, v6, 0):
+				drop = astray(p, svc)
+			}
 		}
 		if drop == DropNone {
 			v.rest.add(i)
@@ -46,9 +57,9 @@ func (w *Worker) dismiss(v *vector) {
 }
 
 // astray is why refuse drops a TCP segment to a service while nothing is answered, and DropNone if the packet is for miss.
-func (w *Worker) astray(p *plain, q *conntrack.Query4, svc *Service) Drop {
+func astray(p *plain, svc *Service) Drop {
 	switch {
-	case p.proto != packet.ProtoTCP || opens(svc, p.event) || w.martian(conntrack.Addr{Lo: q.Pair >> 32}, false, 0):
+	case p.proto != packet.ProtoTCP || opens(svc, p.event):
 		return DropNone
 	case p.event&packet.TCPRst != 0:
 		return DropNoConnection

@@ -16,8 +16,9 @@ import (
 func TestDismiss(t *testing.T) {
 	for name, cookies := range map[string]Cookies{"no cookies": CookiesOff, "cookies": CookiesAlways, "cookies under pressure": CookiesAuto} {
 		t.Run(name, func(t *testing.T) {
-			guarded := guarded("v4", func(s *Service) { s.Cookies = cookies })
-			beds := newTwins(t, guarded.option(t), func(s *Snapshot, e *Engine) {
+			edit := func(s *Service) { s.Cookies = cookies }
+			asking := [2]serving{guarded("v4", edit), guarded("v6", edit)}
+			beds := newTwins(t, asking[0].option(t), asking[1].option(t), func(s *Snapshot, e *Engine) {
 				s.Answers = Rate{PerSecond: 20}
 				e.Punt = func([]byte) bool { return true }
 			})
@@ -36,7 +37,8 @@ func TestDismiss(t *testing.T) {
 				}
 				n := 1 + r.IntN(60)
 				for range n {
-					f := strayPacket(r, guarded.vip)
+					v6 := r.IntN(3) / 2
+					f := strayPacket(r, v6 == 1, asking[v6].vip)
 					beds[0].inject(wan, f)
 					beds[1].inject(wan, f)
 				}
@@ -73,14 +75,17 @@ func TestDismiss(t *testing.T) {
 }
 
 // strayPacket is a frame of no connection that opens none, mostly.
-func strayPacket(r *rand.Rand, asking netip.AddrPort) []byte {
-	from := madeUp(r.IntN(1 << 15))
+func strayPacket(r *rand.Rand, v6 bool, asking netip.AddrPort) []byte {
+	from, vip, loopback := madeUp(r.IntN(1<<15)), vip, "127.0.0.1:99"
+	if v6 {
+		from, vip, loopback = randomClient6(uint16(r.IntN(200))), vip6, "[::1]:99"
+	}
 	to := []netip.AddrPort{vip, asking, netip.AddrPortFrom(vip.Addr(), 81), netip.AddrPortFrom(asking.Addr(), 81)}[r.IntN(4)]
 	switch r.IntN(20) {
 	case 0:
 		from = netip.AddrPortFrom(vip.Addr(), 99)
 	case 1:
-		from = netip.MustParseAddrPort("127.0.0.1:99")
+		from = netip.MustParseAddrPort(loopback)
 	}
 	p := pkttest.TCP(from, to).Seq(r.Uint32())
 	switch r.IntN(10) {

@@ -5,7 +5,7 @@ import (
 	"weir/dataplane/packet"
 )
 
-// express takes those frames of a vector that every later stage would wave through, and does the work of all of them: IPv4 packets of established
+// express takes those frames of a vector that every later stage would wave through, and does the work of all of them: packets of established
 // NAT connections whose state stays as it is and whose way out is known. All others are left to the stages in v.rest, in their order, and nothing of
 // them has been changed: they leave behind those that express has taken, as if they had come later. Only between connections, though: of which one
 // frame is left, all that follow in the vector are, in either direction. So the packets of a connection leave in the order in which they came, its
@@ -14,109 +14,81 @@ import (
 // It decides nothing that the stages do not decide: TestExpress holds the two against each other.
 func (w *Worker) express(v *vector) {
 	w.makeRoom()
-	v.rest.n = 0
-	v.held.reset()
-	for i := 0; i < v.n; {
-		i = w.admit(v, i)
-		w.dispatch(v)
-		if i < v.n && !w.settleEntry(v.narrow[i].Ref) {
-			v.held.add(v.narrow[i].Ref)
-			v.rest.add(i)
-			i++
+	v.sift()
+	for from, j := 0, 0; ; {
+		unsettled := false
+		if j, unsettled = w.admit(v, j); unsettled || j == v.quick.n {
+			w.dispatch(v, from, j)
+			from = j
 		}
-	}
-}
-
-// held is a set of connections by the last bits of their numbers: two may be taken for one, which the stages set right.
-type held struct {
-	any bool
-	set [64]uint64
-}
-
-func (h *held) reset() {
-	if h.any {
-		h.any, h.set = false, [64]uint64{}
-	}
-}
-
-func (h *held) add(r conntrack.Ref) {
-	h.any = true
-	h.set[r>>7%64] |= 1 << (r >> 1 % 64)
-}
-
-func (h *held) has(r conntrack.Ref) bool { return h.set[r>>7%64]>>(r>>1%64)&1 != 0 }
-
-// admit lists in v.quick the frames, from i on, that express may take, and counts them for their connections and servers; all others it leaves. It
-// stops, and returns where, at one that only lacks a settled way: the ways of those before it must not change until they are on theirs. Like
-// dispatch it calls nothing and has little at hand at a time, so that the compiler keeps that in registers.
-func (w *Worker) admit(v *vector, i int) (stop int) {
-	t, backends, counters, ways, epoch, now := w.table, w.snap.Backends, w.Backends, w.ways, w.epoch, w.tick
-	counters = counters[:min(len(counters), len(backends))]
-	records := v.plain[:v.n]
-	queries := v.narrow[:len(records)]
-	held, quick, unsettled := v.held.any, 0, false
-	for {
-		for ; i < len(records); i++ {
-			p, ref := &records[i], queries[i].Ref
-			if ref == 0 || held && v.held.has(ref) || !t.Is4(&queries[i]) {
-				break
-			}
-			e := t.Entry4(ref)
-			id := e.Backend
-			if uint64(id) >= uint64(len(counters)) {
-				break
-			}
-			b := &backends[id]
-			if b.Timeouts == nil {
-				break // a server of a newer snapshot, see backend
-			}
-			to := uint64(e.NewDst % clientWays)
-			if !ref.Reply() {
-				if !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0 {
-					break
-				}
-				to = clientWays + uint64(id)
-			}
-			x := &ways[to]
-			if e.NewSpace>>8 != 0 {
-				if ref.Reply() {
-					break
-				}
-				in := &w.inward[id%inwardWays]
-				if in.tick != now || in.backend != id {
-					unsettled = true
-					break
-				}
-				x = &in.way
-			}
-			if x.epoch != epoch || e.NewDst-x.first > x.span {
-				unsettled = true
-				break
-			}
-			timeout, keeps := t.Keeps4(ref, p.event, b.Timeouts)
-			if p.size > x.mtu || p.event&packet.TCPSyn != 0 || !keeps || !e.Seen(now, timeout) {
-				break
-			}
-			counters[id].Ways[ref.Direction()].add(uint64(p.size))
-			v.quick.at[uint8(quick)] = uint8(i)
-			quick++
-		}
-		if i >= len(records) || unsettled {
+		if j == v.quick.n {
 			break
 		}
-		ref := queries[i].Ref
-		if records[i].size == 0 {
-			ref = v.queries[i].Ref
-		}
-		if ref != 0 && !ref.V6() {
+		if ref := v.narrow[v.quick.at[uint8(j)]].Ref; !unsettled || !w.settleEntry(ref) {
 			v.held.add(ref)
-			held = true
+			v.late.add(v.quick.remove(j))
+			v.whole = false
 		}
-		v.rest.add(i)
-		i++
 	}
-	v.quick.n = quick
-	return i
+	if v.late.n > 0 {
+		v.rest.merge(&v.late)
+	}
+	if v.six.n > 0 {
+		w.express6(v)
+	}
+}
+
+// admit goes over v.quick from j on as long as express may take the frames, and counts them for their connections and servers. It returns where it
+// stops; unsettled says that this frame only lacks a settled way: the ways of those before it must not change until they are on theirs. Like
+// dispatch it calls nothing and has little at hand at a time, so that the compiler keeps that in registers.
+func (w *Worker) admit(v *vector, j int) (stop int, unsettled bool) {
+	t, backends, counters, ways, epoch, now := w.table, w.snap.Backends, w.Backends, w.ways, w.epoch, w.tick
+	counters = counters[:min(len(counters), len(backends))]
+	backends = backends[:len(counters)]
+	quick := v.quick.all()
+	for ; uint(j) < uint(len(quick)); j++ {
+		p, q := &v.plain[quick[j]], &v.narrow[quick[j]]
+		ref := q.Ref
+		if v.held.any && v.held.has(ref) || !t.Is4(q) {
+			return j, false
+		}
+		e := t.Entry4(ref)
+		id := e.Backend
+		if uint64(id) >= uint64(len(counters)) {
+			return j, false
+		}
+		b := &backends[id]
+		if b.Timeouts == nil {
+			return j, false // a server of a newer snapshot, see backend
+		}
+		to := uint64(e.NewDst % clientWays)
+		if !ref.Reply() {
+			if !b.Live || connFlags(e.Flags)&(flagForward|flagTOA) != 0 {
+				return j, false
+			}
+			to = clientWays + uint64(id)
+		}
+		x := &ways[to]
+		if e.NewSpace>>8 != 0 {
+			if ref.Reply() {
+				return j, false
+			}
+			in := &w.inward[id%inwardWays]
+			if in.tick != now || in.backend != id {
+				return j, true
+			}
+			x = &in.way
+		}
+		if x.epoch != epoch || e.NewDst-x.first > x.span {
+			return j, true
+		}
+		timeout, keeps := t.Keeps4(ref, p.event, b.Timeouts)
+		if p.size > x.mtu || p.event&packet.TCPSyn != 0 || !keeps || !e.Seen(now, timeout) {
+			return j, false
+		}
+		counters[id].Ways[ref.Direction()].add(uint64(p.size))
+	}
+	return j, false
 }
 
 // settleEntry finds the way of packets of the entry that ref is of. It reports false if they are for the stages; where that holds as long as the
@@ -130,12 +102,7 @@ func (w *Worker) settleEntry(ref conntrack.Ref) bool {
 		return w.settleInward(&w.inward[e.Backend%inwardWays], e.Backend, e.NewSpace>>8, e.NewDst)
 	}
 	b := &w.snap.Backends[e.Backend]
-	x := &w.ways[clientWays+e.Backend]
-	ok := w.settleWay(x, b.Addr, b.V6)
-	if !ok {
-		*x = way{epoch: w.epoch, span: ^uint32(0)}
-	}
-	return ok
+	return w.settleBackend(&w.ways[clientWays+e.Backend], b)
 }
 
 // makeRoom makes room for a vector in each outbox.
@@ -147,10 +114,10 @@ func (w *Worker) makeRoom() {
 	}
 }
 
-// dispatch makes of the frames that admit has let in what leaves, and puts them into their outboxes.
-func (w *Worker) dispatch(v *vector) {
+// dispatch makes of the frames that admit has let in, so many of v.quick, what leaves, and puts them into their outboxes.
+func (w *Worker) dispatch(v *vector, from, to int) {
 	t, ways, mem, out := w.table, w.ways, w.pool.Memory(), w.out
-	for _, k := range v.quick.all() {
+	for _, k := range v.quick.at[from:to] {
 		i := int(k)
 		p, ref := &v.plain[i], v.narrow[i].Ref
 		e := t.Entry4(ref)
@@ -204,6 +171,10 @@ func (w *Worker) prepare(v *vector) {
 		i := int(k)
 		p := &v.plain[i]
 		if p.size == 0 {
+			continue
+		}
+		if p.kind == plainIPv6 {
+			w.inspect(v, i) // express6 has left the query
 			continue
 		}
 		v.queries[i] = w.table.Wide(&v.narrow[i])

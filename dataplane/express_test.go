@@ -141,7 +141,14 @@ func TestExpress(t *testing.T) {
 func left(b *bed, port int) [][]byte {
 	var frames, answers [][]byte
 	for f := b.take(port); f != nil; f = b.take(port) {
-		if ip := f[14:]; ip[9] == packet.ProtoICMP || ip[9] == packet.ProtoTCP && (ip[33]&packet.TCPRst != 0 || ip[6]&0x40 != 0 && len(ip) <= 60) {
+		ip := f[14:]
+		if ip[0]>>4 == 6 {
+			if ip[6] == packet.ProtoICMPv6 || ip[6] == packet.ProtoTCP && ip[53]&packet.TCPRst != 0 {
+				answers = append(answers, f)
+			} else {
+				frames = append(frames, f)
+			}
+		} else if ip[9] == packet.ProtoICMP || ip[9] == packet.ProtoTCP && (ip[33]&packet.TCPRst != 0 || ip[6]&0x40 != 0 && len(ip) <= 60) {
 			clear(ip[4:6]) // identifications are given out in the order in which packets are made
 			clear(ip[10:12])
 			answers = append(answers, f)
@@ -157,6 +164,9 @@ func left(b *bed, port int) [][]byte {
 // flowOf is what the packets of a flow have in common: protocol, addresses and ports. Later fragments have no ports, so there it is the datagram.
 func flowOf(frame []byte) []byte {
 	ip := frame[14:]
+	if ip[0]>>4 == 6 { // behind an extension header it is that in place of the ports
+		return slices.Concat(ip[6:7], ip[8:44])
+	}
 	if ip[0] == 0x45 && binary.BigEndian.Uint16(ip[6:])&0x1fff == 0 {
 		return slices.Concat(ip[9:10], ip[12:24])
 	}
@@ -238,7 +248,7 @@ func randomClient(flow uint16) netip.AddrPort {
 type counted struct {
 	verdicts Verdicts
 	drops    [NumDrops]uint64
-	traffic  [2]Traffic
+	traffic  [4]Traffic
 	conns    int
 	packets  uint64 // of all connections
 	states   [conntrack.NumStates]int
@@ -247,7 +257,9 @@ type counted struct {
 
 func state(b *bed) (c counted) {
 	c.verdicts, c.drops = b.engine.Verdicts()
-	c.traffic = [2]Traffic{b.engine.Backend(0), b.engine.Backend(1)}
+	for id := range c.traffic {
+		c.traffic[id] = b.engine.Backend(uint32(id))
+	}
 	b.engine.Table.Range(conntrack.TickOf(b.now), func(i *conntrack.Info) bool {
 		c.conns++
 		c.packets = c.packets*31 + i.InPackets<<32 + i.OutPackets + uint64(i.Expires)<<16
@@ -311,10 +323,19 @@ func FuzzExpress(f *testing.F) {
 	for _, p := range []pkttest.Packet{pkttest.TCP(web, client).Ack(1), pkttest.UDP(dnsReal, client).Size(200), pkttest.TCP(web, client).SYN().Ack(1)} {
 		f.Add(p.Frame(webMAC, lanMAC), true)
 	}
-	beds := newTwins(f)
+	for _, p := range []pkttest.Packet{
+		pkttest.TCP(client6, vip6).Ack(1), pkttest.TCP(client6, vip6).Ack(1).Size(90).TTL(2), pkttest.TCP(client6, vip6).FIN(),
+		pkttest.UDP(client6, dns6), pkttest.TCP(client6, vip6).Ack(1).HopByHop(), pkttest.UDP(client6, dns6).Payload(make([]byte, 30)).BadChecksum(),
+	} {
+		f.Add(p.Frame(routerMAC, wanMAC), false)
+	}
+	f.Add(pkttest.TCP(web6, client6).Ack(1).Frame(webMAC, lanMAC), true)
+	beds := newTwins(f, withDNS6(f))
 	for _, b := range beds {
 		b.open(client, vip, web)
+		b.open(client6, vip6, web6)
 		b.through(false, pkttest.UDP(client, dns).Bytes())
+		b.through(false, pkttest.UDP(client6, dns6).Bytes())
 	}
 	f.Fuzz(func(t *testing.T, frame []byte, fromServer bool) {
 		if len(frame) > 1500 {

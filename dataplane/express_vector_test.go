@@ -109,7 +109,9 @@ func FuzzExpressVector(f *testing.F) {
 	f.Add([]byte{2, 5, 9, 2, 0, 1, 3, 6, 9, 3, 0, 2, 3, 7, 0, 3, 0, 1})       // options, fragments
 	f.Add([]byte{4, 1, 0, 4, 0, 0, 4, 0, 1, 5, 0, 1, 5, 1, 0, 5, 0, 1})       // new connections and what follows in the vector
 	f.Add([]byte{16, 0, 1, 16, 8, 1, 16, 0, 2, 17, 9, 1, 17, 0, 1, 24, 0, 0}) // datagrams: without a checksum, with a TTL of one
-	beds := newTwins(f, func(s *Snapshot, _ *Engine) { s.Ports[lan].MTU = 1400 })
+	f.Add([]byte{32, 0, 9, 0, 0, 9, 32, 2, 0, 32, 0, 4, 41, 0, 7, 40, 0, 7})  // both families, FIN
+	f.Add([]byte{33, 0, 9, 33, 6, 9, 33, 0, 0, 48, 0, 4, 48, 9, 7, 34, 5, 1}) // IPv6: a fragment between, a hop limit of one, an extension header
+	beds := newTwins(f, withDNS6(f), func(s *Snapshot, _ *Engine) { s.Ports[lan].MTU = 1400 })
 	f.Fuzz(func(t *testing.T, script []byte) {
 		for _, b := range beds {
 			b.t = t
@@ -118,7 +120,9 @@ func FuzzExpressVector(f *testing.F) {
 			b.round()
 			for flow := range uint16(4) { // two are new to the script
 				b.open(randomClient(flow), vip, web)
+				b.open(randomClient6(flow), vip6, web6)
 				b.through(false, pkttest.UDP(randomClient(flow), dns).Bytes())
+				b.through(false, pkttest.UDP(randomClient6(flow), dns6).Bytes())
 			}
 		}
 		for n := 0; len(script) >= 3 && n < 200; n, script = n+1, script[3:] {
@@ -145,9 +149,13 @@ func FuzzExpressVector(f *testing.F) {
 	})
 }
 
-// scripted is the frame that three bytes of FuzzExpressVector say. Bit 3 of whose is the server's side, bit 4 UDP.
+// scripted is the frame that three bytes of FuzzExpressVector say. Bit 3 of whose is the server's side, bit 4 UDP, bit 5 IPv6.
 func scripted(whose, kind, size byte) (port int, p pkttest.Packet) {
-	c := randomClient(uint16(whose % 8 % 6))
+	c, web, dnsReal, vip, dns := randomClient(uint16(whose%8%6)), web, dnsReal, vip, dns
+	v6 := whose&32 != 0
+	if v6 {
+		c, web, dnsReal, vip, dns = randomClient6(uint16(whose%8%6)), web6, dnsReal6, vip6, dns6
+	}
 	from, to := c, vip
 	udp := whose&16 != 0
 	if udp {
@@ -180,29 +188,40 @@ func scripted(whose, kind, size byte) (port int, p pkttest.Packet) {
 	case 4:
 		p = p.Size(1450)
 	case 5:
-		p = p.Options(1, 1, 1, 0)
+		if v6 {
+			p = p.HopByHop()
+		} else {
+			p = p.Options(1, 1, 1, 0)
+		}
 	case 6:
 		p = p.Fragment(uint32(size), 0, true)
 	case 7:
 		p = p.Fragment(uint32(size), 64, false)
 	case 8:
-		if udp {
-			p = p.NoChecksum()
-		} else {
+		switch {
+		case !udp:
 			p = p.SYN()
+		case !v6:
+			p = p.NoChecksum()
 		}
 	case 9:
 		p = p.TTL(1)
 	case 10:
 		p = p.BadChecksum()
 	case 11:
-		p = p.BadIPChecksum()
+		if !v6 {
+			p = p.BadIPChecksum()
+		}
 	case 12:
 		quoted := pkttest.TCP(to, from)
 		if udp {
 			quoted = pkttest.UDP(to, from)
 		}
-		p = pkttest.ICMPPortUnreachable(from.Addr(), to.Addr(), quoted.Bytes())
+		if v6 {
+			p = pkttest.ICMPError(from.Addr(), to.Addr(), 1, 4, 0, quoted.Bytes())
+		} else {
+			p = pkttest.ICMPPortUnreachable(from.Addr(), to.Addr(), quoted.Bytes())
+		}
 	}
 	return port, p
 }

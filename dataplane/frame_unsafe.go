@@ -8,6 +8,11 @@ func windowAt(mem []byte, addr uint64) *[window]byte {
 	return (*[window]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(mem)), addr-windowFront))
 }
 
+// windowAt6 is windowAt for an IPv6 packet, of a frame that glance6 has found so of.
+func windowAt6(mem []byte, addr uint64) *[window6]byte {
+	return (*[window6]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(mem)), addr-windowFront))
+}
+
 // headAt is the headLen bytes in front of the IPv4 packet at addr, which the caller has found to lie within its chunk, and that packet's ECN.
 func headAt(mem []byte, addr uint64) (head *[headLen]byte, ecn uint8) {
 	base := unsafe.Pointer(unsafe.SliceData(mem))

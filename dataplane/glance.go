@@ -8,16 +8,24 @@ import (
 )
 
 // plain is all that lookup and express need to know of a frame that is nothing out of the ordinary: a whole TCP segment or UDP datagram in
-// an IPv4 packet without options that may go on.
+// an IPv4 packet without options, or in an IPv6 packet without extension headers, that may go on.
 type plain struct {
 	at    uint64 // of its IP header in the pool
 	size  uint16 // of its IP packet, in bytes; 0: the frame is not plain
 	proto uint8
-	event uint8      // byte 13 of the TCP header; of UDP zero
-	known bool       // packet.Parse has seen the frame
-	outer bool       // it is a tunnel's, and size is 0: the IP header is the outer one
+	event uint8 // byte 13 of the TCP header; of UDP zero
+	known bool  // packet.Parse has seen the frame
+	kind  plainKind
 	home  segmentRef // whose gateway it came to, out of a tunnel
 }
+
+// plainKind is what a frame is that is not plain IPv4.
+type plainKind uint8
+
+const (
+	plainIPv6  plainKind = 1 + iota // plain, of IPv6: its tuple is in asked
+	plainOuter                      // a tunnel's, and size is 0: the IP header is the outer one
+)
 
 // window is how many bytes around the beginning of a plain frame's IP packet are looked at: room for an Ethernet header with a tag, an IPv4
 // header, and a TCP header up to its checksum.
@@ -69,7 +77,7 @@ func (w *Worker) glance(records []plain, queries []conntrack.Query4, d []packet.
 			}
 		case packet.ProtoUDP:
 			if tunnelled(vteps, h) {
-				p.at, p.outer = addr+etherLen, true
+				p.at, p.kind = addr+etherLen, plainOuter
 				continue
 			}
 			if datagram := uint64(bits.ReverseBytes16(le16(h[38:]))); h[40]|h[41] == 0 || size < ipv4Len+udpLen || datagram < udpLen || datagram > size-ipv4Len {

@@ -8,10 +8,10 @@ import (
 // lookup asks the connection table for all frames of the vector at once. An ICMP error is asked for by the packet it quotes, turned
 // round: the quoted packet went the other way, so its reverse is the tuple of the connection's packets that come the error's way.
 //
-// Those that are plain are asked for by themselves, in half the space. Most vectors have nothing else.
+// Those that are plain and of IPv4 are asked for by themselves, in half the space. Most vectors have nothing else.
 func (w *Worker) lookup(v *vector) {
-	plain := v.n - v.odd.n
-	var others list
+	plain := v.n - v.odd.n - v.six.n
+	others := v.six
 	for _, k := range v.odd.all() {
 		i := int(k)
 		q, p := &v.queries[i], &v.plain[i]
@@ -36,13 +36,14 @@ func (w *Worker) lookup(v *vector) {
 		v.asked[uint8(others.n)].Tuple = q.Tuple
 		others.add(i)
 	}
-	if plain > 0 {
-		w.table.Lookup4(v.narrow[:v.n])
+	v.missed = plain < v.n
+	if plain > 0 && w.table.Lookup4(v.narrow[:v.n]) {
+		v.missed = true
 	}
 	if others.n > 0 {
 		w.table.Lookup(v.asked[:others.n])
-		for j, k := range others.all() {
-			v.queries[k].Ref = v.asked[j].Ref
+		for j := v.six.n; j < others.n; j++ { // express6 has those before it
+			v.queries[others.at[j]].Ref = v.asked[j].Ref
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 // parse looks at the vector's frames. Those that a glance is enough for are only opened if they turn out not to be for express.
 func (w *Worker) parse(v *vector) {
 	w.Counters.Received.add(uint64(v.n))
-	v.odd.n, v.bridged = 0, 0
-	found := 0
-	if w.glances(v.port) {
+	v.odd.n, v.six.n, v.bridged = 0, 0, 0
+	found, glances := 0, w.glances(v.port)
+	if glances {
 		found = w.glance(v.plain[:], v.narrow[:], v.descs)
 	} else {
 		for i := range v.plain[:v.n] {
@@ -27,10 +27,14 @@ func (w *Worker) parse(v *vector) {
 		if p.size != 0 {
 			continue
 		}
-		if peels && p.outer && w.peel(v, i) {
-			if p.size == 0 {
-				v.odd.add(i)
+		if p.kind == plainOuter {
+			if peels && w.peel(v, i) {
+				if p.size == 0 {
+					v.odd.add(i)
+				}
+				continue
 			}
+		} else if glances && w.glance6(v, i) {
 			continue
 		}
 		w.inspect(v, i)

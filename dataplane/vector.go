@@ -13,15 +13,20 @@ type vector struct {
 	port    int  // all frames of a vector were received on one port
 	tunnels bool // some packet goes through a tunnel: encap has work
 	odd     list // those that are not plain, or were not at a glance
-	quick   list // those that express has let in and not sent yet
+	six     list // those that are plain and of IPv6
+	missed  bool // there is no entry of IPv4 for some frame
+	whole   bool // quick.at is that of every
+	quick   list // those that express may take
+	late    list // those of them that it has left
 	rest    list // those that the stages behind lookup are at work on
 	held    held // connections of which a frame is in rest
+	held6   held // those of IPv6
 	descs   []packet.Desc
 	plain   [packet.VectorSize]plain
 	narrow  [packet.VectorSize]conntrack.Query4 // of those that are plain; else its Ref is zero
 	frames  [packet.VectorSize]packet.Frame
 	queries [packet.VectorSize]conntrack.Query // of those that are for the stages
-	asked   [packet.VectorSize]conntrack.Query // of those that are not plain, side by side
+	asked   [packet.VectorSize]conntrack.Query // side by side: of those in six, and of those in odd that are not plain
 	lanes   [packet.VectorSize]lane
 	tails   [packet.VectorSize]tail // of later fragments, which have no entry in their lane
 
@@ -29,21 +34,6 @@ type vector struct {
 	bridged  int
 	bridges  [packet.VectorSize]bridged
 	stations [packet.VectorSize]vxlan.Query
-}
-
-// list is some frames of a vector in their order, by their numbers, which being bytes need no bounds checks.
-type list struct {
-	n  int
-	at [packet.VectorSize]uint8
-}
-
-var _ [1<<8 - packet.VectorSize]struct{} // a number fits into a byte
-
-func (l *list) all() []uint8 { return l.at[:l.n] }
-
-func (l *list) add(i int) {
-	l.at[uint8(l.n)] = uint8(i)
-	l.n++
 }
 
 // bridged is a frame that goes on to another place of its segment.

@@ -59,6 +59,15 @@ func (w *Worker) settleWay(x *way, dst conntrack.Addr, v6 bool) bool {
 	return true
 }
 
+// settleBackend finds the way to a server. It reports false where there is none, and then x takes no packets as long as the snapshot is the same.
+func (w *Worker) settleBackend(x *way, b *Backend) bool {
+	if !w.settleWay(x, b.Addr, b.V6) {
+		*x = way{epoch: w.epoch, span: ^uint32(0)}
+		return false
+	}
+	return true
+}
+
 // settleClient finds the way to a client.
 func (w *Worker) settleClient(dst uint32) bool {
 	x := &w.ways[dst%clientWays]

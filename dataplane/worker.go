@@ -24,12 +24,13 @@ type Worker struct {
 	engine *Engine
 	table  *conntrack.Table
 	pool   *packet.Pool
-	queues []driver.Queue     // by port; nil where this worker has none
-	snap   *Snapshot          // of the current vector
-	now    int64              // nanoseconds, of the current vector
-	tick   conntrack.Tick     // the same, coarse
-	epoch  uint32             // counts the snapshots that this worker has seen: see way
-	ways   []way              // of clients, by the last bits of the address, then by backend ID
+	queues []driver.Queue // by port; nil where this worker has none
+	snap   *Snapshot      // of the current vector
+	now    int64          // nanoseconds, of the current vector
+	tick   conntrack.Tick // the same, coarse
+	epoch  uint32         // counts the snapshots that this worker has seen: see way
+	ways   []way          // of clients, by the last bits of the address, then by backend ID
+	ways6  [clientWays]clientWay6
 	inward [inwardWays]inward // to servers in segments, by the last bits of the backend's ID
 	v      vector
 	out    []outbox // by port
