@@ -161,6 +161,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 
 		HalfOpenPerSource: cfg.Limits.HalfOpenPerSource,
 		NewPerSource:      dataplane.Rate{PerSecond: cfg.Limits.NewPerSource.PerSecond},
+		Unusual:           dataplane.Rate{PerSecond: cfg.Limits.Unusual.PerSecond},
 	}
 	for _, a := range s.local {
 		snap.Local[a] = struct{}{}

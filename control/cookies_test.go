@@ -22,7 +22,7 @@ func TestWhoIsAsked(t *testing.T) {
 		{"a server that is not NAT", `{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10}, {address: 198.18.1.11, forward: dr}]}`, dataplane.CookiesAuto, true},
 		{"a tunnel", `{vip: 198.18.9.9, port: 80, forward: gue, backends: [{address: 198.18.1.10, tunnel_port: 6080}]}`, dataplane.CookiesAuto, true},
 	} {
-		cfg, diags := config.Parse("weir.yaml", []byte("version: 1\nports: [{name: wan, interface: eth1}]\nlimits: {half_open_per_source: 9, new_per_source: 8/s}\nservices: ["+c.service+"]\n"))
+		cfg, diags := config.Parse("weir.yaml", []byte("version: 1\nports: [{name: wan, interface: eth1}]\nlimits: {half_open_per_source: 9, new_per_source: 8/s, unusual: 7/s}\nservices: ["+c.service+"]\n"))
 		if cfg == nil {
 			t.Fatalf("%s: %v", c.name, diags)
 		}
@@ -30,8 +30,8 @@ func TestWhoIsAsked(t *testing.T) {
 		if s := snap.Services.All[0]; s.Cookies != c.want || s.Challenge != c.challenge {
 			t.Errorf("%s: %v, challenge %v; want %v, %v", c.name, s.Cookies, s.Challenge, c.want, c.challenge)
 		}
-		if snap.HalfOpenPerSource != 9 || snap.NewPerSource.PerSecond != 8 {
-			t.Errorf("%s: limits of a source are %d and %d", c.name, snap.HalfOpenPerSource, snap.NewPerSource.PerSecond)
+		if snap.HalfOpenPerSource != 9 || snap.NewPerSource.PerSecond != 8 || snap.Unusual.PerSecond != 7 {
+			t.Errorf("%s: limits of a source are %d and %d, of unusual packets %d", c.name, snap.HalfOpenPerSource, snap.NewPerSource.PerSecond, snap.Unusual.PerSecond)
 		}
 	}
 }

@@ -64,6 +64,7 @@ func newAttacked(t testing.TB, kind string) *attacked {
 	e := NewEngine(Options{Table: table, MaxBackends: 64})
 	e.Punt = func([]byte) bool { return true }
 	snap := one.snap
+	snap.Unusual = Rate{PerSecond: 200_000} // the default
 	if err := e.Publish(&snap); err != nil {
 		t.Fatal(err)
 	}

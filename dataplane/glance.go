@@ -25,6 +25,9 @@ type plainKind uint8
 const (
 	plainIPv6  plainKind = 1 + iota // plain, of IPv6: its tuple is in asked
 	plainOuter                      // a tunnel's, and size is 0: the IP header is the outer one
+	plainGone                       // dropped before anybody has looked, and size is 0
+
+	plainNotRest = 1 // the bit that those which are never for the stages at once have
 )
 
 // window is how many bytes around the beginning of a plain frame's IP packet are looked at: room for an Ethernet header with a tag, an IPv4

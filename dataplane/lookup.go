@@ -10,7 +10,7 @@ import (
 //
 // Those that are plain and of IPv4 are asked for by themselves, in half the space. Most vectors have nothing else.
 func (w *Worker) lookup(v *vector) {
-	plain := v.n - v.odd.n - v.six.n
+	plain := v.n - v.odd.n - v.six.n - v.gone
 	others := v.six
 	for _, k := range v.odd.all() {
 		i := int(k)

@@ -92,10 +92,8 @@ func (w *Worker) decap(v *vector) {
 	if o == nil {
 		return
 	}
-	for i := range v.n {
-		if v.plain[i].size != 0 {
-			continue
-		}
+	for _, k := range v.odd.all() {
+		i := int(k)
 		f, l := &v.frames[i], &v.lanes[i]
 		access := o.Access[f.Port] && l.verdict != passVerdict && l.drop != DropInvalidDescriptor
 		if l.verdict != Pending && !access {

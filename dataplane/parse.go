@@ -9,7 +9,7 @@ import (
 // parse looks at the vector's frames. Those that a glance is enough for are only opened if they turn out not to be for express.
 func (w *Worker) parse(v *vector) {
 	w.Counters.Received.add(uint64(v.n))
-	v.odd.n, v.six.n, v.bridged = 0, 0, 0
+	v.odd.n, v.six.n, v.gone, v.bridged = 0, 0, 0, 0
 	found, glances := 0, w.glances(v.port)
 	if glances {
 		found = w.glance(v.plain[:], v.narrow[:], v.descs)
@@ -34,7 +34,7 @@ func (w *Worker) parse(v *vector) {
 				}
 				continue
 			}
-		} else if glances && w.glance6(v, i) {
+		} else if glances && (w.glance6(v, i) || w.exceeds(v, i)) {
 			continue
 		}
 		w.inspect(v, i)

@@ -55,7 +55,7 @@ var every = func() (l list) {
 	return l
 }()
 
-// sift lists the frames for which there is an entry of IPv4 in quick, and all others but those of IPv6 at a glance in rest. It guesses no branch: in a flood
+// sift lists the frames for which there is an entry of IPv4 in quick, and all others but those of IPv6 at a glance, and what is gone, in rest. It guesses no branch: in a flood
 // each would be wrong half of the time, which costs good frames more than all else that the flood does to them.
 func (v *vector) sift() {
 	v.rest.n, v.late.n = 0, 0
@@ -73,7 +73,7 @@ func (v *vector) sift() {
 	for i := range v.n {
 		k := uint8(i)
 		missed := int(uint32(v.narrow[k].Ref)-1) >> 31 & 1
-		other := missed &^ int(v.plain[k].kind&plainIPv6)
+		other := missed &^ int(v.plain[k].kind&plainNotRest)
 		v.quick.at[uint8(quick)], v.rest.at[uint8(rest)] = k, k
 		quick += 1 - missed
 		rest += other

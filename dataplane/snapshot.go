@@ -29,7 +29,10 @@ type Snapshot struct {
 	Overlay           *Overlay             // nil: no segments
 	Paths             map[netip.Addr]*Path // to the servers behind tunnels, for errors from their ways
 
-	leastMTU uint16 // written by Publish, see least
+	Unusual Rate // of each kind of unusual packets at each worker; zero: no limit
+
+	leastMTU     uint16 // written by Publish, see least
+	unusualEvery int64  // written by Publish: nanoseconds that such a packet takes up, 0: no limit
 
 	// read by control
 	Generation uint64

@@ -14,6 +14,7 @@ type vector struct {
 	tunnels bool // some packet goes through a tunnel: encap has work
 	odd     list // those that are not plain, or were not at a glance
 	six     list // those that are plain and of IPv6
+	gone    int  // how many unusual has dropped
 	missed  bool // there is no entry of IPv4 for some frame
 	whole   bool // quick.at is that of every
 	quick   list // those that express may take

@@ -36,6 +36,8 @@ const (
 	DropBadFragment
 	DropICMPShort
 
+	DropUnusualLimit // more fragments, ICMP messages, or packets without TTL than limits.unusual has
+
 	// lookup and schedule
 	DropFragmentAlone     // a fragment to a VIP whose first did not come, or of an ICMP error
 	DropFragmentDuplicate // the same piece of a datagram once more
@@ -111,6 +113,7 @@ var dropNames = [NumDrops]string{
 	DropExtension:         "extension_header",
 	DropBadFragment:       "bad_fragment",
 	DropICMPShort:         "icmp_short",
+	DropUnusualLimit:      "unusual_limit",
 	DropFragmentAlone:     "fragment_alone",
 	DropFragmentDuplicate: "fragment_duplicate",
 	DropFragmentOverlap:   "fragment_overlap",

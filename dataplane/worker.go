@@ -51,11 +51,12 @@ type Worker struct {
 	hold      hold
 	uncounted uncounted
 	asked     asked
-	early     early  // fragments that came before their first
-	ipID      uint16 // of the latest IPv4 packet of our own that may be cut
-	pending   bool   // a queue has something unfinished, or debt is left
-	scanned   int64  // when scan last looked
-	debt      int64  // connections that are overdue to be looked at
+	unusual   [numUnusual]int64 // theoretical arrival time of the next of each kind, as limiter has it
+	early     early             // fragments that came before their first
+	ipID      uint16            // of the latest IPv4 packet of our own that may be cut
+	pending   bool              // a queue has something unfinished, or debt is left
+	scanned   int64             // when scan last looked
+	debt      int64             // connections that are overdue to be looked at
 	wish      atomic.Pointer[auditing]
 }
 

@@ -218,6 +218,8 @@ type Limits struct {
 
 	HalfOpenPerSource int  // most half-open connections of a /32 or /64, 0: no limit
 	NewPerSource      Rate // of connections that a /32 or /64 opens, 0: no limit
+
+	Unusual Rate // of fragments, of ICMP messages and of packets whose TTL is used up, each, at each worker, 0: no limit
 }
 
 // Rate is a number of events a second, 0 to 1000000; the burst is as much.
@@ -374,7 +376,7 @@ func defaults() Config {
 				TCPLastAck: 30 * time.Second, UDP: 300 * time.Second,
 			},
 		},
-		Limits:   Limits{Answers: Rate{PerSecond: 1000}},
+		Limits:   Limits{Answers: Rate{PerSecond: 1000}, Unusual: Rate{PerSecond: 200_000}},
 		VXLAN:    VXLAN{Port: 4789, SourcePorts: PortRange{49152, 65535}},
 		Admin:    Admin{Socket: "/run/weir.sock"},
 		BindVIPs: true,

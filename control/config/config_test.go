@@ -182,7 +182,7 @@ func TestEveryKeyArrives(t *testing.T) {
 			},
 		},
 		Conntrack: conntrack,
-		Limits:    Limits{Answers: Rate{500}, HalfOpenPerSource: 64, NewPerSource: Rate{100}},
+		Limits:    Limits{Answers: Rate{500}, HalfOpenPerSource: 64, NewPerSource: Rate{100}, Unusual: Rate{300_000}},
 		VXLAN: VXLAN{Port: 8472, SourcePorts: PortRange{50000, 60000}, UDPChecksum: true, Segments: []Segment{{
 			VNI: 5001, VTEP: addr("192.0.2.1"), Port: 4790, UDPChecksum: ChecksumNever, Access: []Access{{Port: "tenant"}},
 			Peers: []Peer{{Address: addr("192.0.2.21"), Port: 4790, UDPChecksum: ChecksumNever}, {Address: addr("192.0.2.22"), Port: 4789, UDPChecksum: ChecksumMade}},
@@ -268,7 +268,7 @@ func TestDefaults(t *testing.T) {
 		10 * time.Second, 60 * time.Second, 30 * time.Second, 300 * time.Second}
 	conntrack := Conntrack{MaxConnections: 1048576, Timeouts: timeouts, ConnReuseMode: 1, SynCookies: "auto"}
 	want := &Config{
-		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive", StateDir: "auto"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}},
+		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive", StateDir: "auto"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}, Unusual: Rate{200_000}},
 		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}},
 		Services: []Service{{
 			Name: "tcp-198.18.9.9:80", VIPs: []netip.Prefix{one("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp",

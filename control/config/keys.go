@@ -195,6 +195,7 @@ var limitsTable = table[Limits]{"limits", []field[Limits]{
 	{"answers", func(d *decoder, v value, l *Limits) { d.rate(v, &l.Answers, 1e6) }},
 	{"half_open_per_source", func(d *decoder, v value, l *Limits) { integer(d, v, &l.HalfOpenPerSource, 0, 1<<26) }},
 	{"new_per_source", func(d *decoder, v value, l *Limits) { d.rate(v, &l.NewPerSource, 1e6) }},
+	{"unusual", func(d *decoder, v value, l *Limits) { d.rate(v, &l.Unusual, 1e7) }},
 }}
 
 var adminTable = table[Admin]{"admin", []field[Admin]{

@@ -1,0 +1,124 @@
+package dataplane_test
+
+import (
+	"net/netip"
+	"testing"
+
+	. "weir/dataplane"
+	"weir/dataplane/packet/pkttest"
+)
+
+// TestUnusual sends more fragments, ICMP messages and packets whose TTL is used up than limits.unusual has for a moment: each kind has its own budget,
+// the burst of which is a tenth of a second's, others are not concerned, and nothing is lost track of.
+func TestUnusual(t *testing.T) {
+	quoted := pkttest.TCP(vip, client).Bytes()
+	quoted6 := pkttest.TCP(vip6, client6).Bytes()
+	first := func(i int) pkttest.Packet { return pkttest.UDP(client, dns).Size(508).Fragment(uint32(i), 0, true) }
+	for _, c := range []struct {
+		name  string
+		frame func(i int) pkttest.Packet
+		other func(i int) pkttest.Packet // of another kind
+	}{
+		{"first fragments", first, func(int) pkttest.Packet { return pkttest.UDP(client, dns).TTL(1) }},
+		{"later fragments", func(i int) pkttest.Packet { return pkttest.UDP(client, dns).Size(508).Fragment(uint32(i), 64, false) },
+			func(int) pkttest.Packet { return pkttest.Echo(client.Addr(), vip.Addr(), 1, 1) }},
+		{"fragments of IPv6", func(i int) pkttest.Packet { return pkttest.UDP(client6, vip6).Size(508).Fragment(uint32(i), 64, false) }, nil},
+		{"extension headers", func(int) pkttest.Packet { return pkttest.TCP(client6, vip6).HopByHop() }, nil},
+		{"ICMP errors", func(int) pkttest.Packet { return pkttest.ICMPPortUnreachable(router, vip.Addr(), quoted) }, first},
+		{"echo requests", func(i int) pkttest.Packet { return pkttest.Echo(client.Addr(), vip.Addr(), uint16(i), 1) }, first},
+		{"ICMPv6 errors", func(int) pkttest.Packet { return pkttest.ICMPError(router6, vip6.Addr(), 1, 4, 0, quoted6) }, first},
+		{"TTL of one", func(int) pkttest.Packet { return pkttest.UDP(client, dns).TTL(1) }, first},
+		{"hop limit of one", func(int) pkttest.Packet { return pkttest.TCP(client6, vip6).TTL(1) }, first},
+	} {
+		for _, vlan := range []uint16{0, 7} {
+			t.Run(c.name, func(t *testing.T) {
+				b := newBed(t, func(s *Snapshot, _ *Engine) { s.Unusual, s.Ports[wan].VLAN = Rate{PerSecond: 100}, vlan })
+				in := func(p pkttest.Packet) {
+					if f := p.Bytes(); vlan == 0 {
+						b.fromClient(f)
+					} else {
+						b.inject(wan, pkttest.Frame(f, routerMAC, wanMAC, vlan))
+					}
+				}
+				lost := func() uint64 {
+					_, drops := b.engine.Verdicts()
+					return drops[DropUnusualLimit]
+				}
+				plain := func(i int) pkttest.Packet {
+					return pkttest.UDP(netip.AddrPortFrom(client.Addr(), uint16(5000+i)), dns)
+				}
+				for i := range 25 {
+					in(c.frame(i))
+					in(plain(i))
+				}
+				before, _ := b.engine.Verdicts()
+				b.round()
+				after, _ := b.engine.Verdicts()
+				if lost() != 15 {
+					t.Errorf("%d of 25 are lost, want 15", lost())
+				}
+				if got := after.Forwarded - before.Forwarded; got < 25 {
+					t.Errorf("%d are forwarded, of 25 that are usual", got)
+				}
+				b.now += 5e7 // half of the burst
+				for i := range 12 {
+					in(c.frame(100 + i))
+				}
+				b.round()
+				if lost() != 15+7 {
+					t.Errorf("%d of 12 are lost half of the burst later, want 7", lost()-15)
+				}
+				if c.other != nil {
+					in(c.other(200))
+					b.round()
+					if lost() != 22 {
+						t.Errorf("another kind has the same budget")
+					}
+				}
+				b.snap.Unusual = Rate{}
+				b.publish()
+				for i := range 20 {
+					in(c.frame(300 + i))
+				}
+				b.round()
+				if lost() != 22 {
+					t.Errorf("without a limit %d are lost", lost()-22)
+				}
+				b.now += 60e9 // what waits gives up
+				b.round()
+			})
+		}
+	}
+}
+
+// TestUnusualLeavesOthersAlone drops fragments between the frames of a connection, in a vector of nothing else, and in one without any.
+func TestUnusualLeavesOthersAlone(t *testing.T) {
+	b := newBed(t, func(s *Snapshot, _ *Engine) { s.Unusual = Rate{PerSecond: 1} })
+	b.open(client, vip, web)
+	b.open(client6, vip6, web6)
+	later := pkttest.UDP(client, dns).Size(508).Fragment(1, 64, false).Bytes()
+	b.fromClient(later) // the only one for this second: it waits for its first
+	b.round()
+	for _, vector := range []struct{ fragments, v4, v6 int }{{9, 9, 9}, {9, 0, 0}, {0, 9, 0}, {9, 9, 0}, {9, 0, 9}} {
+		for i := range 9 {
+			if i < vector.fragments {
+				b.fromClient(later)
+			}
+			if i < vector.v4 {
+				b.fromClient(pkttest.TCP(client, vip).Seq(1).Ack(1).Bytes())
+			}
+			if i < vector.v6 {
+				b.fromClient(pkttest.TCP(client6, vip6).Seq(1).Ack(1).Bytes())
+			}
+		}
+		b.round()
+		n := 0
+		for b.take(lan) != nil {
+			n++
+		}
+		_, drops := b.engine.Verdicts()
+		if lost := drops[DropUnusualLimit] - b.drops[DropUnusualLimit]; n != vector.v4+vector.v6 || lost != uint64(vector.fragments) {
+			t.Errorf("%+v: %d left and %d were dropped", vector, n, lost)
+		}
+	}
+}
