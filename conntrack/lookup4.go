@@ -13,7 +13,7 @@ func (t *Table) Lookup4(q []Query4) (missed bool) {
 		h := t.hasher.sum4(p.Pair, p.Rest)
 		p.at, p.Ref = t.home(h), Ref(tag(h))
 		if p.Rest == 0 {
-			p.at = unused
+			p.at, p.Ref = unused, 0 // what stands there is found at once
 		}
 	}
 	for i := range q {
@@ -28,7 +28,7 @@ func (t *Table) Lookup4(q []Query4) (missed bool) {
 	for i := range q {
 		p := &q[i]
 		s := p.slot
-		if uint32(s>>32)-uint32(p.Ref) > 1 || int32(s) <= 0 { // another's tag, an empty slot, or IPv6
+		if uint32(s>>32)-uint32(p.Ref) > 1 || int32(s) < 0 { // another's tag, no tag, or IPv6
 			s = t.seek4(p.at, uint32(p.Ref))
 		}
 		p.Ref = Ref(s)

@@ -128,8 +128,9 @@ func (w *Worker) dispatch(v *vector, from, to int) {
 		x := &ways[to]
 		h := windowAt(mem, p.at)
 		ip := h[windowFront:]
-		l3 := uint32(e.DeltaL3) + agedBy
-		put16(ip[10:], packet.ApplyDelta(be16(ip[10:]), uint16(l3+l3>>16)))
+		l3 := uint32(^be16(ip[10:])) + uint32(e.DeltaL3) + agedBy // packet.ApplyDelta of both at once
+		l3 = l3&0xffff + l3>>16
+		put16(ip[10:], ^uint16(l3+l3>>16))
 		ip[8]--
 		put64(ip[12:], uint64(e.NewSrc)<<32|uint64(e.NewDst))
 		put32(ip[ipv4Len:], e.NewPorts)

@@ -10,6 +10,15 @@ import (
 //
 // Those that are plain and of IPv4 are asked for by themselves, in half the space. Most vectors have nothing else.
 func (w *Worker) lookup(v *vector) {
+	if v.odd.n+v.six.n+v.gone > 0 {
+		w.lookupOdd(v)
+		return
+	}
+	v.missed = w.table.Lookup4(v.narrow[:v.n])
+}
+
+// lookupOdd is lookup for a vector in which not all is plain and of IPv4.
+func (w *Worker) lookupOdd(v *vector) {
 	plain := v.n - v.odd.n - v.six.n - v.gone
 	others := v.six
 	for _, k := range v.odd.all() {
@@ -36,9 +45,9 @@ func (w *Worker) lookup(v *vector) {
 		v.asked[uint8(others.n)].Tuple = q.Tuple
 		others.add(i)
 	}
-	v.missed = plain < v.n
-	if plain > 0 && w.table.Lookup4(v.narrow[:v.n]) {
-		v.missed = true
+	v.missed = true
+	if plain > 0 {
+		v.missed = w.table.Lookup4(v.narrow[:v.n])
 	}
 	if others.n > 0 {
 		w.table.Lookup(v.asked[:others.n])

@@ -22,11 +22,10 @@ func (w *Worker) parse(v *vector) {
 		return
 	}
 	o, peels := w.snap.Overlay, true
-	for i := range v.plain[:v.n] {
+	v.unknown()
+	for _, k := range v.rest.all() {
+		i := int(k)
 		p := &v.plain[i]
-		if p.size != 0 {
-			continue
-		}
 		if p.kind == plainOuter {
 			if peels && w.peel(v, i) {
 				if p.size == 0 {

@@ -86,6 +86,17 @@ func (v *vector) sift() {
 	}
 }
 
+// unknown lists the frames that glance has given up in rest, which nobody needs yet. Like sift it guesses nothing.
+func (v *vector) unknown() {
+	n := 0
+	for i := range v.n {
+		k := uint8(i)
+		v.rest.at[uint8(n)] = k
+		n += int(uint32(v.plain[k].size)-1) >> 31 & 1
+	}
+	v.rest.n = n
+}
+
 // hold makes frames of the connection at ref, if that is not 0, go through the stages.
 func (v *vector) hold(ref conntrack.Ref) {
 	switch {
