@@ -100,3 +100,6 @@ func (h *header) check(size int64, boot [16]byte) error {
 	}
 	return nil
 }
+
+// Layout names the layout of a Table: who has another cannot read it as it is.
+func Layout() string { return fmt.Sprintf("%d-%016x", layoutVersion, shapeOf()) }

@@ -18,16 +18,17 @@ type memory struct {
 	file  *os.File // nil: the heap
 	pages [][pageSize / 8]uint64
 	huge  huge
+	lent  bool // the lock is another process' as well
 
 	bounded  bool // the file system has room for so much and no more: nothing is touched that was not set aside before
 	reserved [families]uint32
 }
 
 // newMemory returns memory for l, zeroed unless keep says that what the file has is of the same layout and is to stay. A file is locked first:
-// two Tables in one would destroy each other.
-func newMemory(l layout, file *os.File, keep bool) (*memory, error) {
+// two Tables in one would destroy each other. One that is lent comes with the lock of who lends it, which is not given back.
+func newMemory(l layout, file *os.File, keep, lent bool) (*memory, error) {
 	_, _, size := l.splicesAt()
-	m := &memory{layout: l, file: file, huge: huge{kind: HugeNone}}
+	m := &memory{layout: l, file: file, lent: lent, huge: huge{kind: HugeNone}}
 	if file == nil {
 		// Pages as elements, for a large allocation is aligned to pages and one of numbers is not scanned. One more, in case it is not aligned.
 		m.pages = make([][pageSize / 8]uint64, size/pageSize+1)
@@ -44,7 +45,9 @@ func newMemory(l layout, file *os.File, keep bool) (*memory, error) {
 		return nil, err
 	}
 	fail := func(err error) (*memory, error) {
-		unix.Flock(fd, unix.LOCK_UN)
+		if !lent {
+			unix.Flock(fd, unix.LOCK_UN)
+		}
 		return nil, err
 	}
 	if err := refuse(file); err != nil {
@@ -217,8 +220,8 @@ func (m *memory) close() error {
 	}
 	err := unix.MunmapPtr(unsafe.Pointer(&m.base[0]), uintptr(len(m.base)))
 	m.base = nil
-	if e := unix.Flock(int(m.file.Fd()), unix.LOCK_UN); err == nil {
-		err = e
+	if !m.lent {
+		err = errors.Join(err, unix.Flock(int(m.file.Fd()), unix.LOCK_UN))
 	}
 	if err != nil {
 		return fmt.Errorf("conntrack: unmap %s: %w", m.file.Name(), err)

@@ -49,6 +49,9 @@ type Options struct {
 	Now  Tick
 
 	CountSources bool // from the beginning, those that are taken over included: see [Table.CountSources]
+	// Beside says that a process which is still alive has its Table in File, under the Secret given, and is about to hand it over: nothing is looked at
+	// or changed before [Table.Resume], and nothing may be done with the Table. The lock of File is held by whoever gave it, and is not given back.
+	Beside bool
 }
 
 // Table is the connections of all workers.
@@ -80,6 +83,7 @@ type Table struct {
 	capacity  int
 	halfOpen  int // most half-open ones
 	memory    *memory
+	secret    [2]uint64
 	adopted   Adopted
 	waiting   []Tuple    // see Waiting
 	ranging   sync.Mutex // one Range at a time
@@ -90,6 +94,9 @@ type Table struct {
 // layout is refused, with an error that says what it holds; a Table that File holds is lost, unless it is Old as well. All workers start awake:
 // one that does not run must be put to [Table.Sleep], else what ends is never reused.
 func New(o Options) (*Table, error) {
+	if o.Beside && (o.File == nil || o.Old != o.File || o.Secret == [2]uint64{}) {
+		return nil, errors.New("conntrack: a table that is handed over stays where it is, under its secret")
+	}
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -106,7 +113,7 @@ func New(o Options) (*Table, error) {
 	if inPlace && !o.Fits(found) {
 		return nil, fmt.Errorf("conntrack: %s: a table for %d connections does not become one for %d where it is", o.Old.Name(), found.Capacity, o.Capacity)
 	}
-	m, err := newMemory(l, o.File, inPlace)
+	m, err := newMemory(l, o.File, inPlace, o.Beside)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +132,7 @@ func New(o Options) (*Table, error) {
 		capacity: o.Capacity,
 		halfOpen: o.HalfOpen,
 		memory:   m,
+		secret:   o.Secret,
 		workers:  make([]worker, o.Workers+1),
 	}
 	for i := range t.workers {
@@ -142,6 +150,8 @@ func New(o Options) (*Table, error) {
 		t.CountSources()
 	}
 	switch {
+	case o.Beside:
+		m.prefault()
 	case inPlace:
 		err = t.takeOver(m, &o)
 	case o.Old != nil:
