@@ -51,6 +51,16 @@ func NewPool(mem []byte, chunkSize int) (*Pool, error) {
 	return p, nil
 }
 
+// Reset makes those chunks free that are said to be, and no others: what a former owner of the memory has out stays out.
+func (p *Pool) Reset(free func(chunk uint32) bool) {
+	p.free = p.free[:0]
+	for c := p.Chunks() - 1; c >= 0; c-- {
+		if free(uint32(c)) {
+			p.free = append(p.free, uint32(c))
+		}
+	}
+}
+
 // Chunks is the number of chunks of the pool, free or not.
 func (p *Pool) Chunks() int { return len(p.mem) / int(p.size) }
 

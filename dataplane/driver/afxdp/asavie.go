@@ -63,9 +63,9 @@ func (q *Queue) asavieSocket(flags uint16) (*socket, error) {
 }
 
 // suitAsavie reports whether the library can make the memory that is asked for: it knows neither huge pages nor headroom, and shows its memory
-// by a length of 32 bits.
+// by a length of 32 bits; and that is this process' alone.
 func (o *UmemOptions) suitAsavie() bool {
-	return !o.OwnSetup && !o.HugePages && o.Headroom == 0 && int64(o.Chunks)*int64(o.ChunkSize) < 1<<32
+	return !o.OwnSetup && !o.Shared && !o.HugePages && o.Headroom == 0 && int64(o.Chunks)*int64(o.ChunkSize) < 1<<32
 }
 
 // newAsavie has asavie/xdp make a socket and keeps of it what we drive ourselves. The library's object is garbage on return: its pointers

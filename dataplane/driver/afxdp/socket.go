@@ -145,11 +145,17 @@ func (s *socket) mapRings(n int) error {
 		}
 		s.maps[i] = m
 	}
+	s.rewind(n)
+	return nil
+}
+
+// rewind begins with the rings where their indices are.
+func (s *socket) rewind(n int) {
+	off := &s.offsets
 	s.fill.producer, s.fill.addr = newProducer(sharedWords(s.maps[0], off.Fr), n), addrs(s.maps[0], off.Fr, n)
 	s.completion.consumer, s.completion.addr = newConsumer(sharedWords(s.maps[1], off.Cr), n), addrs(s.maps[1], off.Cr, n)
 	s.rx.consumer, s.rx.desc = newConsumer(sharedWords(s.maps[2], off.Rx), n), descs(s.maps[2], off.Rx, n)
 	s.tx.producer, s.tx.desc = newProducer(sharedWords(s.maps[3], off.Tx), n), descs(s.maps[3], off.Tx, n)
-	return nil
 }
 
 // tune asks for what only newer kernels or more rights give; without it the socket works, with more system calls.
@@ -168,12 +174,16 @@ func (s *socket) close() {
 	if s.fd < 0 {
 		return
 	}
+	s.unmap()
+	unix.Close(s.fd)
+	s.fd = -1
+}
+
+func (s *socket) unmap() {
 	for i, m := range s.maps {
 		if m != nil {
 			unix.Munmap(m)
 		}
 		s.maps[i] = nil
 	}
-	unix.Close(s.fd)
-	s.fd = -1
 }

@@ -30,6 +30,11 @@ func (k *KernelStats) add(fd int) {
 	k.TxRingEmpty += st.Tx_ring_empty_descs
 }
 
+// minus is k without what o has. It may be less than nothing: counters wrap.
+func (k KernelStats) minus(o *KernelStats) KernelStats {
+	return KernelStats{k.Dropped - o.Dropped, k.RxRingFull - o.RxRingFull, k.FillRingEmpty - o.FillRingEmpty, k.RxInvalid - o.RxInvalid, k.TxInvalid - o.TxInvalid, k.TxRingEmpty - o.TxRingEmpty}
+}
+
 // KernelStats may be called from any goroutine.
 func (q *Queue) KernelStats() KernelStats {
 	q.mu.Lock()

@@ -3,6 +3,7 @@ package afxdp
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ type UmemOptions struct {
 	Headroom  int  // bytes before a received frame besides the kernel's 256, at most 512
 	HugePages bool // try pages of 2 MiB, fall back to transparent ones
 	OwnSetup  bool // never use asavie/xdp
+	Shared    bool // in a file, so that another process can go on with it, see handover.go; then asavie/xdp, which brings its own memory, is not used
 	Owners    bool // for tests: panic when a chunk is handed over twice or comes back from where it was not, rather than count it
 }
 
@@ -40,6 +42,7 @@ type Umem struct {
 	options UmemOptions
 	mem     []byte
 	pages   string
+	file    *os.File // that mem is in; nil: it is this process' alone
 	pool    *packet.Pool
 	owner   []uint8  // by chunk: the number of the queue that holds it; 0: free, or the worker's
 	queues  []*Queue // by number less one; nil where closed
@@ -50,6 +53,18 @@ type Umem struct {
 
 // NewUmem maps the memory of a worker and makes the pool over it. It needs no rights; opening a queue does.
 func NewUmem(o UmemOptions) (*Umem, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	mem, pages, file, err := o.newMemory()
+	if err != nil {
+		return nil, fmt.Errorf("umem: mmap of %d bytes: %w", o.Chunks*o.ChunkSize, err)
+	}
+	return newUmem(o, mem, pages, file)
+}
+
+// complete checks o and fills in what is not given.
+func (o *UmemOptions) complete() error {
 	if o.ChunkSize == 0 {
 		o.ChunkSize = 2048
 	}
@@ -57,29 +72,38 @@ func NewUmem(o UmemOptions) (*Umem, error) {
 		o.Chunks = defaultChunks
 	}
 	if o.Headroom < 0 || o.Headroom > 512 {
-		return nil, fmt.Errorf("umem: headroom of %d bytes: must be 0 to 512", o.Headroom)
+		return fmt.Errorf("umem: headroom of %d bytes: must be 0 to 512", o.Headroom)
 	}
 	if o.Chunks < 0 || o.Chunks > 1<<24 || o.ChunkSize != 2048 && o.ChunkSize != 4096 || o.Chunks*o.ChunkSize%unix.Getpagesize() != 0 {
-		return nil, fmt.Errorf("umem: %d chunks of %d bytes: must be chunks of 2048 or 4096, at most %d, in whole pages", o.Chunks, o.ChunkSize, 1<<24)
+		return fmt.Errorf("umem: %d chunks of %d bytes: must be chunks of 2048 or 4096, at most %d, in whole pages", o.Chunks, o.ChunkSize, 1<<24)
 	}
-	mem, pages, err := mapMemory(o.Chunks*o.ChunkSize, o.HugePages)
-	if err != nil {
-		return nil, fmt.Errorf("umem: mmap of %d bytes: %w", o.Chunks*o.ChunkSize, err)
+	return nil
+}
+
+func (o *UmemOptions) newMemory() (mem []byte, pages string, file *os.File, err error) {
+	if o.Shared {
+		return makeShared(o.Chunks*o.ChunkSize, o.HugePages)
 	}
-	pool, err := packet.NewPool(mem, o.ChunkSize)
-	if err != nil {
-		unix.Munmap(mem)
-		return nil, err
-	}
-	return &Umem{
+	mem, pages, err = mapMemory(o.Chunks*o.ChunkSize, o.HugePages)
+	return mem, pages, nil, err
+}
+
+// newUmem makes a Umem over mem, which is unmapped on an error.
+func newUmem(o UmemOptions, mem []byte, pages string, file *os.File) (*Umem, error) {
+	u := &Umem{
 		options: o,
 		mem:     mem,
 		pages:   pages,
-		pool:    pool,
+		file:    file,
 		owner:   make([]uint8, o.Chunks),
 		fresh:   true,
 		reserve: min(packet.VectorSize, o.Chunks/8),
-	}, nil
+	}
+	var err error
+	if u.pool, err = packet.NewPool(mem, o.ChunkSize); err != nil {
+		return nil, errors.Join(err, u.unmap())
+	}
+	return u, nil
 }
 
 // Pages of a Umem's memory.
@@ -121,8 +145,16 @@ func (u *Umem) Close() error {
 	if u.mem == nil {
 		return nil
 	}
-	err := unix.Munmap(u.mem)
-	u.mem, u.pool = nil, nil
+	return u.unmap()
+}
+
+func (u *Umem) unmap() (err error) {
+	if u.file != nil {
+		err = unmapShared(u.mem, u.file)
+	} else {
+		err = unix.Munmap(u.mem)
+	}
+	u.mem, u.pool, u.file = nil, nil, nil
 	return err
 }
 
