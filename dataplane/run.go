@@ -33,8 +33,9 @@ const (
 	shortestSleep = time.Millisecond
 )
 
-// Start runs the worker on a goroutine of its own.
+// Start runs the worker on a goroutine of its own, also again after Stop.
 func (r *Runner) Start() {
+	r.stop.Store(false)
 	r.done = make(chan struct{})
 	go r.run()
 }
@@ -81,6 +82,7 @@ func (r *Runner) run() {
 	w.table.Wake(w.id)
 	clock := newClock()
 	var beaten int64
+	r.fds = r.fds[:0] // of a former run
 	for !r.stop.Load() {
 		now := clock.now()
 		if now-beaten >= beatEvery {
@@ -117,6 +119,7 @@ func (r *Runner) run() {
 		r.Waiter.Disarm()
 	}
 	w.table.Sleep(w.id)
+	r.Waiter.Unbind()
 }
 
 // refreshFDs tells the waiter when a queue's descriptor has changed: its device was lost and came back.

@@ -48,6 +48,13 @@ func (w *Waiter) Bind() error {
 	return w.bindSignal()
 }
 
+// Unbind ends what Bind began, on the same thread, which is about to end: the next worker's Bind is on another.
+func (w *Waiter) Unbind() {
+	w.disarmSignal()
+	w.signal.stale = true
+	w.signal.thread.Store(0)
+}
+
 func (w *Waiter) bindSignal() error {
 	s := &w.signal
 	if s.thread.Load() == 0 {
