@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,9 @@ type Front struct {
 	address  netip.AddrPort // of listener, as configured
 	server   *http.Server
 	listener net.Listener // nil: it does not listen
+
+	inherited   net.Listener // of another process, until Prepare has a use for it
+	inheritedAt netip.AddrPort
 }
 
 // gate is what a request is measured by.
@@ -126,6 +130,10 @@ func (f *Front) Prepare(next Settings) (*Change, error) {
 	if f.listener != nil && next.Address == f.address {
 		return c, nil
 	}
+	if f.listener == nil && f.inherited != nil && next.Address == f.inheritedAt {
+		c.listener, f.inherited = f.inherited, nil
+		return c, nil
+	}
 	l, err := net.Listen("tcp", next.Address.String())
 	if err != nil {
 		if f.listener != nil && f.address.Port() == next.Address.Port() && errors.Is(err, unix.EADDRINUSE) {
@@ -165,6 +173,35 @@ func (c *Change) Abort() {
 	if c.listener != nil {
 		_ = c.listener.Close()
 	}
+}
+
+// Inherit gives a front that does not listen yet the listener of another process', at the address that was configured there. Prepare takes it if
+// the address is still that one.
+func (f *Front) Inherit(l net.Listener, address netip.AddrPort) {
+	f.inherited, f.inheritedAt = l, address
+}
+
+// Offer is a copy of the listener's descriptor, for another process, and the address as it is configured; ok is false if f does not listen.
+func (f *Front) Offer() (fd int, address netip.AddrPort, ok bool, err error) {
+	l, ok := f.listener.(*limited)
+	if !ok {
+		return -1, netip.AddrPort{}, false, nil
+	}
+	fd, err = copyOf(l.Listener)
+	return fd, f.address, true, err
+}
+
+func copyOf(l net.Listener) (fd int, err error) {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return -1, errors.ErrUnsupported
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	ctl := raw.Control(func(had uintptr) { fd, err = unix.FcntlInt(had, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(ctl, err)
 }
 
 // Addr is where the front listens, nil if nowhere.

@@ -113,6 +113,11 @@ func (h *Host) UnwantedOffloads(ifname string) (on, stuck []string, err error) {
 // ErrStuck says that a driver left an offload on.
 var ErrStuck = errors.New("the driver does not switch off")
 
+// RestoreOffloads switches on again what another process' DisableOffloads has switched off, by name.
+func (h *Host) RestoreOffloads(ifname string, names []string) error {
+	return h.enableOffloads(ifname, names)
+}
+
 // enableOffloads switches on the features of the device by name. A device that is gone has none left to restore.
 func (h *Host) enableOffloads(ifname string, names []string) error {
 	if len(names) == 0 {

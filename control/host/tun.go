@@ -50,6 +50,34 @@ func (h *Host) NewTUN(o TUNOptions) (*TUN, error) {
 	return t, nil
 }
 
+// AdoptTUN is the device of another process' TUN, of which fd is a descriptor that becomes t's. The device is set up as by NewTUN.
+func (h *Host) AdoptTUN(fd int, name string, o TUNOptions) (*TUN, error) {
+	t := &TUN{h: h, fd: fd, name: name}
+	if o.MTU == 0 {
+		o.MTU = 1500
+	}
+	if o.Queue == 0 {
+		o.Queue = 16
+	}
+	req, err := unix.NewIfreq("")
+	if err == nil {
+		err = fail("TUNGETIFF", name, unix.IoctlIfreq(fd, unix.TUNGETIFF, req))
+	}
+	if err == nil && req.Name() != name {
+		err = fmt.Errorf("the descriptor is of %s, not of %s", req.Name(), name)
+	}
+	if err == nil {
+		err = t.configure(o)
+	}
+	if err != nil {
+		return nil, err // the descriptor is the caller's still
+	}
+	return t, nil
+}
+
+// FD is the device's descriptor, for a successor.
+func (t *TUN) FD() int { return t.fd }
+
 // dummy is the IPv4 dummy address (RFC 7600 section 4.8): no host on any network has it.
 var dummy = netip.AddrFrom4([4]byte{192, 0, 0, 8})
 

@@ -17,6 +17,7 @@ import (
 type Manager struct {
 	addr     *net.UnixAddr
 	watchdog time.Duration
+	environ  []string // as it was found
 }
 
 // Open reads what the manager says in the environment, and takes it out: programs that this process starts are not the service.
@@ -33,13 +34,14 @@ func Open() (*Manager, error) {
 	if path[0] != '/' && path[0] != '@' { // sd_notify(3) knows vsock: and others, for virtual machines
 		return nil, fmt.Errorf("NOTIFY_SOCKET %s: must be a path, or an abstract socket that begins with @", path)
 	}
-	m := &Manager{addr: &net.UnixAddr{Name: path, Net: "unixgram"}}
+	m := &Manager{addr: &net.UnixAddr{Name: path, Net: "unixgram"}, environ: []string{"NOTIFY_SOCKET=" + path}}
 	if usec != "" && (pid == "" || pid == strconv.Itoa(os.Getpid())) { // sd_watchdog_enabled(3): it may be meant for our parent
 		n, err := strconv.ParseInt(usec, 10, 64)
 		if err != nil || n <= 0 || n > int64(time.Duration(1<<63-1)/time.Microsecond) {
 			return nil, fmt.Errorf("WATCHDOG_USEC %s: must be microseconds", usec)
 		}
 		m.watchdog = time.Duration(n) * time.Microsecond
+		m.environ = append(m.environ, "WATCHDOG_USEC="+usec) // without WATCHDOG_PID it is meant for whoever has it
 	}
 	return m, nil
 }
@@ -67,6 +69,18 @@ func (m *Manager) Reloading() error {
 	}
 	return m.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000))
 }
+
+// Environ is what Open has taken out of the environment, for a process that takes this one's place.
+func (m *Manager) Environ() []string {
+	if m == nil {
+		return nil
+	}
+	return m.environ
+}
+
+// MainPID says that the service's main process is another from now on: only what that says counts then. The manager takes it only of a process
+// of the service's own.
+func (m *Manager) MainPID(pid int) error { return m.send(fmt.Sprintf("MAINPID=%d", pid)) }
 
 // Stopping says that a clean stop has begun.
 func (m *Manager) Stopping() error { return m.send("STOPPING=1", "STATUS=stopping") }

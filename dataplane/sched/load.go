@@ -104,6 +104,30 @@ func (l *Load) Rethreshold(was, now uint32) {
 	}
 }
 
+// LoadState is a Load's counts, for another process.
+type LoadState struct {
+	Active     int32 `json:"active,omitempty"`
+	Inactive   int32 `json:"inactive,omitempty"`
+	Persistent int32 `json:"persistent,omitempty"`
+	Overload   bool  `json:"overload,omitempty"`
+}
+
+// State is l as it is.
+func (l *Load) State() LoadState {
+	a, i, flag := unpack(l.word.Load())
+	return LoadState{a, i, l.persistent.Load(), flag != 0}
+}
+
+// Restore gives an unused Load the counts that another process' had.
+func (l *Load) Restore(s LoadState) {
+	l.persistent.Store(s.Persistent)
+	l.bind(s.Active, s.Inactive, 0)
+	if s.Overload {
+		l.word.Or(overload)
+		l.changed()
+	}
+}
+
 // Reconsider looks at the upper threshold without a new connection: of a backend that was given all its connections at once, say.
 func (l *Load) Reconsider(upper uint32) { l.bind(0, 0, upper) }
 
