@@ -24,6 +24,7 @@ var layers = map[string][]string{
 	"control/events":           {},
 	"control/dashboard":        {},
 	"control/metrics":          {},
+	"control/handover":         {},
 	"control/health":           {"control/privilege"},
 	"control/pcapng":           {},
 	"control/privilege":        {},
@@ -33,7 +34,7 @@ var layers = map[string][]string{
 	"control/host/*":           {"control/host"},
 	"control/live":             {"control/config", "control/host", "dataplane/steer"},
 	"control/judge":            {"dataplane/packet", "dataplane/packet/pkttest"}, // of control's tests alone
-	"control":                  {"control/config", "control/live", "control/admin", "control/events", "control/dashboard", "control/metrics", "control/health", "control/pcapng", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*", "docs"},
+	"control":                  {"control/config", "control/live", "control/admin", "control/events", "control/dashboard", "control/metrics", "control/handover", "control/health", "control/pcapng", "control/privilege", "control/systemd", "control/host", "dataplane", "dataplane/driver/*", "docs"},
 	"bench":                    {"control", "dataplane", "dataplane/driver/*"},
 	"bench/*":                  {"bench", "control", "control/host/*"},
 	"configs":                  {},
