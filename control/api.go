@@ -19,6 +19,7 @@ import (
 	"weir/control/admin"
 	"weir/control/config"
 	"weir/control/dashboard"
+	"weir/control/handover"
 	"weir/vxlan"
 )
 
@@ -206,6 +207,7 @@ func (c *Control) handler() http.Handler {
 	mux.Handle("GET /metrics", newScraper(c.core, c.log, c.glance))
 	mux.HandleFunc("GET /openapi.json", serveOpenAPI)
 	c.backendRoutes(mux)
+	mux.ServeMux.HandleFunc("POST "+handover.Path, c.serveTakeover) // between processes of weir; not of the API
 	dashboard.Register(&mux.ServeMux, c.viewers)
 	return mux
 }

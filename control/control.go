@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -40,6 +41,14 @@ type Options struct {
 	Manager *systemd.Manager // who started us and watches over us; nil: nobody
 	// Ready is called once packets flow and VIPs are bound.
 	Ready func()
+
+	// Takeover has the daemon take the place of the one that answers on the socket, alive: see taking.go.
+	Takeover bool
+	// Upgrade asks for a successor, which Successor begins: another process of the program that is installed now. It is not waited for.
+	Upgrade   <-chan os.Signal
+	Successor func() error
+	// Again begins the program anew in this process, as after a crash, without Takeover. It returns only if it fails.
+	Again func() error
 }
 
 // Control is a running daemon.
@@ -73,9 +82,16 @@ type Control struct {
 	viewers  *dashboard.Hub
 	front    *admin.Front
 	sights   sights
-	pulse    beat        // of loop
-	stopping atomic.Bool // loop has ended
-	reported string      // what the service manager was told last; guarded by mu
+	seed     uint64        // of all that is random and must be the same after a takeover
+	listener net.Listener  // admin socket
+	giving   atomic.Bool   // a successor is preparing
+	frozen   bool          // and may count on what it was told; Control's goroutine alone uses it, as handed
+	handed   bool          // a successor works: nothing here is ours any more
+	broken   error         // why there is nothing to hand over, or to go on with
+	taken    *TakeoverView // from whom this process has taken over; guarded by mu
+	pulse    beat          // of loop
+	stopping atomic.Bool   // loop has ended
+	reported string        // what the service manager was told last; guarded by mu
 }
 
 // Run is the daemon: it returns when ctx ends, after a clean stop, or when it cannot go on.
@@ -96,20 +112,28 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Socket == "" {
 		o.Socket = cfg.Admin.Socket
 	}
-	listener, err := listenAdmin(o.Socket)
-	if err != nil {
+	c.front = admin.NewFront(c.log, refuse)
+	bring := c.start
+	if o.Takeover {
+		from, err := c.approach(o.Socket)
+		if err != nil {
+			return err
+		}
+		defer from.close()
+		o.Socket, c.listener = from.offer.Socket, from.listener
+		bring = func(cfg *config.Config) error { return c.take(from, cfg) }
+	} else if c.listener, err = listenAdmin(o.Socket); err != nil {
 		return err
 	}
 	c.options.Socket = o.Socket
 	defer func() { err = errors.Join(err, c.stop()) }()
-	defer listener.Close()
-	c.front = admin.NewFront(c.log, refuse)
+	defer c.listener.Close()
 	defer c.front.Close()
 	front, err := c.front.Prepare(frontSettings(cfg)) // whoever asks before it is committed waits for the answer
 	if err != nil {
 		return err
 	}
-	if err := c.start(cfg); err != nil {
+	if err := bring(cfg); err != nil {
 		front.Abort()
 		return err
 	}
@@ -118,7 +142,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	handler := c.handler()
 	c.front.Handle(handler)
 	front.Commit()
-	api := c.serve(listener, handler)
+	api := c.serve(c.listener, handler)
 	defer api.close()
 	defer c.viewers.Close() // first: they would hold up the others, who wait for requests under way
 	defer c.sights.stop()   // or close would wait for them
@@ -153,29 +177,15 @@ func (c *Control) start(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	secret := rand.Uint64()
-	reg := newRegistry(dataplane.DefaultMaxBackends, secret)
+	c.seed = rand.Uint64()
+	reg := newRegistry(dataplane.DefaultMaxBackends, c.seed)
 	table, err := st.open(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(workers), Keep: reg.knows, Kept: reg.bear,
 		CountSources: cfg.Limits.HalfOpenPerSource > 0}, reg.restore)
 	if err != nil {
 		return err
 	}
-	c.core = newCoreOf(table, reg, len(workers), secret)
-	c.state = st
+	c.assemble(table, reg, st, len(workers))
 	c.provided = c.provide()
-	c.reg.renamed = true
-	c.reg.watch = newWatch(health.NewMonitor(health.Options{Changed: func() {
-		select {
-		case c.health <- struct{}{}:
-		default:
-		}
-	}}))
-	c.engine.Wake = func() {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
-	}
 	if c.ports, err = openPorts(c.log, c.options.Socket, cfg, c.engine); err != nil {
 		return err
 	}
@@ -202,8 +212,31 @@ func (c *Control) start(cfg *config.Config) error {
 	return c.ports.bind(cfg, x)
 }
 
-// stop takes everything down the other way round: VIPs, workers, steering, sockets.
+// assemble puts together what does not depend on how the table was come by.
+func (c *Control) assemble(table *conntrack.Table, reg *registry, st *state, workers int) {
+	c.core = newCoreOf(table, reg, workers, c.seed)
+	c.state = st
+	c.reg.renamed = true
+	c.reg.watch = newWatch(health.NewMonitor(health.Options{Changed: func() {
+		select {
+		case c.health <- struct{}{}:
+		default:
+		}
+	}}))
+	c.engine.Wake = func() {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// stop takes everything down the other way round: VIPs, workers, steering, sockets. What a successor has, or what was not taken over in the end, is not
+// ours to take down: it goes with the process.
 func (c *Control) stop() error {
+	if c.handed || c.options.Takeover && c.taken == nil {
+		return nil
+	}
 	var errs []error
 	if c.ports != nil {
 		errs = append(errs, c.ports.unbind())
@@ -264,6 +297,12 @@ func (c *Control) loop(ctx context.Context) error {
 			c.reload(false)
 		case do := <-c.asks:
 			do()
+			if c.handed {
+				c.stopping.Store(true)
+				return c.broken
+			}
+		case <-c.options.Upgrade:
+			c.upgrade()
 		case e, ok := <-events:
 			if !ok && ctx.Err() != nil {
 				continue // it ended because we do
@@ -304,7 +343,7 @@ func (c *Control) loop(ctx context.Context) error {
 			c.reg.shun(c.engine.Handshakes)
 			due := c.reg.attend()
 			c.ports.tend()
-			freed := c.collect()
+			freed := !c.frozen && c.collect()
 			if ticks++; ticks%reportEvery == 0 {
 				c.report()
 			}

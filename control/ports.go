@@ -38,7 +38,8 @@ type ports struct {
 	groups  *host.Groups
 	tun     *host.TUN
 	program *steer.Program
-	restore []func() error // offloads
+	restore []func() error      // offloads
+	off     map[string][]string // offloads that were switched off, by device
 
 	umems   []*afxdp.Umem
 	beats   []beat           // signs of life, by worker
@@ -77,7 +78,7 @@ type hopKey struct {
 
 // openPorts looks at the devices of the configuration and refuses what cannot work, each by name and with the cure.
 func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *dataplane.Engine) (p *ports, err error) {
-	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}}
+	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}, off: map[string][]string{}}
 	if p.host, err = host.Open(); err != nil {
 		return nil, err
 	}
@@ -109,7 +110,7 @@ func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *data
 	}
 	for _, name := range p.devices() {
 		restore, changed, err := p.host.DisableOffloads(name)
-		p.restore = append(p.restore, restore)
+		p.restore, p.off[name] = append(p.restore, restore), changed
 		if len(changed) > 0 {
 			log.Info("offloads switched off while weir runs", "kind", "host", "interface", name, "features", changed)
 		}
@@ -300,7 +301,7 @@ func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
 	chunk, most := chunkSize(mtu)
 	p.maxMTU = most
 	chunks := chunksFor(len(p.devices()))
-	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048, HugePages: hugePages()})
+	umem, err := afxdp.NewUmem(afxdp.UmemOptions{ChunkSize: chunk, Chunks: chunks, OwnSetup: chunk != 2048, HugePages: hugePages(), Shared: hugePages()})
 	if err != nil {
 		return nil, err
 	}

@@ -98,6 +98,9 @@ type outside interface {
 // swap puts cfg in force, which is file with edits made on it, or leaves everything as it is. diagnostics are what there is to say of cfg.
 func (c *Control) swap(cfg, file *config.Config, edits []config.Edit, lines lineWriter) (o Outcome) {
 	defer func() { o.Generation, o.Changes = c.generation, len(c.edits) }()
+	if c.frozen {
+		return Outcome{Message: "a successor is about to take over: ask again in a moment, then it answers", Diagnostics: lines}
+	}
 	diff := config.Compare(c.cfg, cfg)
 	if len(diff.Refusals) > 0 {
 		for _, d := range diff.Refusals {

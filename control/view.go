@@ -163,26 +163,35 @@ type WorkerView struct {
 
 // Status is how the daemon is.
 type Status struct {
-	Version      string     `json:"version"`
-	PID          int        `json:"pid"`
-	Started      time.Time  `json:"started"`
-	Config       string     `json:"config"`
-	Generation   uint64     `json:"generation"`
-	Loaded       time.Time  `json:"loaded"` // when this generation was published
-	Connections  int        `json:"connections"`
-	Capacity     int        `json:"capacity"`
-	HalfOpen     int        `json:"half_open"` // connections whose handshake is not over
-	HalfOpenCap  int        `json:"half_open_capacity"`
-	Evicted      uint64     `json:"half_open_evicted"` // those that gave way to new ones, since the start
-	Cookies      CookieView `json:"cookies"`
-	TableMemory  MemoryView `json:"table_memory"`
-	TableFile    string     `json:"table_file,omitempty"` // that the connections are in; none: they end with the process
-	TakenOver    int        `json:"taken_over"`           // connections that the process before left
-	Health       HealthView `json:"health"`
-	LastReload   string     `json:"last_reload"` // what the last reload said
-	LastReloadOK bool       `json:"last_reload_ok"`
-	Changes      int        `json:"changes"` // in force that are not in the file as it was loaded last
-	Warnings     []string   `json:"warnings,omitempty"`
+	Version      string        `json:"version"`
+	PID          int           `json:"pid"`
+	Started      time.Time     `json:"started"`
+	Config       string        `json:"config"`
+	Generation   uint64        `json:"generation"`
+	Loaded       time.Time     `json:"loaded"` // when this generation was published
+	Connections  int           `json:"connections"`
+	Capacity     int           `json:"capacity"`
+	HalfOpen     int           `json:"half_open"` // connections whose handshake is not over
+	HalfOpenCap  int           `json:"half_open_capacity"`
+	Evicted      uint64        `json:"half_open_evicted"` // those that gave way to new ones, since the start
+	Cookies      CookieView    `json:"cookies"`
+	TableMemory  MemoryView    `json:"table_memory"`
+	TableFile    string        `json:"table_file,omitempty"` // that the connections are in; none: they end with the process
+	TakenOver    int           `json:"taken_over"`           // connections that the process before left
+	Takeover     *TakeoverView `json:"takeover,omitempty"`   // if this process has taken over alive
+	Health       HealthView    `json:"health"`
+	LastReload   string        `json:"last_reload"` // what the last reload said
+	LastReloadOK bool          `json:"last_reload_ok"`
+	Changes      int           `json:"changes"` // in force that are not in the file as it was loaded last
+	Warnings     []string      `json:"warnings,omitempty"`
+}
+
+// TakeoverView is how this process took over from one that was alive.
+type TakeoverView struct {
+	PID     int     `json:"pid"`     // of that one
+	Version string  `json:"version"` // of it
+	TookMS  float64 `json:"took_ms"` // from the first word to the last
+	DarkUS  float64 `json:"dark_us"` // in which frames waited in the rings
 }
 
 // HealthView is how many backends are in which state, and how the checks get on.

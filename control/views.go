@@ -110,6 +110,7 @@ func (c *Control) Status() Status {
 	m := c.engine.Table.Memory()
 	s.TableMemory = MemoryView{Bytes: m.Bytes, HugeBytes: m.Huge, HugePages: string(m.Pages)}
 	s.TakenOver = c.engine.Table.Adopted().Kept
+	s.Takeover = c.taken
 	if c.state != nil {
 		s.TableFile = c.state.path
 	}
