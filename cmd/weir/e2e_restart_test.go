@@ -18,15 +18,15 @@ import (
 	"weir/control"
 )
 
-// population is who is connected while weir is killed.
-type population struct{ kills, idle, busy, datagrams, persistent int }
+// population is who is connected while one weir takes the place of another, so many times.
+type population struct{ times, idle, busy, datagrams, persistent int }
 
-// few is what a test run has. WEIR_RESTARTS=20 asks for that many kills among many clients.
-func few() population {
-	if n, err := strconv.Atoi(os.Getenv("WEIR_RESTARTS")); err == nil {
-		return population{kills: n, idle: 1000, busy: 200, datagrams: 100, persistent: 50}
+// few is what a test run has. A number in a variable of the environment, such as WEIR_RESTARTS=20, asks for as many times among many clients.
+func few(variable string) population {
+	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil {
+		return population{times: n, idle: 1000, busy: 200, datagrams: 100, persistent: 50}
 	}
-	return population{kills: 3, idle: 20, busy: 20, datagrams: 10, persistent: 6}
+	return population{times: 3, idle: 20, busy: 20, datagrams: 10, persistent: 6}
 }
 
 // stamped is a conversation of numbered messages: what comes back must be the answer to the one sent, byte by byte.
@@ -156,11 +156,18 @@ func restartConfig(f *forwardBed) string {
 	return f.config(b.String())
 }
 
-// TestConnectionsOutliveKills kills weir again and again under clients that talk, that are silent, and that come back, through every kind of
-// forwarding. Nobody is reset, each byte that comes is right, each flow stays with its server.
+// TestConnectionsOutliveKills kills weir again and again.
 func TestConnectionsOutliveKills(t *testing.T) {
+	outlive(t, few("WEIR_RESTARTS"), "kill", func(f *forwardBed, d *daemon) *daemon {
+		d.kill()
+		return f.start(restartConfig(f))
+	})
+}
+
+// outlive has one weir take another's place again and again, by what next does, under clients that talk, that are silent, and that come back, through
+// every kind of forwarding. Nobody is reset, each byte that comes is right, each flow stays with its server.
+func outlive(t *testing.T, p population, act string, next func(*forwardBed, *daemon) *daemon) {
 	needsPins(t)
-	p := few()
 	f := newForwardBed(t, options{})
 	for i := range 2 {
 		f.listen(i, 8000, echo)
@@ -239,13 +246,12 @@ func TestConnectionsOutliveKills(t *testing.T) {
 	answered()
 
 	var pauses, dark []time.Duration
-	for kill := range p.kills {
+	for round := range p.times {
 		for _, s := range talking {
 			s.worst.Store(0)
 		}
 		want := d.stats()
-		d.kill()
-		d = f.start(restartConfig(f))
+		d = next(f, d)
 		answered()
 		for i, s := range talking {
 			if i < tcp {
@@ -256,32 +262,32 @@ func TestConnectionsOutliveKills(t *testing.T) {
 		}
 		for _, s := range silent {
 			if err := s.round(patience); err != nil {
-				t.Fatalf("kill %d: silent %s: %v", kill, s.name, err)
+				t.Fatalf("%s %d: silent %s: %v", act, round, s.name, err)
 			}
 		}
 		for i, from := range clients {
-			if i%2 == kill%2 {
+			if i%2 == round%2 {
 				continue // comes next time
 			}
 			if got := come(from); got != servers[from] {
-				t.Fatalf("kill %d: %s came to %s, before to %s", kill, from, got, servers[from])
+				t.Fatalf("%s %d: %s came to %s, before to %s", act, round, from, got, servers[from])
 			}
 		}
 		for i, s := range d.stats().Services {
 			if strings.HasPrefix(s.Name, "persistent") {
 				if got := s.Backends[0].Persistent + s.Backends[1].Persistent; got != len(clients) {
-					t.Fatalf("kill %d: %d clients are remembered of %d", kill, got, len(clients))
+					t.Fatalf("%s %d: %d clients are remembered of %d", act, round, got, len(clients))
 				}
 				continue // its connections come and go
 			}
 			for j, b := range s.Backends {
 				if was := want.Services[i].Backends[j]; b.Active != was.Active || b.Inactive != was.Inactive {
-					t.Fatalf("kill %d: %s %s has %d active and %d inactive connections, before it was %d and %d", kill, s.Name, b.Address, b.Active, b.Inactive, was.Active, was.Inactive)
+					t.Fatalf("%s %d: %s %s has %d active and %d inactive connections, before it was %d and %d", act, round, s.Name, b.Address, b.Active, b.Inactive, was.Active, was.Inactive)
 				}
 			}
 		}
 		if n := resets.Load(); n != 0 {
-			t.Fatalf("kill %d: %d RSTs reached the client", kill, n)
+			t.Fatalf("%s %d: %d RSTs reached the client", act, round, n)
 		}
 	}
 	for _, s := range talking {
@@ -295,7 +301,7 @@ func TestConnectionsOutliveKills(t *testing.T) {
 		slices.Sort(all)
 		t.Logf("%s: median %v, worst %v", what, all[len(all)/2].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond))
 	}
-	t.Logf("%d kills under %d silent and %d talking connections, %d flows of datagrams, %d persistent clients", p.kills, p.idle, p.busy, p.datagrams, p.persistent)
+	t.Logf("%d times a %s under %d silent and %d talking connections, %d flows of datagrams, %d persistent clients", p.times, act, p.idle, p.busy, p.datagrams, p.persistent)
 	tell("pause of a TCP connection", pauses)
 	tell("pause of a flow of datagrams, one each 5 ms", dark)
 }

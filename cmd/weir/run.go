@@ -29,14 +29,20 @@ func configFlag(c *cobra.Command) *string {
 
 func runCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "run -c FILE",
-		Short:   "Run the balancer in the foreground; SIGHUP reloads, SIGTERM and SIGINT stop cleanly",
-		Example: "  weir run -c /etc/weir/weir.yaml\n  weir run -c lab.yaml --socket /run/lab.sock --log-level debug",
+		Use:   "run -c FILE",
+		Short: "Run the balancer in the foreground; SIGHUP reloads, SIGUSR2 upgrades, SIGTERM and SIGINT stop cleanly",
+		Long: `Run the balancer in the foreground; SIGHUP reloads, SIGUSR2 upgrades, SIGTERM and SIGINT stop cleanly.
+
+With --takeover it takes the place of the one that answers on the admin socket, alive: sockets, frames and connections are handed over, and packets wait
+in the rings for a few milliseconds. If anything is wrong before that, it ends with the reason and the other goes on. On SIGUSR2 a weir begins
+the program that is installed now with its own arguments and --takeover: an upgrade without a pause.`,
+		Example: "  weir run -c /etc/weir/weir.yaml\n  weir run -c lab.yaml --socket /run/lab.sock --log-level debug\n  weir run -c lab.yaml --socket /run/lab.sock --takeover",
 		Args:    cobra.NoArgs,
 	}
-	exits(c, exitInvalid, exitRight)
+	exits(c, exitInvalid, exitNoDaemon, exitRight)
 	file := configFlag(c)
 	as := c.Flags().String("user", "", "run as this user, with the few capabilities that it takes; needs root (default: as who starts it)")
+	takeover := c.Flags().Bool("takeover", false, "take the place of the weir that answers on the admin socket, alive")
 	logger := logFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log, err := logger()
@@ -58,9 +64,13 @@ func runCommand() *cobra.Command {
 		}
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
+		usr2 := make(chan os.Signal, 1)
+		signal.Notify(usr2, syscall.SIGUSR2)
 		o := control.Options{
 			Config: *file, Stderr: os.Stderr, Reload: hup, Version: versionText(), Manager: manager,
-			Logger: log,
+			Logger: log, Takeover: *takeover, Upgrade: usr2,
+			Successor: func() error { return successor(manager, log) },
+			Again:     func() error { return again(manager) },
 		}
 		if c.Flags().Changed("socket") {
 			o.Socket, _ = c.Flags().GetString("socket")
