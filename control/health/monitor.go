@@ -29,6 +29,8 @@ type Monitor struct {
 	mu      sync.Mutex
 	targets map[Check]*target
 	kin     map[kin]*target // one of those that ask the same of the same
+	before  map[kin]State   // what another process knew, as long as that is news: see Remember
+	newsTo  time.Time
 	due     schedule
 	running int
 	late    uint64  // checks that began a second or more after they were due
@@ -139,6 +141,9 @@ func (m *Monitor) Change(add, drop []Check) {
 func (m *Monitor) initial(c *Check, now time.Time) State {
 	if t := m.kin[c.kin()]; t != nil && (t.state.Answered() || t.state.Up == t.check.Down) { // the latter has it from another
 		return State{Up: t.state.Up, Since: t.state.Since, Why: t.state.Why}
+	}
+	if s, ok := m.before[c.kin()]; ok && now.Before(m.newsTo) {
+		return s
 	}
 	return State{Up: !c.Down, Since: now}
 }
