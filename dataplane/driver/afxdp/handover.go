@@ -1,6 +1,7 @@
 package afxdp
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -105,7 +106,9 @@ func Adopt(u *Umem, o QueueOffer, fd int) (*Queue, error) {
 	}
 	s := &socket{fd: fd, setup: o.Setup}
 	if err == nil {
-		err = s.mapRings(o.RingSize)
+		if err = s.mapRings(o.RingSize); errors.Is(err, unix.EBUSY) {
+			err = fmt.Errorf("%w: %w", err, errRemap)
+		}
 	}
 	var q *Queue
 	if err == nil {
