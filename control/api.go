@@ -272,7 +272,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 		writeJSON(w, http.StatusConflict, Failure{err.Error()})
 	case errors.As(err, new(config.EditError)), errors.Is(err, ErrInvalid):
 		writeJSON(w, http.StatusUnprocessableEntity, Failure{err.Error()})
-	case errors.Is(err, ErrStuck):
+	case errors.Is(err, ErrStuck), errors.Is(err, ErrLeft):
 		writeJSON(w, http.StatusServiceUnavailable, Failure{err.Error()})
 	case errors.As(err, new(*http.MaxBytesError)):
 		writeJSON(w, http.StatusRequestEntityTooLarge, Failure{err.Error()})

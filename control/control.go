@@ -86,6 +86,7 @@ type Control struct {
 	listener net.Listener  // admin socket
 	giving   atomic.Bool   // a successor is preparing
 	frozen   bool          // and may count on what it was told; Control's goroutine alone uses it, as handed
+	left     chan struct{} // closed with it
 	handed   bool          // a successor works: nothing here is ours any more
 	broken   error         // why there is nothing to hand over, or to go on with
 	taken    *TakeoverView // from whom this process has taken over; guarded by mu
@@ -100,7 +101,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Logger = slog.Default()
 	}
 	kept := events.NewLog(keptEvents)
-	c := &Control{options: o, log: slog.New(kept.Handler(o.Logger.Handler())), events: kept, started: time.Now(), asks: make(chan func()), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
+	c := &Control{options: o, log: slog.New(kept.Handler(o.Logger.Handler())), events: kept, started: time.Now(), asks: make(chan func()), left: make(chan struct{}), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
 	cfg, err := load(c.reader.Load, o.Config, o.Stderr)
 	if err != nil {
 		return err

@@ -23,6 +23,9 @@ type BackendEdit struct {
 // ErrStuck says that control does not come to what it is asked for.
 var ErrStuck = errors.New("the daemon is stopping or stuck")
 
+// ErrLeft says that what is asked for is no matter of this process' any more.
+var ErrLeft = errors.New("another process of weir has just taken over: ask again")
+
 // do has control's goroutine do something, and waits for it.
 func (c *Control) do(f func()) error {
 	done := make(chan struct{})
@@ -30,6 +33,8 @@ func (c *Control) do(f func()) error {
 	case c.asks <- func() { f(); close(done) }:
 		<-done
 		return nil
+	case <-c.left:
+		return ErrLeft
 	case <-time.After(waitForControl):
 		return ErrStuck
 	}

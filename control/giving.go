@@ -35,20 +35,24 @@ import (
 
 // Limits of a takeover.
 const (
-	offerTime  = 10 * time.Second // to send or await an offer
-	readyTime  = time.Minute      // for the successor to compile, while the former process works
-	switchTime = 2 * time.Second  // for the successor to make the state its own, while nobody works
-	firstTime  = 5 * time.Second  // for its workers to start
+	offerTime  = 5 * time.Second // to send or await an offer
+	readyTime  = time.Minute     // for the successor to compile, while the former process works
+	switchTime = 2 * time.Second // for the successor to make the state its own, while nobody works
+	firstTime  = 5 * time.Second // for its workers to start
 )
 
 // readyMessage is what a successor says of itself.
 type readyMessage struct {
 	PID     int    `json:"pid"`
 	Version string `json:"version"`
+	Managed bool   `json:"managed,omitempty"` // it talks to a service manager
 }
 
 // nothing is the body of a message whose kind says it all.
 type nothing struct{}
+
+// errManaged is why a service's successor must be its own child: the manager would take another for a stranger, and end the service.
+var errManaged = errors.New("it is a service of systemd: send it SIGUSR2 instead (systemctl kill -s USR2 --kill-whom=main weir), and it begins the successor itself")
 
 // errTakeover is why a second one is refused.
 var errTakeover = errors.New("another takeover is under way")
@@ -100,7 +104,10 @@ func (c *Control) give(conn *handover.Conn, pid int) error {
 	}
 	if err == nil {
 		var ready readyMessage
-		if _, err = conn.Receive(readyTime, "ready", &ready); err == nil {
+		if _, err = conn.Receive(readyTime, "ready", &ready); err == nil && c.options.Manager.Present() && !ready.Managed {
+			err = errManaged
+		}
+		if err == nil {
 			stuck := c.do(func() { err = c.surrenderTo(conn, pid, ready, generations) })
 			if err = errors.Join(stuck, err); err == nil {
 				return nil
@@ -170,9 +177,11 @@ func (c *Control) surrenderTo(conn *handover.Conn, pid int, ready readyMessage, 
 		return c.reclaim(conn, pid, err)
 	}
 	c.handed = true
+	close(c.left)
 	if l, ok := c.listener.(*net.UnixListener); ok {
 		l.SetUnlinkOnClose(false)
 	}
+	_ = c.listener.Close()                           // what is still to be accepted is the successor's to answer
 	c.notified(c.options.Manager.MainPID(ready.PID)) // before it says anything itself: who is not the main process is not listened to
 	_ = conn.Send(time.Second, "farewell", nothing{})
 	c.log.Info("handed over", "kind", "takeover", "to", ready.PID, "version", ready.Version, "took", time.Since(begun).Round(time.Microsecond))
@@ -189,6 +198,7 @@ func (c *Control) reclaim(conn *handover.Conn, pid int, why error) error {
 		}
 	}
 	c.handed = true // whatever comes of it, nothing is ours
+	close(c.left)
 	c.broken = errors.New("takeover: the successor died")
 	if c.options.Again != nil {
 		c.broken = errors.Join(c.broken, c.options.Again())

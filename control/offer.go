@@ -14,6 +14,7 @@ import (
 
 	"weir/conntrack"
 	"weir/control/config"
+	"weir/control/health"
 	"weir/dataplane"
 	"weir/dataplane/driver/afxdp"
 	"weir/dataplane/sched"
@@ -35,6 +36,7 @@ type offer struct {
 	Edits    []config.Edit              `json:"edits,omitempty"`
 	Table    tableOffer                 `json:"table"`
 	Legend   *legend                    `json:"legend"`
+	Health   []health.Known             `json:"health,omitempty"`
 	Sides    map[string]json.RawMessage `json:"sides"`
 	Ports    []portOffer                `json:"ports"` // in the order of their numbers
 	Workers  []workerOffer              `json:"workers"`
@@ -126,7 +128,7 @@ func (c *Control) offer() (o *offer, files []int, err error) {
 	o = &offer{
 		PID: os.Getpid(), Version: c.options.Version, Socket: c.options.Socket, Seed: c.seed, Loaded: c.generation, Edits: c.edits,
 		Table:  tableOffer{Layout: conntrack.Layout(), Capacity: t.Cap(), Secret: t.Secret(), Path: c.state.path, Place: c.state.want, Boot: c.state.boot},
-		Legend: c.reg.legend(), Sides: map[string]json.RawMessage{}, Offloads: c.ports.off, TUN: c.ports.tun.Name(),
+		Legend: c.reg.legend(), Health: c.reg.watch.monitor.Known(), Sides: map[string]json.RawMessage{}, Offloads: c.ports.off, TUN: c.ports.tun.Name(),
 	}
 	o.Legend.Table, o.Legend.File = c.state.id(), c.state.path
 	for name, x := range map[string]any{positionsFile: c.reg.positions(), stationsFile: c.reg.overlay.learned(c.cfg)} {

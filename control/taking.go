@@ -190,7 +190,8 @@ func (c *Control) makeReady(p *predecessor, cfg *config.Config) (x *compiled, po
 	}
 	st.table = table.ID()
 	c.assemble(table, reg, st, len(cpus))
-	c.generation = p.offer.Loaded - 1 // the next one is that which runs now, if nothing is changed
+	c.reg.watch.monitor.Remember(p.offer.Health)
+	c.generation = p.offer.Loaded // this one is the next, as after a reload
 	if c.ports, err = openPorts(c.log, c.options.Socket, cfg, c.engine); err != nil {
 		return nil, nil, err
 	}
@@ -288,7 +289,7 @@ func (o *offer) translate(cfg *config.Config) func(int) int {
 
 // await says that we are ready, and waits for the state.
 func (c *Control) await(p *predecessor) (*handState, error) {
-	if err := p.conn.Send(time.Second, "ready", readyMessage{os.Getpid(), c.options.Version}); err != nil {
+	if err := p.conn.Send(time.Second, "ready", readyMessage{os.Getpid(), c.options.Version, c.options.Manager.Present()}); err != nil {
 		return nil, p.lost(err)
 	}
 	s := new(handState)

@@ -328,6 +328,9 @@ func printStatus(w io.Writer, s control.Status) {
 		row("version", s.Version)
 		row("pid", s.PID)
 		row("started", s.Started.Format(time.RFC3339))
+		if x := s.Takeover; x != nil {
+			row("taken over", fmt.Sprintf("from pid %d, %s, in %.0f ms, of which %.1f without a worker", x.PID, x.Version, x.TookMS, x.DarkUS/1e3))
+		}
 		row("configuration", s.Config)
 		row("generation", fmt.Sprintf("%d, loaded %s", s.Generation, s.Loaded.Format(time.RFC3339)))
 		row("connections", fmt.Sprintf("%d of %d", s.Connections, s.Capacity))

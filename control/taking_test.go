@@ -1,0 +1,85 @@
+package control
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"weir/conntrack"
+	"weir/control/config"
+	"weir/dataplane/driver/afxdp"
+)
+
+// offered is what a weir of two workers on two devices offers.
+func offered() *offer {
+	o := &offer{Table: tableOffer{Layout: conntrack.Layout(), Capacity: 1000, Place: config.StateAuto}, Ports: []portOffer{{"eth0", 0}, {"eth1", 5}, {"eth1", 6}}}
+	for w := range 2 {
+		x := workerOffer{}
+		for _, name := range []string{"eth0", "eth1"} {
+			x.Queues = append(x.Queues, afxdp.QueueOffer{Interface: name, Number: w, Mode: "auto"})
+		}
+		o.Workers = append(o.Workers, x)
+	}
+	return o
+}
+
+// fitting is a configuration that goes with it.
+func fitting() *config.Config {
+	c := &config.Config{}
+	c.Conntrack.MaxConnections, c.Engine.StateDir = 1000, config.StateAuto
+	for _, p := range []config.Port{{Name: "lan", Interface: "eth1", VLAN: 6}, {Name: "dmz", Interface: "eth1", VLAN: 5}, {Name: "wan", Interface: "eth0"}} {
+		p.Driver, p.XDPMode, p.Queues.All = "af_xdp", "auto", true
+		c.Ports = append(c.Ports, p)
+	}
+	return c
+}
+
+// TestWhatFits: what a successor cannot have without a restart is told, all of it, each by name with both sides' values.
+func TestWhatFits(t *testing.T) {
+	for _, x := range []struct {
+		name    string
+		change  func(*offer, *config.Config)
+		workers int
+		says    []string // nothing: it fits
+	}{
+		{"the same with ports in another order", func(*offer, *config.Config) {}, 2, nil},
+		{"another layout", func(o *offer, _ *config.Config) { o.Table.Layout = "4-00" }, 2, []string{"layout of the connection table: it has 4-00"}},
+		{"another size", func(_ *offer, c *config.Config) { c.Conntrack.MaxConnections = 2000 }, 2, []string{"conntrack.max_connections: it has 1000, here it is 2000"}},
+		{"another place", func(_ *offer, c *config.Config) { c.Engine.StateDir = "/dev/shm/x" }, 2, []string{"engine.state_dir: it has auto, here it is /dev/shm/x"}},
+		{"no place", func(_ *offer, c *config.Config) { c.Engine.StateDir = config.StateNone }, 2, []string{"engine.state_dir"}},
+		{"fewer workers", func(*offer, *config.Config) {}, 1, []string{"workers: it has 2, here it is 1"}},
+		{"more workers", func(*offer, *config.Config) {}, 3, []string{"workers: it has 2, here it is 3"}},
+		{"another driver", func(_ *offer, c *config.Config) { c.Ports[2].Driver = "af_packet" }, 2, []string{"ports[2] wan: driver: it has af_xdp, here it is af_packet"}},
+		{"another mode", func(_ *offer, c *config.Config) { c.Ports[2].XDPMode = "generic" }, 2, []string{"ports[2] wan: xdp_mode: it has auto, here it is generic"}},
+		{"a device less", func(_ *offer, c *config.Config) { c.Ports = c.Ports[:2] }, 2, []string{"interfaces of ports: it has eth0 eth1, here it is eth1"}},
+		{"a device more", func(_ *offer, c *config.Config) {
+			c.Ports = append(c.Ports, config.Port{Name: "new", Interface: "eth2", Driver: "af_xdp", XDPMode: "auto"})
+		}, 2, []string{"interfaces of ports: it has eth0 eth1, here it is eth0 eth1 eth2"}},
+		{"another queue", func(_ *offer, c *config.Config) { c.Ports[2].Queues = config.Queues{List: []int{0, 3}} }, 2, []string{"ports[2] wan: queue of worker 1: it has 1, here it is 3"}},
+		{"two things at once", func(o *offer, c *config.Config) { c.Conntrack.MaxConnections, o.Table.Layout = 1, "x" }, 2, []string{"max_connections", "layout", "; "}},
+	} {
+		o, c := offered(), fitting()
+		x.change(o, c)
+		err := o.fits(c, x.workers)
+		if (err == nil) != (x.says == nil) || err != nil && !errors.Is(err, errRestart) {
+			t.Errorf("%s: %v", x.name, err)
+		}
+		for _, s := range x.says {
+			if !strings.Contains(err.Error(), s) {
+				t.Errorf("%s: %v, want %q in it", x.name, err, s)
+			}
+		}
+	}
+}
+
+// TestPortsTranslated: a port is the same if its device and VLAN are, whatever its place and name.
+func TestPortsTranslated(t *testing.T) {
+	c := fitting()
+	c.Ports = c.Ports[1:]
+	port := offered().translate(c)
+	for was, want := range map[int]int{0: 1, 1: 0, 2: -1, 3: -1, -1: -1} {
+		if got := port(was); got != want {
+			t.Errorf("port %d is %d now, want %d", was, got, want)
+		}
+	}
+}
