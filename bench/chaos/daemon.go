@@ -63,8 +63,8 @@ func (d *daemon) write(text string) error {
 }
 
 // start starts weir and waits until it answers.
-func (d *daemon) start() error {
-	line := []string{d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn"}
+func (d *daemon) start(more ...string) error {
+	line := append([]string{d.exe, "run", "-c", d.file(), "--socket", d.socket(), "--log", "warn"}, more...)
 	if d.ahead != 0 {
 		line = append(otherClock(d.ahead), line...)
 	}
@@ -100,6 +100,24 @@ func (d *daemon) start() error {
 			return fmt.Errorf("weir run does not answer after 30 s: %s", d.log.String())
 		}
 	}
+}
+
+// takeover starts another weir that takes over from this one, alive.
+func (d *daemon) takeover() error {
+	former, ended := d.cmd, d.ended
+	if err := d.start("--takeover"); err != nil {
+		return err
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		_ = former.Process.Kill()
+		return errors.New("weir still ran 20 s after it was taken over from")
+	}
+	if code := former.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("weir ended with %v after it was taken over from", former.ProcessState)
+	}
+	return nil
 }
 
 // rest keeps reloads away until the function it returns is called.

@@ -37,8 +37,8 @@ func (s *suite) settings() []deed {
 func (s *suite) faults() []deed {
 	all := s.pick(map[Kind]deed{
 		KillServer: s.killServer, StopServer: s.stopServer, Flap: s.flap, Vanish: s.vanish, Stop: s.stop, KillWeir: s.killWeir, RestartWeir: s.restartWeir,
-		Squeeze: s.squeeze, Quiet: s.quiet,
-	}, KillServer, StopServer, Flap, Vanish, Stop, KillWeir, RestartWeir, Quiet)
+		Takeover: s.takeover, Squeeze: s.squeeze, Quiet: s.quiet,
+	}, KillServer, StopServer, Flap, Vanish, Stop, KillWeir, RestartWeir, Takeover, Quiet)
 	if s.weir.clocks && s.wanted(Clock) {
 		all = append(all, s.clock)
 	}
@@ -249,6 +249,17 @@ func (s *suite) restartWeir(r *rand.Rand) {
 	d := between(r, 0, time.Second)
 	e := s.journal.begin(RestartWeir, 0, "gone for %v", d.Round(time.Millisecond))
 	s.again(s.weir.stop, d)
+	s.over(e)
+}
+
+func (s *suite) takeover(*rand.Rand) {
+	e := s.journal.begin(Takeover, 0, "by a new process")
+	resume := s.weir.rest() // a reload would be refused meanwhile
+	err := s.weir.takeover()
+	resume()
+	if err != nil {
+		s.fatal(err)
+	}
 	s.over(e)
 }
 

@@ -25,6 +25,7 @@ const (
 	Stop        Kind = "stop"        // the balancer stands still (SIGSTOP)
 	KillWeir    Kind = "kill"        // the balancer is killed (SIGKILL), and started again
 	RestartWeir Kind = "restart"     // the balancer is stopped cleanly, and started again
+	Takeover    Kind = "takeover"    // another process takes over from the balancer, alive
 	Squeeze     Kind = "squeeze"     // the balancer's control group may have hardly more memory than it has
 	Clock       Kind = "clock"       // the balancer is killed, and started again with another monotonic clock
 	Starved     Kind = "starved"     // the machine let the suite wait for its processor: nothing was done, but rings and buffers may have overflowed

@@ -75,6 +75,7 @@ var rules = map[Kind]rule{
 	Clock:    {allows: [numTraffic]Sight{Flow: Lost}, linger: settle},
 	// One that is stopped also takes the VIPs away, so that the host has no way to them.
 	RestartWeir: {allows: [numTraffic]Sight{Short: Unreachable, Stick: Unreachable, Flow: Lost}, linger: settle},
+	Takeover:    {}, // frames wait in the rings
 	Quiet:       {},
 }
 
