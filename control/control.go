@@ -118,7 +118,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Takeover {
 		from, err := c.approach(o.Socket)
 		if err != nil {
-			return err
+			return c.orphaned(err)
 		}
 		defer from.close()
 		o.Socket, c.listener = from.offer.Socket, from.listener

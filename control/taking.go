@@ -62,8 +62,11 @@ func (c *Control) approach(path string) (p *predecessor, err error) {
 		for i, name := range p.offer.Files {
 			p.files[name] = files[i]
 		}
-		p.alive, err = unix.PidfdOpen(p.offer.PID, 0)
-		err = os.NewSyscallError("pidfd_open", err)
+		if p.alive, err = unix.PidfdOpen(p.offer.PID, 0); err == unix.ESRCH {
+			err = errOrphaned
+		} else {
+			err = os.NewSyscallError("pidfd_open", err)
+		}
 	}
 	if err == nil {
 		p.listener, err = fileListenerOf(p.take(fileListener), p.offer.Socket)
@@ -141,14 +144,8 @@ func (c *Control) take(p *predecessor, cfg *config.Config) error {
 			err = nil // it has told everything
 		}
 	}
-	if errors.Is(err, errOrphaned) {
-		c.log.Warn("this process starts as after a crash", "kind", "takeover", "err", err)
-		if c.options.Again != nil {
-			err = errors.Join(err, c.options.Again())
-		}
-	}
 	if err != nil {
-		return fmt.Errorf("takeover from pid %d: %w", p.offer.PID, err)
+		return fmt.Errorf("takeover from pid %d: %w", p.offer.PID, c.orphaned(err))
 	}
 	for _, r := range c.runners {
 		r.Start()
@@ -165,6 +162,15 @@ func (c *Control) take(p *predecessor, cfg *config.Config) error {
 	p.close()
 	c.settleIn(cfg, x)
 	return nil
+}
+
+// orphaned begins this process anew, to start as after a crash, if that is what err says.
+func (c *Control) orphaned(err error) error {
+	if !errors.Is(err, errOrphaned) || c.options.Again == nil {
+		return err
+	}
+	c.log.Warn("this process starts as after a crash", "kind", "takeover", "err", err)
+	return errors.Join(err, c.options.Again())
 }
 
 // makeReady does all that can be done while the other works.

@@ -168,6 +168,9 @@ func between(t *testing.T, d *daemon, after string, act func()) {
 			if err == nil {
 				if m.kind == after { // before the successor knows
 					l.Close()
+					if err := os.Rename(aside, d.socket); err != nil {
+						t.Error(err)
+					}
 					act()
 				}
 				err = m.to.Send(handTime, m.kind, body, files...)
