@@ -22,6 +22,8 @@ type Alive struct {
 	Cursor  uint64    `json:"cursor"` // of the expiry scan
 	Serial  uint32    `json:"serial"` // of the latest template
 	Evicted uint64    `json:"evicted"`
+
+	Ready [families]uint32 `json:"ready"` // the first connections that there is no memory for yet
 }
 
 // Secret is that of the hash: who has the same finds what is in the index.
@@ -29,7 +31,11 @@ func (t *Table) Secret() [2]uint64 { return t.secret }
 
 // Alive says what a successor must know besides the file. No worker may be running, and none may have left orphans.
 func (t *Table) Alive() Alive {
-	return Alive{Secret: t.secret, Counts: t.counts.word.Load(), Cursor: t.cursor.Load(), Serial: t.serial.Load(), Evicted: t.evicted.Load()}
+	x := Alive{Secret: t.secret, Counts: t.counts.word.Load(), Cursor: t.cursor.Load(), Serial: t.serial.Load(), Evicted: t.evicted.Load()}
+	for f := range t.families {
+		x.Ready[f] = t.families[f].ready.Load()
+	}
+	return x
 }
 
 // ErrSecret says that a Table was made for another hash than the one that it is to go on with.
@@ -48,11 +54,11 @@ func (t *Table) Resume(x Alive) error {
 	for f := range families {
 		a := &t.families[f]
 		used := min(max(atomic.LoadUint32(a.used), 1), uint32(m.conns))
-		// What was set aside for these is there, for they were given out.
-		m.reserved[f] = max(m.reserved[f], used)
+		// What the former process set aside is there, as the file is the same.
+		m.reserved[f] = max(m.reserved[f], min(x.Ready[f], uint32(m.conns)), used)
 		m.huge.used[f] = used
 		a.fresh.Store(used)
-		a.ready.Store(max(m.ready(f), used))
+		a.ready.Store(m.ready(f))
 		for n := used - 1; n > 0; n-- {
 			if a.deadlines[n] == 0 {
 				a.push(&a.free, n)

@@ -36,9 +36,11 @@ func (s *suite) settings() []deed {
 // faults is the lane of what happens to the box.
 func (s *suite) faults() []deed {
 	all := s.pick(map[Kind]deed{
-		KillServer: s.killServer, StopServer: s.stopServer, Flap: s.flap, Vanish: s.vanish, Stop: s.stop, KillWeir: s.killWeir, RestartWeir: s.restartWeir,
-		Takeover: s.takeover, Squeeze: s.squeeze, Quiet: s.quiet,
-	}, KillServer, StopServer, Flap, Vanish, Stop, KillWeir, RestartWeir, Takeover, Quiet)
+		KillServer: s.killServer, StopServer: s.stopServer, Flap: s.flap, Vanish: s.vanish, Stop: s.stop, KillWeir: s.killWeir, RestartWeir: s.restartWeir, Quiet: s.quiet,
+	}, KillServer, StopServer, Flap, Vanish, Stop, KillWeir, RestartWeir, Quiet)
+	if s.Driver == "af_xdp" && s.wanted(Takeover) { // no other can be handed over
+		all = append(all, s.takeover)
+	}
 	if s.weir.clocks && s.wanted(Clock) {
 		all = append(all, s.clock)
 	}
