@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -138,22 +139,25 @@ func between(t *testing.T, d *daemon, after string, act func()) {
 	go func() {
 		defer close(done)
 		defer os.Remove(aside)
-		c, err := l.AcceptUnix()
-		if err != nil {
-			return
+		var c *net.UnixConn
+		request := make([]byte, 4096) // is all there, for nothing follows before the answer
+		for {
+			var err error
+			if c, err = l.AcceptUnix(); err != nil {
+				return
+			}
+			defer c.Close()
+			if n, err := c.Read(request); err == nil && bytes.HasPrefix(request[:n], []byte("POST "+handover.Path)) {
+				break
+			}
+			c.Close() // somebody who asks whether the successor works already
 		}
-		defer c.Close()
 		former, err := handover.Dial(aside, takeoverVersion, handTime)
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer former.Close()
-		request := make([]byte, 4096) // is all there, for nothing follows before the answer
-		if _, err := c.Read(request); err != nil {
-			t.Error(err)
-			return
-		}
 		if _, err := c.Write([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")); err != nil {
 			t.Error(err)
 			return

@@ -8,7 +8,8 @@ import (
 )
 
 // Add makes the program know the rules beside those it already knows, so that what both take is taken at every moment. It is called
-// before the snapshot that goes with the rules is published; Remove, after it, takes away what is no longer meant.
+// before the snapshot that goes with the rules is published; Remove, after it, takes away what is no longer meant. Rules that were added must not be
+// changed afterwards: the same ones are known by their address.
 //
 // On an error, as when a map is full, the program goes on with what it knew before; what was added in the attempt is taken back.
 func (p *Program) Add(r *Rules) error {

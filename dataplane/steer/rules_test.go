@@ -344,6 +344,8 @@ func TestDevices(t *testing.T) {
 	r := testRules()
 	p := loaded(t, r, Options{})
 	in := frame(tcp(client4, 4000, vip4, 80))
+	moved := *r // rules that were added are never changed
+	r = &moved
 	r.Ports = append([]Port(nil), r.Ports...)
 	for i := range r.Ports {
 		r.Ports[i].Ifindex = 7777 // not the device of BPF_PROG_RUN
