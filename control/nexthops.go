@@ -66,6 +66,18 @@ func (p *ports) leaving() (all []netip.Addr) {
 	return all
 }
 
+// inheritHops has a new keeper go on with what workers of the weir before wanted, clients above all. Else their entries would be deleted this moment, while
+// their packets arrive: more of them than wait for a neighbour.
+func (p *ports) inheritHops() {
+	ports := p.mirror.State().Ports
+	need, now := p.needed(), time.Now()
+	p.keeper.Each(func(ifindex int, addr netip.Addr) {
+		if hop := (hopKey{ifindex, addr}); !need[hop] && ports.Port(ifindex) >= 0 {
+			p.wanted.note(hop, now)
+		}
+	})
+}
+
 // answered reports whether the kernel knows the MAC address of a next hop.
 func (p *ports) answered() func(hopKey) bool {
 	state := p.mirror.State()

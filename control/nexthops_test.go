@@ -79,3 +79,38 @@ func TestDeadNextHopsAreLetGo(t *testing.T) {
 	b.must(p.unbind())
 	b.must(p.close())
 }
+
+// TestNextHopsAreInherited: what workers of a weir that was killed wanted stays resolved, and is let go as if the next one's had wanted it.
+func TestNextHopsAreInherited(t *testing.T) {
+	b := newBindBed(t)
+	config := b.config("198.18.0.1", "50000-50099", "bind_vips: false")
+	client := netip.MustParseAddr("198.18.0.78")
+	addr, _ := dataplane.AddrOf(client)
+	kept := func() bool {
+		ns, err := b.space.Host().Neighbors()
+		b.must(err)
+		for _, n := range ns {
+			if n.Addr == client && n.Managed {
+				return true
+			}
+		}
+		return false
+	}
+	killed := b.start(config)
+	killed.resolve(dataplane.Want{Addr: addr})
+	if !kept() {
+		t.Skip("this kernel does not keep entries for us (before 5.16)")
+	}
+	p := b.start(config)
+	if !kept() || len(p.wanted) != 1 {
+		t.Errorf("kept %v, %d wanted", kept(), len(p.wanted))
+	}
+	for hop := range p.wanted {
+		p.wanted[hop] = time.Now().Add(-silentFor - time.Second)
+	}
+	if p.letGo(); kept() {
+		t.Error("it does not answer, and is kept")
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}

@@ -365,6 +365,7 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 		if p.keeper, err = p.host.NewKeeper(); err != nil {
 			return err
 		}
+		p.inheritHops()
 		p.groups = p.host.NewGroups()
 	}
 	p.tendUnderlay()

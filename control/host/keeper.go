@@ -61,6 +61,15 @@ func (n Neighbor) theirs() bool {
 		n.Protocol != 0 && n.Protocol != Protocol
 }
 
+// Each calls f for every next hop that is kept: of a new Keeper those that a weir before this one kept.
+func (k *Keeper) Each(f func(ifindex int, addr netip.Addr)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for at := range k.kept {
+		f(at.ifindex, at.addr)
+	}
+}
+
 // Resolve makes the kernel resolve addr on the device and keep it resolved until Release or Forget. It does not wait for the answer,
 // which comes as an event of the watch. It may be called again at any time.
 func (k *Keeper) Resolve(ifindex int, addr netip.Addr) error {
