@@ -76,7 +76,7 @@ func (l *load) begin(seed uint64, streams, flows int) {
 	}
 	for i := range sticks {
 		n++
-		s := &stuck{}
+		s := &stuck{ports: map[string]int{}}
 		run(n, func(r *rand.Rand) { l.request(r, way{"sticky", at(vip4, portStick)}, stick(i), s) })
 	}
 	for i := range flows {

@@ -12,8 +12,11 @@ import (
 // stuck is what a persistent client knows of where it belongs.
 type stuck struct {
 	server int
-	since  time.Time // that it is known to belong there
+	since  time.Time      // that it is known to belong there
+	ports  map[string]int // the server of the latest connection from each address and port; somewhere if that is not known
 }
+
+const somewhere = -1
 
 // request is one connection for one request, from an address of the client's or any. A persistent client always gets the same server.
 func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
@@ -28,8 +31,11 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 		s.traffic = Stick // at a server that is not known until it has answered: where it belongs is judged then
 		s.name += " of " + from
 	}
-	got, err := l.ask(s, number, from, w.to, r.IntN(60_000))
+	got, by, err := l.ask(s, number, from, w.to, r.IntN(60_000))
 	if err != nil {
+		if at != nil {
+			at.ports[by] = somewhere
+		}
 		if l.stop.Err() == nil {
 			l.checker.count("requests that failed", 1)
 		}
@@ -38,6 +44,14 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 	}
 	l.checker.count("requests", 1)
 	if at == nil {
+		return
+	}
+	before := at.ports[by]
+	at.ports[by] = got
+	if at.server != got && (before == got || before == somewhere) {
+		// IPVS takes a SYN from a port that it still knows for the old connection's, if that was opened by persistence (is_new_conn_expected): where
+		// it goes says nothing of where the client belongs.
+		l.checker.count("requests from a port that was used before", 1)
 		return
 	}
 	if at.server != 0 && at.server != got {
@@ -50,27 +64,28 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 	}
 }
 
-// ask asks for n bytes and returns the server that gave them.
-func (l *load) ask(s *subject, number uint64, from, to string, n int) (server int, err error) {
+// ask asks for n bytes and returns the server that gave them, and by which address and port it was asked.
+func (l *load) ask(s *subject, number uint64, from, to string, n int) (server int, by string, err error) {
 	c, err := l.dial("tcp", from, to)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer c.Close()
 	defer context.AfterFunc(l.stop, func() { c.Close() })()
-	s.tell("connected from %v", c.LocalAddr())
+	by = c.LocalAddr().String()
+	s.tell("connected from %s", by)
 	_ = c.SetDeadline(time.Now().Add(patience))
 	question := record{what: whatGet, conn: number, body: strconv.AppendInt(nil, int64(n), 10)}
 	if _, err := c.Write(question.append(nil)); err != nil {
-		return 0, err
+		return 0, by, err
 	}
 	var in record
 	var buf []byte
 	if err := in.read(c, &buf); err != nil {
-		return 0, err
+		return 0, by, err
 	}
 	if in.what != whatAnswer || in.conn != number || !bytes.Equal(in.body, bodyOf(nil, number, 0, n)) {
-		return 0, fmt.Errorf("asked for %d bytes of conn %d, got another %d of conn %d from s%d", n, number, len(in.body), in.conn, in.server)
+		return 0, by, fmt.Errorf("asked for %d bytes of conn %d, got another %d of conn %d from s%d", n, number, len(in.body), in.conn, in.server)
 	}
-	return int(in.server), nil
+	return int(in.server), by, nil
 }
