@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,7 +95,7 @@ func spawnWatched(space *testnet.Space, said *output, ready func() bool, env []s
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	r := &running{command: strings.Join(append([]string{name}, args...), " "), pid: c.Process.Pid}
+	r := &running{command: shown(append([]string{name}, args...)), pid: c.Process.Pid}
 	r.stop = func() error {
 		defer out.Close()
 		_ = c.Process.Signal(syscall.SIGTERM)
@@ -119,6 +120,17 @@ func spawnWatched(space *testnet.Space, said *output, ready func() bool, env []s
 		}
 	}
 	return r, nil
+}
+
+// shown is a command as a report has it: files by their names, for where they lay is gone.
+func shown(words []string) string {
+	names := make([]string, len(words))
+	for i, w := range words {
+		if names[i] = w; filepath.IsAbs(w) {
+			names[i] = filepath.Base(w)
+		}
+	}
+	return strings.Join(names, " ")
 }
 
 // tail is the end of a text, on one line.

@@ -211,3 +211,10 @@ func TestTurns(t *testing.T) {
 		t.Errorf("places %v", places)
 	}
 }
+
+func TestShown(t *testing.T) {
+	got := shown([]string{"/usr/local/bin/weir", "run", "-c", "/tmp/x/weir.yaml", "--vdev=net_af_xdp0,iface=d0", "http://198.18.9.9/"})
+	if want := "weir run -c weir.yaml --vdev=net_af_xdp0,iface=d0 http://198.18.9.9/"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
