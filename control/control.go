@@ -271,6 +271,9 @@ const housekeeping = 500 * time.Millisecond
 // reportEvery is after how many rounds of housekeeping the service manager is told how it stands, if that has changed.
 const reportEvery = 10
 
+// lookAgain is how often control looks whether a worker has made a socket that it waits for, which takes a worker a tenth of a second or two.
+const lookAgain = 20 * time.Millisecond
+
 // settle is how long control waits for more events of the host before it makes a snapshot of them.
 const settle = 20 * time.Millisecond
 
@@ -284,9 +287,12 @@ func (c *Control) loop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	var settled, adopting, examined <-chan time.Time
+	var settled, adopting, examined, again <-chan time.Time
 	ticks := 0
 	for {
+		if again == nil && c.ports.pending {
+			again = time.After(lookAgain)
+		}
 		c.pulse.now()
 		select {
 		case <-ctx.Done():
@@ -324,6 +330,11 @@ func (c *Control) loop(ctx context.Context) error {
 		case <-settled:
 			settled = nil
 			c.follow()
+		case <-again:
+			again = nil
+			c.mu.Lock()
+			c.ports.register()
+			c.mu.Unlock()
 		case <-c.wake:
 			c.engine.Wants(c.ports.resolve)
 			if adopting == nil {

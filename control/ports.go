@@ -48,6 +48,7 @@ type ports struct {
 	wanted  wanted
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
+	pending bool              // register must be called again soon
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
 	bound   bool              // they have been, without an error
 	under   map[string]string // what is wrong with the underlay, by segment

@@ -96,8 +96,10 @@ func (p *ports) unguarded(e host.Event) bool {
 	return false
 }
 
-// register makes the steering program know every socket that it does not know yet, and every device that has come back.
+// register makes the steering program know every socket that it does not know yet, and every device that has come back. It is pending where the
+// worker has not made the socket of such a device yet: nothing tells when it has.
 func (p *ports) register() {
+	p.pending = false
 	trouble := map[int]string{}
 	for i := range p.cfg.Ports {
 		l, was := p.mirror.State().Links[i], p.guarded[i].ifindex
@@ -123,9 +125,18 @@ func (p *ports) register() {
 		if generation == r.registered {
 			continue
 		}
-		fd := r.queue.SocketFD()
+		fd := r.queue.SocketOn(p.guarded[r.port].ifindex)
 		if fd < 0 {
-			trouble[r.port] = "the device is gone"
+			switch err := r.queue.Err(); {
+			case trouble[r.port] != "": // the program does not stand in front of it
+			case err != nil:
+				trouble[r.port] = err.Error()
+			case p.mirror.State().Links[r.port].Index == 0:
+				trouble[r.port] = "the device is gone"
+			default:
+				trouble[r.port] = "the device is new, and has no socket yet"
+				p.pending = true
+			}
 			continue
 		}
 		if err := p.program.Register(p.guarded[r.port].ifindex, r.number, fd); err != nil {

@@ -121,6 +121,32 @@ func TestADeviceThatIsMadeAnewIsTakenUp(t *testing.T) {
 	}
 }
 
+// TestADeviceThatIsMadeAnewAtOnce: there is never a moment in which the name has no device for long enough to be seen, and the worker still has the
+// socket of the former one. The port is said to be back once, when it is.
+func TestADeviceThatIsMadeAnewAtOnce(t *testing.T) {
+	const times = 10
+	b := newBed(t, options{servers: 1})
+	b.echoes(8000)
+	d := b.start(b.tcp())
+	back := func() int { return strings.Count(d.log.String(), "port is back") }
+	var slowest time.Duration
+	for i := range times {
+		must(t, b.lb.IP("link del wan"))
+		must(t, b.net.Veth(testnet.End{Space: b.client, Name: "eth0", MAC: clientMAC}, testnet.End{Space: b.lb, Name: "wan", MAC: wanMAC}))
+		must(t, b.lb.Address("wan", wan4+"/24"))
+		must(t, b.client.Address("eth0", client4+"/24"))
+		must(t, b.client.Route("198.18.9.0/24", wan4))
+		begun := time.Now()
+		eventually(t, 10*time.Second, "the port is back", func() bool { return back() > i })
+		slowest = max(slowest, time.Since(begun))
+		works(t, b.client, hostPort(vip4, 80), 1)
+	}
+	t.Logf("the slowest was back after %v", slowest)
+	if n := back(); n != times {
+		t.Errorf("the port is back %d times of %d", n, times)
+	}
+}
+
 func TestMTUChangesAreFollowed(t *testing.T) {
 	const size = 300_000
 	b := newBed(t, options{})

@@ -45,8 +45,8 @@ type Queue struct {
 	wakeups  atomic.Uint64
 	isUp     atomic.Bool
 	isZero   atomic.Bool
-	attached atomic.Bool // the program is attached in generic mode
-	descr    atomic.Int64
+	attached atomic.Bool  // the program is attached in generic mode
+	bound    atomic.Int64 // the index of the device and the descriptor of the socket, 32 bits each
 	epoch    atomic.Uint32
 	trouble  atomic.Pointer[error] // why there is no socket
 
@@ -69,7 +69,7 @@ func newQueue(u *Umem, id uint8, dev *device, number int, o Options) *Queue {
 	for 1<<q.shift < u.pool.ChunkSize() {
 		q.shift++
 	}
-	q.descr.Store(-1)
+	q.bind(-1, 0)
 	q.attached.Store(o.Attached == ModeGeneric)
 	return q
 }

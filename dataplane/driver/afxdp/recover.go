@@ -77,7 +77,7 @@ func (q *Queue) adopt(s *socket) {
 	q.mu.Unlock()
 	q.trouble.Store(nil)
 	q.isZero.Store(s.zerocopy)
-	q.descr.Store(int64(s.fd))
+	q.bind(s.fd, q.dev.index)
 	q.epoch.Add(1)
 	q.watched = time.Now()
 	q.doubted = false
@@ -98,7 +98,7 @@ func (q *Queue) disconnect() {
 	}
 	unread := q.rx.available(q.rx.mask + 1)
 	q.setUp(false)
-	q.descr.Store(-1)
+	q.bind(-1, 0)
 	q.epoch.Add(1)
 	q.mu.Lock()
 	q.past.add(q.fd)

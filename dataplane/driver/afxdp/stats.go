@@ -82,7 +82,19 @@ func (q *Queue) SetAttached(mode string) { q.attached.Store(mode == ModeGeneric)
 
 // SocketFD is the descriptor to enter into the XSKMAP, or -1 while there is no socket. It may be called from any goroutine; by the time
 // the map is updated the descriptor can be of the past, then the update fails or is made good by the next generation's.
-func (q *Queue) SocketFD() int { return int(q.descr.Load()) }
+func (q *Queue) SocketFD() int { return int(int32(q.bound.Load())) }
+
+// SocketOn is SocketFD if the socket is bound to the device of that index, else -1: where a device has just been made anew under its name, the
+// kernel takes the socket of the former one for its place, and gives it nothing.
+func (q *Queue) SocketOn(ifindex int) int {
+	if s := q.bound.Load(); int(s>>32) == ifindex {
+		return int(int32(s))
+	}
+	return -1
+}
+
+// bind says which socket there is, for SocketFD and SocketOn.
+func (q *Queue) bind(fd, ifindex int) { q.bound.Store(int64(ifindex)<<32 | int64(uint32(fd))) }
 
 // Generation changes whenever SocketFD changes. The XSKMAP entry of a socket vanishes with it, and so does a program with its device, so
 // control must attach and register again. It may be called from any goroutine.
