@@ -31,8 +31,10 @@ type plainLine struct {
 	indent int // spaces in front
 }
 
-// maxPlainDepth is how deep lists and mappings may nest here.
-const maxPlainDepth = 12
+const (
+	maxPlainDepth = 12  // how deep lists and mappings may nest here
+	maxPlainKey   = 128 // bytes of a key; YAML itself allows 1024 (section 7.4.2)
+)
 
 // parse parses a text, a block list whose first line has a number, or returns nil.
 func (p *plain) parse(text string, number int) *yaml.Node {
@@ -292,9 +294,9 @@ func spaces(s string, at int) int {
 	return at
 }
 
-// word is where the key ends that begins at a place of s.
+// word is where the key ends that begins at a place of s, if it is no longer than it may be.
 func word(s string, at int) int {
-	for at < len(s) && isWord(s[at]) && s[at] != '.' && s[at] != '/' {
+	for most := at + maxPlainKey; at < len(s) && at <= most && isWord(s[at]) && s[at] != '.' && s[at] != '/'; {
 		at++
 	}
 	return at
