@@ -329,7 +329,11 @@ func (c *Control) own(s *handState, port func(int) int) error {
 		if err := c.ports.umems[i].Resume(&x.Frames, x.Worker.Chunks()); err != nil {
 			return fmt.Errorf("worker %d: %w", i, err)
 		}
-		w.Resume(&x.Worker, now, port)
+		for port, n := range w.Resume(&x.Worker, now, port) {
+			if q, ok := c.ports.queues[i][c.ports.owner(port)].(*afxdp.Queue); ok {
+				q.Carried(n)
+			}
+		}
 	}
 	return nil
 }

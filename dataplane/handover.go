@@ -179,8 +179,23 @@ func (s *WorkerState) Chunks() (addrs []uint64) {
 }
 
 // Resume gives w, which was not started yet, what the worker before held. port translates that one's ports to ours, -1 for one that is no more. The
-// chunks are w's already. What has no place any more is dropped; all counts as received once more, here.
-func (w *Worker) Resume(s *WorkerState, now int64, port func(int) int) {
+// chunks are w's already. What has no place any more is dropped. All that had been received counts as received once more, here, and received says
+// by which of our ports, whose queues do not know.
+func (w *Worker) Resume(s *WorkerState, now int64, port func(int) int) (received []uint64) {
+	received = make([]uint64, len(w.queues))
+	for i := range s.Hops {
+		for j := range s.Hops[i].Frames {
+			if x := &s.Hops[i].Frames[j]; !x.Own {
+				received[max(port(int(x.Port)), 0)]++
+			}
+		}
+	}
+	for i := range s.Early {
+		received[max(port(int(s.Early[i].Port)), 0)]++
+	}
+	for _, n := range received {
+		w.Counters.Received.add(n)
+	}
 	w.now, w.tick, w.scanned, w.ipID = now, conntrack.TickOf(now), s.Scanned, s.IPID
 	w.snap = w.engine.snapshot.Load()
 	for i := range s.Hops {
@@ -197,6 +212,7 @@ func (w *Worker) Resume(s *WorkerState, now int64, port func(int) int) {
 			w.asked.n++
 		}
 	}
+	return received
 }
 
 // reopen makes a frame of x, of a chunk that is ours.
@@ -220,9 +236,6 @@ func (w *Worker) holdAgain(x *HeldHop, port func(int) int) {
 	for i := range x.Frames {
 		p := &x.Frames[i]
 		f, ok := w.reopen(&p.HeldFrame, port)
-		if !p.Own {
-			w.Counters.Received.add(1)
-		}
 		if !ok || !there {
 			w.pool.Put(p.Desc.Addr)
 			if p.Own {
@@ -255,7 +268,6 @@ func (w *Worker) holdAgain(x *HeldHop, port func(int) int) {
 
 func (w *Worker) delayAgain(x *EarlyFrame, port func(int) int) {
 	e := &w.early
-	w.Counters.Received.add(1)
 	f, ok := w.reopen(&x.HeldFrame, port)
 	if !ok || e.n == earlySlots {
 		w.Counters.Drops[DropFragmentAlone].add(1)

@@ -14,7 +14,7 @@ import (
 )
 
 // handOver puts a successor's engine and worker in the place of b's: over the same table, memory and rings, with what the former ones say as text.
-func (b *bed) handOver(port func(int) int) {
+func (b *bed) handOver(port func(int) int) (received []uint64) {
 	b.t.Helper()
 	said, err := json.Marshal([]any{b.engine.Surrender(b.now), b.worker.Surrender()})
 	if err != nil {
@@ -32,7 +32,7 @@ func (b *bed) handOver(port func(int) int) {
 	b.publish()
 	b.worker = b.engine.AddWorker(b.pool, []driver.Queue{b.ports[wan], b.ports[lan]})
 	b.engine.Resume(&e, b.now)
-	b.worker.Resume(&w, b.now, port)
+	return b.worker.Resume(&w, b.now, port)
 }
 
 func same(i int) int { return i }
@@ -45,9 +45,12 @@ func TestHeldFramesGoOn(t *testing.T) {
 		{name: "waits, too", in: pkttest.TCP(netip.AddrPortFrom(client.Addr(), 9), vip).SYN().Bytes(), verdict: Held},
 		{name: "in the other family", in: pkttest.TCP(client6, vip6).SYN().Bytes(), verdict: Held},
 	})
-	b.handOver(same)
+	received := b.handOver(same)
 	if v, _ := b.engine.Verdicts(); v.Held != 3 || v.Received != 3 || b.worker.Holding() != 3 {
 		t.Fatalf("the successor holds %d: %+v", b.worker.Holding(), v)
+	}
+	if received[wan] != 3 || received[lan] != 0 {
+		t.Errorf("of what it holds %d frames came by the ports, want all 3 by the first", received)
 	}
 	var wants []Want
 	b.engine.Wants(func(w Want) { wants = append(wants, w) })

@@ -172,6 +172,9 @@ func (u *Umem) Resume(s *UmemState, held []uint64) error {
 	return nil
 }
 
+// Carried counts n frames as received, which the process before had received and kept: now they are of this one. It is called before the worker runs.
+func (q *Queue) Carried(n uint64) { q.received.Add(n) }
+
 // resume begins where the process before stopped: all indices are in the rings.
 func (q *Queue) resume(x *QueueState) {
 	q.rewind(q.options.RingSize)
