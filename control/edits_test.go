@@ -14,6 +14,7 @@ import (
 
 	"weir/control/admin"
 	"weir/control/config"
+	"weir/control/events"
 	"weir/dataplane"
 )
 
@@ -51,9 +52,10 @@ func newAPIBed(t *testing.T, services string) *apiBed {
 	t.Helper()
 	dir := t.TempDir()
 	b := &apiBed{coreBed: newCoreBed(t, services), log: &strings.Builder{}, path: filepath.Join(dir, "weir.yaml")}
-	log := slog.New(slog.NewTextHandler(b.log, nil))
+	kept := events.NewLog(keptEvents)
+	log := slog.New(kept.Handler(slog.NewTextHandler(b.log, nil)))
 	b.write(services)
-	b.control = &Control{core: b.core, log: log, outside: apart{t}, asks: make(chan func()), file: b.core.cfg,
+	b.control = &Control{core: b.core, log: log, events: kept, outside: apart{t}, asks: make(chan func()), file: b.core.cfg,
 		options: Options{Config: b.path, Version: "test", Logger: log}, front: admin.NewFront(log, refuse)}
 	b.core.clock = func() int64 { return b.now }
 	b.control.pulse.now()
