@@ -89,7 +89,7 @@ func (o *Options) complete() error {
 	if o.Drain == 0 {
 		o.Drain = 500 * time.Millisecond
 	}
-	if o.RxDriver == XDP && (o.Echo || o.Respond || o.Traffic.Kind == SYN || o.Traffic.Kind == Connect) {
+	if o.RxDriver == XDP && (o.Echo || o.Respond || o.Rx != "" && o.Traffic.Kind == SYN || o.Traffic.Kind == Connect) {
 		return errors.New("driver xdp only counts stamped frames: --rx-driver af_xdp answers and sees TCP")
 	}
 	if o.Tx == "" {

@@ -63,8 +63,8 @@ func openSource(name string, t *Traffic) (*source, error) {
 	if err := fits(dev, t); err != nil {
 		return nil, err
 	}
-	if t.Kind != UDP {
-		return nil, fmt.Errorf("driver xdp sends udp only, not %s", t.Kind)
+	if t.Kind == Connect {
+		return nil, errors.New("driver xdp sends udp and syn: connections need an answer to each step")
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lock memory: %w", err)

@@ -92,11 +92,11 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 		asm.LoadMem(rTime, asm.RFP, sWhen, asm.DWord),
 		asm.StoreMem(asm.RFP, sEnd, asm.R2, asm.DWord),
 		asm.Mov.Reg(asm.R1, rFrame),
-		asm.Add.Imm(asm.R1, int32(l4)+8),
+		asm.Add.Imm(asm.R1, int32(t.headers())),
 		asm.JGT.Reg(asm.R1, asm.R2, "abort"),
 	)
 	// Headers, but for what follows below.
-	head := largest.frame[:c.l4+8]
+	head := largest.frame[:t.headers()]
 	for i := 0; i < len(head); {
 		if len(head)-i >= 4 {
 			p.emit(asm.StoreImm(rFrame, int16(i), int64(int32(binary.NativeEndian.Uint32(head[i:]))), asm.Word))
@@ -125,6 +125,22 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 	}
 	p.part(math.MaxUint64, c.base.dst, asm.R4, addr+int16(size.Sizeof()), size)
 	p.emit(asm.StoreMem(asm.RFP, sAddrs, asm.R4, asm.DWord))
+	if t.Kind == UDP {
+		p.datagram(c, &largest)
+	} else {
+		p.syn(c, &largest)
+	}
+	p.emit(asm.Mov.Imm(asm.R0, xdpTX), asm.Return())
+	p.at("wait")
+	p.emit(asm.Mov.Imm(asm.R0, xdpDrop), asm.Return())
+	p.at("abort")
+	p.emit(asm.Mov.Imm(asm.R0, 0), asm.Return())
+	return p.insns
+}
+
+// datagram writes what depends on the length of a datagram, its stamp and its sums. R4 is the sum of the addresses, and on the stack, R5 that of the ports.
+func (p *code) datagram(c *crafter, largest *shape) {
+	l4 := int16(c.l4)
 	// Lengths, and the sums without them.
 	length := len(largest.frame) - c.l4
 	if c.v4 {
@@ -193,14 +209,30 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 		asm.StoreMem(asm.R1, 2, rNumber, asm.DWord),
 		asm.HostTo(asm.BE, rTime, asm.DWord),
 		asm.StoreMem(asm.R1, 10, rTime, asm.DWord),
-		asm.Mov.Imm(asm.R0, xdpTX),
-		asm.Return(),
 	)
-	p.at("wait")
-	p.emit(asm.Mov.Imm(asm.R0, xdpDrop), asm.Return())
-	p.at("abort")
-	p.emit(asm.Mov.Imm(asm.R0, 0), asm.Return())
-	return p.insns
+}
+
+// syn writes the time into the sequence number of a SYN, and its sums. What follows the header is padding, so that no sum depends on the length.
+func (p *code) syn(c *crafter, largest *shape) {
+	if c.v4 {
+		p.emit(asm.Add.Imm(asm.R4, int32(fold(largest.ipSum))))
+		p.fold(asm.R4)
+		p.emit(asm.Xor.Imm(asm.R4, 0xffff))
+		p.put(asm.R4, 24, asm.Half)
+	}
+	p.emit(
+		asm.LoadMem(asm.R2, asm.RFP, sAddrs, asm.DWord),
+		asm.Add.Reg(asm.R5, asm.R2),
+		asm.Add.Imm(asm.R5, int32(fold(largest.l4Sum))),
+		asm.RSh.Imm(rTime, tickShift),
+		asm.LSh.Imm(rTime, 32),
+		asm.RSh.Imm(rTime, 32),
+		asm.Add.Reg(asm.R5, rTime),
+	)
+	p.put(rTime, int16(c.l4)+4, asm.Word)
+	p.fold(asm.R5)
+	p.emit(asm.Xor.Imm(asm.R5, 0xffff))
+	p.put(asm.R5, int16(c.l4)+16, asm.Half)
 }
 
 // code collects instructions.

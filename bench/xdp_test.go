@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"os"
 	"testing"
@@ -33,7 +34,7 @@ func needsBPF(t testing.TB) {
 func TestSourceProgram(t *testing.T) {
 	needsBPF(t)
 	rapid.Check(t, func(r *rapid.T) {
-		x := drawTraffic(r, UDP)
+		x := drawTraffic(r, UDP, SYN)
 		c := newCrafter(x, 0)
 		c.number = rapid.Uint64Range(0, 1<<30).Draw(r, "number") // due by now, when paced
 		order := x.Mix.schedule()
@@ -69,10 +70,15 @@ func TestSourceProgram(t *testing.T) {
 			}
 			got := o.DataOut
 			_, _, when, ok := readStamp(got)
+			due := int64(1e9 + 3*c.number)
+			if x.Kind == SYN {
+				when, ok = int64(binary.BigEndian.Uint32(got[x.l4()+4:]))<<tickShift, true
+				due = int64(ticks(due)) << tickShift
+			}
 			if !ok {
 				r.Fatalf("frame %d: no stamp: % x", i, got)
 			}
-			if due := int64(1e9 + 3*c.number); paced && when != due {
+			if paced && when != due {
 				r.Fatalf("frame %d: due at %d, want %d", i, when, due)
 			}
 			want := make([]byte, 2048)
