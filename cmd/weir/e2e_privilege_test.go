@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weir/control"
 	"weir/control/host/testnet"
 )
 
@@ -171,4 +173,65 @@ func TestMissingCapabilities(t *testing.T) {
 			t.Errorf("%v", r)
 		}
 	})
+}
+
+// TestUpgradeWithoutRoot: a weir that is not root's is followed by its own child on SIGUSR2, which has the rights that it had and no others, and in
+// turn by that one's.
+func TestUpgradeWithoutRoot(t *testing.T) {
+	needs(t, "unshare", "setpriv")
+	needsPins(t)
+	for _, x := range []struct {
+		name     string
+		by, args []string
+	}{
+		{"as another user", privateRun(""), []string{"--user", "nobody"}},
+		{"by another user with ambient capabilities", append(privateRun("weir prepare --user nobody;"), as(everything)...), nil},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			b := newBed(t, options{})
+			b.listen(0, 8000, echo)
+			must(t, os.Chmod(filepath.Dir(b.dir), 0o755))
+			must(t, os.Chmod(b.dir, 0o777))
+			t.Setenv("PATH", filepath.Dir(weir(t))+":"+os.Getenv("PATH"))
+			d := launchBy(t, x.by, b.lb, b.dir, b.config("services:\n", b.service(vip4, "port: 80, protocol: tcp", 8000, 1, 0, 0)), x.args...)
+			d.ready()
+			rights := func(pid int) string {
+				text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+				must(t, err)
+				s := statusOf(t, string(text))
+				return fmt.Sprint(s["Uid"], s["Gid"], s["CapEff"], s["CapPrm"], s["CapAmb"], s["NoNewPrivs"])
+			}
+			pid := d.pid()
+			first := rights(pid)
+			t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+			c := conversation(t, b)
+			must(t, c.round(handTime))
+			for range 2 {
+				must(t, syscall.Kill(pid, syscall.SIGUSR2))
+				var s control.Status
+				eventually(t, handTime, "another weir answers", func() bool {
+					return control.NewClient(d.socket).Get("/status", &s) == nil && s.PID != pid
+				})
+				if s.Takeover == nil || s.Takeover.PID != pid {
+					t.Fatalf("takeover %+v, want one from %d", s.Takeover, pid)
+				}
+				pid = s.PID
+				if now := rights(pid); now != first {
+					t.Errorf("the successor's rights are %s, were %s", now, first)
+				}
+				must(t, c.round(handTime))
+				for _, w := range s.Warnings {
+					t.Errorf("warning: %s", w)
+				}
+			}
+			must(t, syscall.Kill(pid, syscall.SIGTERM))
+			eventually(t, handTime, "the last one ends", func() bool {
+				_, err := os.Stat(d.socket)
+				return errors.Is(err, os.ErrNotExist)
+			})
+			if strings.Contains(d.log.String(), "level=ERROR") {
+				t.Errorf("errors:\n%s", d.log)
+			}
+		})
+	}
 }
