@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weir/control"
 	"weir/control/host/testnet"
 )
 
@@ -207,14 +205,7 @@ func TestUpgradeWithoutRoot(t *testing.T) {
 			c := conversation(t, b)
 			must(t, c.round(handTime))
 			for range 2 {
-				must(t, syscall.Kill(pid, syscall.SIGUSR2))
-				var s control.Status
-				eventually(t, handTime, "another weir answers", func() bool {
-					return control.NewClient(d.socket).Get("/status", &s) == nil && s.PID != pid
-				})
-				if s.Takeover == nil || s.Takeover.PID != pid {
-					t.Fatalf("takeover %+v, want one from %d", s.Takeover, pid)
-				}
+				s := d.upgraded(pid)
 				pid = s.PID
 				if now := rights(pid); now != first {
 					t.Errorf("the successor's rights are %s, were %s", now, first)
@@ -224,11 +215,8 @@ func TestUpgradeWithoutRoot(t *testing.T) {
 					t.Errorf("warning: %s", w)
 				}
 			}
-			must(t, syscall.Kill(pid, syscall.SIGTERM))
-			eventually(t, handTime, "the last one ends", func() bool {
-				_, err := os.Stat(d.socket)
-				return errors.Is(err, os.ErrNotExist)
-			})
+			d.ends(pid)
+			pid = d.pid()
 			if strings.Contains(d.log.String(), "level=ERROR") {
 				t.Errorf("errors:\n%s", d.log)
 			}

@@ -265,6 +265,30 @@ func TestTakeoverRefused(t *testing.T) {
 	}
 }
 
+// upgraded sends SIGUSR2 to the weir of a pid that serves d's socket, and waits until its child has taken over.
+func (d *daemon) upgraded(pid int) (s control.Status) {
+	d.t.Helper()
+	must(d.t, syscall.Kill(pid, syscall.SIGUSR2))
+	eventually(d.t, handTime, "another weir answers", func() bool {
+		s = control.Status{}
+		return control.NewClient(d.socket).Get("/status", &s) == nil && s.PID != pid
+	})
+	if s.Takeover == nil || s.Takeover.PID != pid {
+		d.t.Fatalf("takeover %+v, want one from %d", s.Takeover, pid)
+	}
+	return s
+}
+
+// ends stops the weir of a pid that serves d's socket.
+func (d *daemon) ends(pid int) {
+	d.t.Helper()
+	must(d.t, syscall.Kill(pid, syscall.SIGTERM))
+	eventually(d.t, handTime, "the last one ends", func() bool {
+		_, err := os.Stat(d.socket)
+		return errors.Is(err, os.ErrNotExist)
+	})
+}
+
 // TestUpgradeBySignal is SIGUSR2 to a service: its own child takes over, the service manager is told of it before it speaks itself, and the
 // next signal goes to the child.
 func TestUpgradeBySignal(t *testing.T) {
@@ -292,24 +316,12 @@ func TestUpgradeBySignal(t *testing.T) {
 	}
 	for range 2 {
 		must(t, c.round(handTime))
-		must(t, syscall.Kill(pid, syscall.SIGUSR2))
-		var s control.Status
-		eventually(t, handTime, "another weir answers", func() bool {
-			return control.NewClient(d.socket).Get("/status", &s) == nil && s.PID != pid
-		})
-		if s.Takeover == nil || s.Takeover.PID != pid {
-			t.Fatalf("takeover %+v, want one from %d", s.Takeover, pid)
-		}
-		pid = s.PID
+		pid = d.upgraded(pid).PID
 		say(fmt.Sprintf("MAINPID=%d", pid))
 		say("READY=1")
 		say("WATCHDOG=1")
 	}
 	must(t, c.round(handTime))
-	must(t, syscall.Kill(pid, syscall.SIGTERM))
-	eventually(t, handTime, "the last one ends", func() bool {
-		_, err := os.Stat(d.socket)
-		return errors.Is(err, os.ErrNotExist)
-	})
+	d.ends(pid)
 	pid = d.pid()
 }
