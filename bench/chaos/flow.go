@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -13,7 +14,7 @@ import (
 func (l *load) flow(r *rand.Rand, i int, to string) {
 	number := l.numbers.Add(1)
 	s := &subject{traffic: Flow, name: fmt.Sprintf("flow %d to %s", number, to), began: time.Now()}
-	c, err := l.dial("udp", "", to)
+	c, err := l.dial("udp", netip.AddrPort{}, to)
 	if err != nil {
 		l.failed(s, s.began, err)
 		l.pause(100 * time.Millisecond)

@@ -76,7 +76,7 @@ func (l *load) begin(seed uint64, streams, flows int) {
 	}
 	for i := range sticks {
 		n++
-		s := &stuck{ports: map[string]int{}}
+		s := &stuck{ports: map[uint16]int{}}
 		run(n, func(r *rand.Rand) { l.request(r, way{"sticky", at(vip4, portStick)}, stick(i), s) })
 	}
 	for i := range flows {
@@ -87,11 +87,11 @@ func (l *load) begin(seed uint64, streams, flows int) {
 	}
 }
 
-// dial connects from the client's namespace, from an address of it or any.
-func (l *load) dial(network, from, to string) (c net.Conn, err error) {
+// dial connects from the client's namespace, from an address and port of it or any.
+func (l *load) dial(network string, from netip.AddrPort, to string) (c net.Conn, err error) {
 	d := net.Dialer{Timeout: patience}
-	if from != "" {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(from)
 	}
 	err = l.client.Exec(func() error {
 		c, err = d.DialContext(l.stop, network, to)

@@ -3,20 +3,27 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stuck is what a persistent client knows of where it belongs.
 type stuck struct {
 	server int
 	since  time.Time      // that it is known to belong there
-	ports  map[string]int // the server of the latest connection from each address and port; somewhere if that is not known
+	ports  map[uint16]int // the server of the latest connection from each port; somewhere if that is not known
 }
 
 const somewhere = -1
+
+// Ports that clients choose from: Linux' own range (ip_local_port_range).
+const firstPort, lastPort = 32768, 60999
 
 // request is one connection for one request, from an address of the client's or any. A persistent client always gets the same server.
 func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
@@ -31,10 +38,17 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 		s.traffic = Stick // at a server that is not known until it has answered: where it belongs is judged then
 		s.name += " of " + from
 	}
-	got, by, err := l.ask(s, number, from, w.to, r.IntN(60_000))
+	by := netip.AddrPort{}
+	if at != nil { // who lets the kernel choose is not told the port of a connection that is refused
+		by = netip.AddrPortFrom(netip.MustParseAddr(from), uint16(firstPort+r.IntN(lastPort-firstPort+1)))
+	}
+	got, err := l.ask(s, number, by, w.to, r.IntN(60_000))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return // another time
+	}
 	if err != nil {
 		if at != nil {
-			at.ports[by] = somewhere
+			at.ports[by.Port()] = somewhere
 		}
 		if l.stop.Err() == nil {
 			l.checker.count("requests that failed", 1)
@@ -46,8 +60,8 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 	if at == nil {
 		return
 	}
-	before := at.ports[by]
-	at.ports[by] = got
+	before := at.ports[by.Port()]
+	at.ports[by.Port()] = got
 	if at.server != got && (before == got || before == somewhere) {
 		// IPVS takes a SYN from a port that it still knows for the old connection's, if that was opened by persistence (is_new_conn_expected): where
 		// it goes says nothing of where the client belongs.
@@ -64,28 +78,27 @@ func (l *load) request(r *rand.Rand, w way, from string, at *stuck) {
 	}
 }
 
-// ask asks for n bytes and returns the server that gave them, and by which address and port it was asked.
-func (l *load) ask(s *subject, number uint64, from, to string, n int) (server int, by string, err error) {
+// ask asks for n bytes, from an address and port or any, and returns the server that gave them.
+func (l *load) ask(s *subject, number uint64, from netip.AddrPort, to string, n int) (server int, err error) {
 	c, err := l.dial("tcp", from, to)
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
 	defer c.Close()
 	defer context.AfterFunc(l.stop, func() { c.Close() })()
-	by = c.LocalAddr().String()
-	s.tell("connected from %s", by)
+	s.tell("connected from %s", c.LocalAddr())
 	_ = c.SetDeadline(time.Now().Add(patience))
 	question := record{what: whatGet, conn: number, body: strconv.AppendInt(nil, int64(n), 10)}
 	if _, err := c.Write(question.append(nil)); err != nil {
-		return 0, by, err
+		return 0, err
 	}
 	var in record
 	var buf []byte
 	if err := in.read(c, &buf); err != nil {
-		return 0, by, err
+		return 0, err
 	}
 	if in.what != whatAnswer || in.conn != number || !bytes.Equal(in.body, bodyOf(nil, number, 0, n)) {
-		return 0, by, fmt.Errorf("asked for %d bytes of conn %d, got another %d of conn %d from s%d", n, number, len(in.body), in.conn, in.server)
+		return 0, fmt.Errorf("asked for %d bytes of conn %d, got another %d of conn %d from s%d", n, number, len(in.body), in.conn, in.server)
 	}
-	return int(in.server), by, nil
+	return int(in.server), nil
 }

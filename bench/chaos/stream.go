@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -16,7 +17,7 @@ func (l *load) stream(r *rand.Rand, w way, length time.Duration) {
 	number := l.numbers.Add(1)
 	s := &subject{traffic: Stream, name: fmt.Sprintf("%s stream %d", w.name, number), began: time.Now()}
 	l.gate.RLock()
-	c, err := l.dial("tcp", "", w.to)
+	c, err := l.dial("tcp", netip.AddrPort{}, w.to)
 	l.gate.RUnlock()
 	if err != nil {
 		s.traffic = Short // as far as it got
