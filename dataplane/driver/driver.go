@@ -48,6 +48,7 @@ type Stats struct {
 	InvalidDescriptor uint64 // the kernel refused a descriptor of ours: a bug
 
 	Wakeups uint64 // system calls made to move frames
+	Live    uint64 // frames that were sent as live frames of an XDP program; they are of Sent, too
 	Up      bool   // the device is there and up
 	Mode    string // what the driver got: "zerocopy", "native", "generic" for AF_XDP, else the driver's name
 }

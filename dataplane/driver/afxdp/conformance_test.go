@@ -12,6 +12,7 @@ func TestConformance(t *testing.T) {
 		umem   UmemOptions
 		o      Options
 		joined bool // the first socket of the memory is another port's
+		live   bool // bursts are sent as live frames
 		setup  string
 	}{
 		{name: "native", o: Options{Mode: ModeNative}, setup: setupAsavie},
@@ -20,6 +21,7 @@ func TestConformance(t *testing.T) {
 		{name: "4 KiB chunks", umem: UmemOptions{ChunkSize: 4096}, setup: setupAsavie},
 		{name: "headroom, huge pages", umem: UmemOptions{Headroom: 64, HugePages: true}, setup: setupOwn},
 		{name: "native, joined", o: Options{Mode: ModeNative}, joined: true, setup: setupJoined},
+		{name: "native, live frames", o: Options{Mode: ModeNative}, setup: setupAsavie, live: true},
 		{name: "generic, joined", o: Options{Mode: ModeGeneric}, joined: true, setup: setupJoined},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -37,6 +39,9 @@ func TestConformance(t *testing.T) {
 				}
 				p := openPort(t, u, "va", tt.o)
 				checkSetup(t, p, tt.setup)
+				if tt.live {
+					p.sendLive(t, "vap")
+				}
 				return drivertest.Link{Queue: p.Queue, Pool: u.Pool(), Inject: p.far.inject, Take: p.far.take}
 			})
 		})

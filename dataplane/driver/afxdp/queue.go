@@ -22,20 +22,21 @@ type Queue struct {
 	// read for every packet
 	socket
 	pool    *packet.Pool
-	owner   []uint8 // the memory's
-	shift   uint8   // log2 of the chunk size
-	id      uint8   // in owner
-	check   bool    // UmemOptions.Owners
-	up      bool    // the device is there and up
-	unsent  bool    // tx may have entries that the kernel has not taken
-	starved bool    // the kernel has no chunk of ours to receive into, and the last refill found none
-	idle    bool    // nothing was received or sent since the last Flush
-	doubted bool    // the device refused a frame: ask whether its carrier is there
-	held    int     // chunks in all rings and in the kernel
-	sending int     // those of them that are on their way out
-	owed    int     // fill entries that the kernel has used since the last refill, as far as we have seen
-	batch   int     // refill when as many are owed
-	touched byte    // keeps the compiler from leaving out a read
+	owner   []uint8    // the memory's
+	shift   uint8      // log2 of the chunk size
+	id      uint8      // in owner
+	check   bool       // UmemOptions.Owners
+	up      bool       // the device is there and up
+	unsent  bool       // tx may have entries that the kernel has not taken
+	starved bool       // the kernel has no chunk of ours to receive into, and the last refill found none
+	idle    bool       // nothing was received or sent since the last Flush
+	doubted bool       // the device refused a frame: ask whether its carrier is there
+	held    int        // chunks in all rings and in the kernel
+	sending int        // those of them that are on their way out
+	owed    int        // fill entries that the kernel has used since the last refill, as far as we have seen
+	batch   int        // refill when as many are owed
+	touched byte       // keeps the compiler from leaving out a read
+	live    *liveQueue // how else it sends; nil: by the ring alone
 
 	// written by the worker, read by anyone
 	received atomic.Uint64
@@ -43,6 +44,7 @@ type Queue struct {
 	lost     atomic.Uint64
 	refused  atomic.Uint64 // descriptors that never entered a ring
 	wakeups  atomic.Uint64
+	lively   atomic.Uint64 // sent as live frames
 	isUp     atomic.Bool
 	isZero   atomic.Bool
 	attached atomic.Bool  // the program is attached in generic mode
@@ -108,6 +110,9 @@ func (q *Queue) Send(d []packet.Desc) int {
 		q.lose(d)
 		return len(d)
 	}
+	if q.live != nil {
+		return q.stage(d)
+	}
 	n := q.tx.room(uint32(len(d)))
 	if n == 0 {
 		return 0
@@ -142,6 +147,9 @@ func (q *Queue) Flush() (pending bool) {
 	}
 	if q.sending > 0 {
 		q.reap()
+	}
+	if q.live != nil && len(q.live.staged) > 0 {
+		q.post()
 	}
 	if q.unsent && q.up {
 		q.kick()

@@ -96,6 +96,10 @@ func (q *Queue) disconnect() {
 	if q.unsent {
 		q.lost.Add(uint64(q.tx.left()))
 	}
+	if q.live != nil {
+		q.lost.Add(uint64(len(q.live.staged)))
+		q.live.staged = q.live.staged[:0]
+	}
 	unread := q.rx.available(q.rx.mask + 1)
 	q.setUp(false)
 	q.bind(-1, 0)
@@ -123,6 +127,9 @@ func (q *Queue) Close() error {
 	}
 	q.disconnect()
 	q.closed = true
+	if q.live != nil {
+		q.live.call.pin.Unpin()
+	}
 	q.dev.close()
 	q.umem.remove(q)
 	return nil

@@ -61,6 +61,7 @@ func (q *Queue) Stats() driver.Stats {
 		RxDropped:         other,
 		InvalidDescriptor: k.RxInvalid + k.TxInvalid + q.refused.Load(),
 		Wakeups:           q.wakeups.Load(),
+		Live:              q.lively.Load(),
 		Up:                q.isUp.Load(),
 		Mode:              q.Mode(),
 	}

@@ -216,21 +216,27 @@ func TestDeviceDeletedAndMadeAgain(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		lose []int
+		live bool
 	}{
-		{"the first", []int{0}},
-		{"the one that joined", []int{1}},
-		{"all", []int{0, 1}},
+		{name: "the first", lose: []int{0}},
+		{name: "the one that joined", lose: []int{1}},
+		{name: "all", lose: []int{0, 1}},
+		{name: "all, with live frames", lose: []int{0, 1}, live: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inNamespace(t)
 			u := testUmem(t, UmemOptions{})
 			ports := []*port{openPort(t, u, "va", Options{}), openPort(t, u, "vb", Options{})}
+			if tt.live {
+				ports[0].sendLive(t, "vap")
+				ports[1].sendLive(t, "vbp")
+			}
 			rings := mapped(t)
 			for range 2 {
 				for _, i := range tt.lose {
 					p := ports[i]
 					generation := p.Generation()
-					for i := range uint32(20) { // frames in all rings
+					for i := range uint32(2 * liveLeast) { // frames in all rings
 						p.far.inject(testFrame(i, 60))
 						p.Send([]packet.Desc{place(t, u, testFrame(i, 60))})
 					}
