@@ -35,6 +35,7 @@ var (
 	portRxLost  = metrics.NewCounter("weir_port_rx_lost_frames_total", "Frames lost before us: ring full, no chunk, too long; also in weir_drops_total", "port")
 	portTxLost  = metrics.NewCounter("weir_port_tx_lost_frames_total", "Frames that were given to the device and could not be sent", "port")
 	portInvalid = metrics.NewCounter("weir_port_invalid_descriptors_total", "Descriptors of ours that the kernel refused: a bug, please report it", "port")
+	portLive    = metrics.NewCounter("weir_port_sent_live_total", "Frames sent as live frames of an XDP program, of those sent", "port")
 	portWakeups = metrics.NewCounter("weir_port_wakeups_total", "System calls made to move frames", "port")
 
 	workerInfo    = metrics.NewGauge("weir_worker_info", "A worker, its core (-1: any) and how it waits: always 1", "worker", "cpu", "wait", "huge_pages")
@@ -70,7 +71,7 @@ var (
 var small = append([]*metrics.Family{
 	buildInfo, startTime, generation, reloadOK, reloadTime, problems,
 	framesReceived, frames, framesHeld, framesSent, framesPassed, drops, steered,
-	portInfo, portUp, portMTU, portQueues, portRx, portTx, portRxLost, portTxLost, portInvalid, portWakeups,
+	portInfo, portUp, portMTU, portQueues, portRx, portTx, portRxLost, portTxLost, portInvalid, portLive, portWakeups,
 	workerInfo, workerRx, workerVectors, workerRounds, workerSleeps, workerHeld, workerChunks, workerBeat,
 	backendsNow, drainLeft, checks, checksRunning, checksLate,
 	tableConns, tableLimit, tableHalfOpen, tableHalfLimit, tableEvictions, tableMemory, tableHuge,
@@ -134,6 +135,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		give(portRxLost, float64(p.RxLost), p.Name)
 		give(portTxLost, float64(p.SendLost), p.Name)
 		give(portInvalid, float64(p.Invalid), p.Name)
+		give(portLive, float64(p.SentLive), p.Name)
 		give(portWakeups, float64(p.Wakeups), p.Name)
 	}
 	for i := range g.workers {

@@ -42,6 +42,8 @@ type ports struct {
 	off     map[string][]string // offloads that were switched off, by device
 
 	umems   []*afxdp.Umem
+	live    *afxdp.Live      // what ports send bursts by that want to; nil: nothing
+	unlive  map[int]string   // why a port does not that wants to, empty if it does
 	beats   []beat           // signs of life, by worker
 	rings   []*ring          // every AF_XDP queue
 	queues  [][]driver.Queue // by worker, by port
@@ -218,6 +220,7 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 	tun := p.tun
 	p.engine.Punt = func(ip []byte) bool { return tun.Write(ip) == 0 }
 	p.beats = make([]beat, len(cpus))
+	p.openLive()
 	for w, cpu := range cpus {
 		worker, err := p.openWorker(w, mtu)
 		if err != nil {
@@ -234,6 +237,7 @@ func (p *ports) begin(cfg *config.Config, x *compiled, cpus []int) (runners []*d
 	}
 	p.program.Beat(uint64(dataplane.Monotonic())) // before the sockets are known, so that nothing of ours passes any more
 	p.register()
+	p.tendLive()
 	if removed, err := p.program.Remove(); err != nil {
 		return runners, err
 	} else if len(removed) > 0 {
@@ -329,6 +333,7 @@ func (p *ports) openWorker(w, mtu int) (*dataplane.Worker, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ports[%d] %s: %w", i, c.Name, err)
 		}
+		p.enliven(i, q)
 		queues[i] = q
 		p.rings = append(p.rings, &ring{port: i, number: number, queue: q, registered: q.Generation() - 1})
 	}
@@ -427,6 +432,7 @@ func (p *ports) tend() {
 	p.register()
 	p.renew()
 	p.letGo()
+	p.tendLive()
 	p.tendUnderlay()
 }
 
@@ -463,6 +469,9 @@ func (p *ports) close() error {
 	}
 	for _, u := range p.umems {
 		errs = append(errs, u.Close())
+	}
+	if p.live != nil {
+		errs = append(errs, p.live.Close())
 	}
 	if p.tun != nil {
 		errs = append(errs, p.tun.Close())

@@ -194,6 +194,7 @@ func (p *ports) complaints() (all []string) {
 	if p.scarce != "" {
 		all = append(all, p.scarce)
 	}
+	all = append(all, p.notLives()...)
 	slices.Sort(all)
 	return all
 }

@@ -415,6 +415,7 @@ func (p *ports) assume(from *predecessor, cfg *config.Config, x *compiled, cpus 
 		}
 	}
 	p.beats = make([]beat, len(cpus))
+	p.openLive()
 	for w, cpu := range cpus {
 		worker, err := p.assumeWorker(from, w, mtu)
 		if err != nil {
@@ -454,6 +455,7 @@ func (p *ports) assumeWorker(from *predecessor, w, mtu int) (*dataplane.Worker, 
 			unix.Close(fd)
 			return nil, err
 		}
+		p.enliven(i, q)
 		queues[i] = q
 		p.rings = append(p.rings, &ring{port: i, number: x.Number, queue: q, registered: q.Generation()})
 		p.guarded[i] = guard{p.mirror.State().Links[i].Index, x.Attached}
@@ -475,6 +477,7 @@ func (p *ports) settle(x *compiled) error {
 			return fmt.Errorf("ports[%d] %s: %w", i, p.cfg.Ports[i].Name, err)
 		}
 	}
+	p.tendLive()
 	_, err := p.program.Remove()
 	return err
 }

@@ -42,8 +42,9 @@ type PortView struct {
 	Sent      uint64 `json:"sent"`
 	SendLost  uint64 `json:"send_lost"`
 	RxLost    uint64 `json:"rx_lost"`
-	Invalid   uint64 `json:"invalid"` // descriptors of ours that the kernel refused: a bug
-	Wakeups   uint64 `json:"wakeups"` // system calls made to move frames
+	Invalid   uint64 `json:"invalid"`   // descriptors of ours that the kernel refused: a bug
+	SentLive  uint64 `json:"sent_live"` // frames sent as live frames, of those sent
+	Wakeups   uint64 `json:"wakeups"`   // system calls made to move frames
 }
 
 // ServiceView is one service with its backends in list order.

@@ -68,6 +68,7 @@ func (p *ports) views(cfg *config.Config, snap *dataplane.Snapshot) (all []PortV
 			v.RxLost += st.RxRingFull + st.FillRingEmpty + st.RxDropped
 			v.Invalid += st.InvalidDescriptor
 			v.Wakeups += st.Wakeups
+			v.SentLive += st.Live
 		}
 		all = append(all, v)
 	}

@@ -280,9 +280,9 @@ func printDrops(w io.Writer, drops map[string]uint64) {
 
 func printPorts(w io.Writer, ports []control.PortView) {
 	table(w, func(row func(...any)) {
-		row("PORT", "INTERFACE", "DRIVER", "MODE", "SET UP BY", "UP", "QUEUES", "VLAN", "MTU", "MAC", "RECEIVED", "SENT", "SEND LOST", "RX LOST", "WAKEUPS")
+		row("PORT", "INTERFACE", "DRIVER", "MODE", "SET UP BY", "UP", "QUEUES", "VLAN", "MTU", "MAC", "RECEIVED", "SENT", "SEND LOST", "RX LOST", "SENT LIVE", "WAKEUPS")
 		for _, p := range ports {
-			row(p.Name, p.Interface, p.Driver, p.Mode, p.Setup, p.Up, p.Queues, p.VLAN, p.MTU, p.MAC, p.Received, p.Sent, p.SendLost, p.RxLost, p.Wakeups)
+			row(p.Name, p.Interface, p.Driver, p.Mode, p.Setup, p.Up, p.Queues, p.VLAN, p.MTU, p.MAC, p.Received, p.Sent, p.SendLost, p.RxLost, p.SentLive, p.Wakeups)
 		}
 	})
 }

@@ -112,6 +112,9 @@ func (d *decoder) checkPort(p *Port) {
 		if p.Given("xdp_mode") && p.XDPMode != "auto" && p.XDPMode != "" && p.Driver != "af_xdp" {
 			d.warnf(p.Field("xdp_mode"), p.Path+".xdp_mode", "has no effect with driver %s", p.Driver)
 		}
+		if p.XDPSend == "live" && (p.Driver == "af_packet" || p.XDPMode == "zerocopy") {
+			d.errorf(p.Field("xdp_send"), p.Path+".xdp_send", "live frames are for driver af_xdp in copy mode, not for %s", map[bool]string{true: "zerocopy", false: "af_packet"}[p.Driver == "af_xdp"])
+		}
 		if !p.Queues.All && p.Driver != "af_xdp" && p.Driver != "" {
 			d.errorf(p.Field("queues"), p.Path+".queues", "is for driver af_xdp: a packet socket takes what every queue receives")
 		}
@@ -153,6 +156,7 @@ func (d *decoder) checkShared(p, first *Port) {
 	}{
 		{"driver", p.Driver != first.Driver && first.Driver != ""},
 		{"xdp_mode", p.XDPMode != first.XDPMode && p.XDPMode != "" && first.XDPMode != ""},
+		{"xdp_send", p.XDPSend != first.XDPSend && p.XDPSend != "" && first.XDPSend != ""},
 		{"queues", !equalQueues(p.Queues, first.Queues) && !p.bad("queues") && !first.bad("queues")},
 	} {
 		if x.differ {

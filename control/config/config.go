@@ -66,6 +66,7 @@ type Port struct {
 	Interface string // empty only for pcap and mem, and for a replay
 	Driver    string // one of Drivers
 	XDPMode   string // one of XDPModes
+	XDPSend   string // one of XDPSends
 	Queues    Queues
 	VLAN      uint16 // 0 (none) to 4094
 	MAC       [6]byte
@@ -334,6 +335,7 @@ var (
 	Waits           = []string{"adaptive", "busy", "poll", "epoll-level", "epoll-edge", "signal"}
 	Drivers         = []string{"af_xdp", "af_packet", "pcap", "mem"}
 	XDPModes        = []string{"auto", "zerocopy", "native", "generic"}
+	XDPSends        = []string{"ring", "live"}
 	Protocols       = []string{"tcp", "udp", "sctp"}
 	Schedulers      = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"}
 	SchedulerFlags  = []string{"sh-port", "sh-fallback", "mh-port", "mh-fallback"} // those of a scheduler begin with its name

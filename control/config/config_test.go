@@ -115,10 +115,10 @@ func TestEveryKeyArrives(t *testing.T) {
 		File: "testdata/valid/full.yaml", Version: 1,
 		Engine: Engine{Workers: Workers{Count: 5, CPUs: []int{2, 3, 4, 5, 7}}, Wait: "busy", StateDir: "/run/weir/state"},
 		Ports: []Port{
-			{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3, 4}},
+			{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", XDPSend: "live", Queues: Queues{List: []int{0, 1, 2, 3, 4}},
 				MAC: [6]byte{2, 0, 0, 0, 1, 12}, HasMAC: true, Addresses: []netip.Prefix{prefix("198.18.0.1/24"), prefix("2001:db8::1/64")}, MTU: 1500},
-			{Name: "tenant", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", Queues: Queues{List: []int{0, 1, 2, 3, 4}}, VLAN: 100},
-			{Name: "tap", Driver: "mem", XDPMode: "auto", Queues: Queues{All: true}, MAC: [6]byte{2, 0, 0, 0, 1, 13}, HasMAC: true,
+			{Name: "tenant", Interface: "eth1", Driver: "af_xdp", XDPMode: "native", XDPSend: "live", Queues: Queues{List: []int{0, 1, 2, 3, 4}}, VLAN: 100},
+			{Name: "tap", Driver: "mem", XDPMode: "auto", XDPSend: "ring", Queues: Queues{All: true}, MAC: [6]byte{2, 0, 0, 0, 1, 13}, HasMAC: true,
 				Addresses: []netip.Prefix{prefix("198.18.1.1/24")}, MTU: 1500},
 		},
 		Routes: []Route{
@@ -269,7 +269,7 @@ func TestDefaults(t *testing.T) {
 	conntrack := Conntrack{MaxConnections: 1048576, Timeouts: timeouts, ConnReuseMode: 1, SynCookies: "auto"}
 	want := &Config{
 		File: "minimal.yaml", Version: 1, Engine: Engine{Wait: "adaptive", StateDir: "auto"}, Conntrack: conntrack, Limits: Limits{Answers: Rate{1000}, Unusual: Rate{200_000}},
-		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}},
+		Ports: []Port{{Name: "wan", Interface: "eth1", Driver: "af_xdp", XDPMode: "auto", XDPSend: "ring", Queues: Queues{All: true}}},
 		Services: []Service{{
 			Name: "tcp-198.18.9.9:80", VIPs: []netip.Prefix{one("198.18.9.9")}, Port: PortRange{80, 80}, Protocol: "tcp",
 			Scheduler: "wlc", Forward: "nat", Masquerade: Masquerade{Mode: "never"}, MHTable: 4093, Conntrack: conntrack, OnDown: "keep",
@@ -315,7 +315,7 @@ func TestPlaces(t *testing.T) {
 	}
 	b := &c.Services[0].Backends[2]
 	got := c.Errorf(b.Field("vni"), b.Path+".vni", "no route to segment %d", b.VNI).String()
-	if want := "testdata/valid/full.yaml:49:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
+	if want := "testdata/valid/full.yaml:51:52: error: services[0].backends[2].vni: no route to segment 5001"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

@@ -120,6 +120,7 @@ func restarts(old, next *Config) (diags []Diagnostic) {
 		tell(&is.Place, is.Path, "driver", was.Driver, is.Driver)
 		tell(&is.Place, is.Path, "interface", was.Interface, is.Interface)
 		tell(&is.Place, is.Path, "xdp_mode", was.XDPMode, is.XDPMode)
+		tell(&is.Place, is.Path, "xdp_send", was.XDPSend, is.XDPSend)
 		tell(&is.Place, is.Path, "queues", was.Queues, is.Queues)
 	}
 	tell(&next.Conntrack.Place, "conntrack", "max_connections", old.Conntrack.MaxConnections, next.Conntrack.MaxConnections)
@@ -151,7 +152,7 @@ func reloadable(ports []Port) []Port {
 	ports = slices.Clone(ports)
 	for i := range ports {
 		p := &ports[i]
-		p.Name, p.Driver, p.Interface, p.XDPMode, p.Queues = "", "", "", "", Queues{}
+		p.Name, p.Driver, p.Interface, p.XDPMode, p.XDPSend, p.Queues = "", "", "", "", "", Queues{}
 	}
 	return ports
 }

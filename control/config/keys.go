@@ -101,6 +101,7 @@ var portTable = table[Port]{"ports[]", []field[Port]{
 	{"driver", func(d *decoder, v value, p *Port) { d.enum(v, &p.Driver, "driver", Drivers) }},
 	{"interface", func(d *decoder, v value, p *Port) { d.text(v, &p.Interface, 15) }}, // IFNAMSIZ less the NUL
 	{"xdp_mode", func(d *decoder, v value, p *Port) { d.enum(v, &p.XDPMode, "XDP mode", XDPModes) }},
+	{"xdp_send", func(d *decoder, v value, p *Port) { d.enum(v, &p.XDPSend, "way to send", XDPSends) }},
 	{"queues", func(d *decoder, v value, p *Port) { decodeQueues(d, v, &p.Queues) }},
 	{"vlan", func(d *decoder, v value, p *Port) { integer(d, v, &p.VLAN, 0, 4094) }},
 	{"mac", func(d *decoder, v value, p *Port) { p.HasMAC = d.mac(v, &p.MAC) }},
@@ -109,7 +110,7 @@ var portTable = table[Port]{"ports[]", []field[Port]{
 }}
 
 func decodePort(d *decoder, v value, p *Port) bool {
-	*p = Port{Driver: "af_xdp", XDPMode: "auto", Queues: Queues{All: true}}
+	*p = Port{Driver: "af_xdp", XDPMode: "auto", XDPSend: "ring", Queues: Queues{All: true}}
 	if decodeMapping(d, v, p, &p.Place, &portTable) {
 		d.require(&p.Place, "name")
 	}

@@ -399,3 +399,30 @@ func TestMirrorFollows(t *testing.T) {
 		t.Errorf("the device is back, the state has %+v", m.State().Links[0])
 	}
 }
+
+// TestTakesXDPFrames: a veth takes them while its other end has GRO or an XDP program, a loopback never.
+func TestTakesXDPFrames(t *testing.T) {
+	n := testnet.NewT(t, prefix)
+	lb, err := n.Space("lb")
+	must(t, err)
+	ip(t, lb, "link add va type veth peer name vb")
+	ip(t, lb, "link set va up")
+	ip(t, lb, "link set vb up")
+	h := lb.Host()
+	for _, x := range []struct {
+		gro, dev string
+		want     bool
+	}{{"off", "va", false}, {"on", "va", true}, {"off", "va", false}, {"on", "lo", false}} {
+		if out, err := lb.Command("ethtool", "-K", "vb", "gro", x.gro).CombinedOutput(); err != nil {
+			t.Skipf("needs ethtool: %v: %s", err, out)
+		}
+		l, err := h.Link(x.dev)
+		must(t, err)
+		if got, err := h.TakesXDPFrames(l.Index); err != nil || got != x.want {
+			t.Errorf("%s with gro %s: %v, %v, want %v", x.dev, x.gro, got, err, x.want)
+		}
+	}
+	if _, err := h.TakesXDPFrames(9999); err == nil {
+		t.Error("a device that is not there takes them, or not")
+	}
+}
