@@ -132,6 +132,7 @@ type options struct {
 	oneArm    bool   // the balancer has one port, net, with client and servers on its link; otherwise wan and lan
 	driver    string // af_xdp, af_packet
 	xdpMode   string // auto, native, generic
+	live      bool   // bursts are sent as live frames, where the far ends of wan and lan take them
 	queues    int    // of each device, so that the balancer receives on so many
 	serverMTU int    // of each server's device and of the switch port it is on; 0: 1500
 }
@@ -143,7 +144,13 @@ var drivers = []options{
 	{driver: "af_packet"},
 }
 
-func (o options) String() string { return strings.TrimSuffix(o.driver+"-"+o.xdpMode, "-") }
+func (o options) String() string {
+	name := strings.TrimSuffix(o.driver+"-"+o.xdpMode, "-")
+	if o.live {
+		name += "-live"
+	}
+	return name
+}
 
 // bed is a network with a client, a balancer and servers, each in a namespace of its own:
 //
@@ -260,6 +267,9 @@ func (b *bed) config(parts ...string) string {
 			text += fmt.Sprintf("  - {name: %s, interface: %s, driver: %s", p, p, b.options.driver)
 			if b.options.xdpMode != "" {
 				text += ", xdp_mode: " + b.options.xdpMode
+			}
+			if b.options.live {
+				text += ", xdp_send: live"
 			}
 			text += "}\n"
 		}
