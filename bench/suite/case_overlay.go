@@ -29,8 +29,8 @@ engine:
   wait: adaptive
   state_dir: none
 ports:
-  - {name: access, interface: d0}
-  - {name: underlay, interface: d1}
+  - {name: access, interface: d0, xdp_send: live}
+  - {name: underlay, interface: d1, xdp_send: live}
 vxlan:
   segments:
     - vni: %d

@@ -50,7 +50,7 @@ func (s *session) ceiling() error {
 // rate measures what comes through each peer when more is offered than any can take, and what CPU time a frame costs. Peers take turns,
 // weir twice.
 func (s *session) rate() error {
-	peers := s.available(&weirNAT, &bare, &pmdXDP, &pmdPacket, &nftNAT, &routing, &weirAgain)
+	peers := s.available(&weirNAT, &weirRings, &bare, &pmdXDP, &pmdPacket, &nftNAT, &routing, &weirAgain)
 	if s.Quick {
 		peers = s.available(&weirNAT, &bare, &pmdXDP, &nftNAT, &weirAgain)
 	}
@@ -102,6 +102,7 @@ func (s *session) rate() error {
 			targets = nil
 		}
 		s.results.compare("rate", size, "pps", targets, &bare, &pmdXDP, &pmdPacket, &nftNAT, &routing)
+		s.results.compareOf(&weirRings, "rate", size, "pps", targets, &bare, &pmdXDP)
 	}
 	return errors.Join(failed...)
 }

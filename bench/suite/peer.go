@@ -35,6 +35,7 @@ type running struct {
 var (
 	weirNAT   = peer{name: "weir", start: startWeir}
 	weirAgain = peer{name: "weir again", start: startWeir} // the control
+	weirRings = peer{name: "weir by rings", start: startWeirByRings}
 	bare      = peer{name: "bare AF_XDP", start: startBare}
 	pmdXDP    = peer{name: "testpmd af_xdp", needs: []string{"dpdk-testpmd"}, start: testpmd("net_af_xdp")}
 	pmdPacket = peer{name: "testpmd af_packet", needs: []string{"dpdk-testpmd"}, start: testpmd("net_af_packet")}

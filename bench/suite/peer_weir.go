@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"weir/control"
 )
 
-// weirConfig is the daemon's configuration: NAT for UDP and TCP, round robin, as nftables is told.
+// weirConfig is the daemon's configuration: NAT for UDP and TCP, round robin, as nftables is told. It sends live frames where the far end takes them.
 func weirConfig(cpus string, conns int, weights [servers]int) string {
 	text := fmt.Sprintf(`version: 1
 engine:
@@ -16,8 +17,8 @@ engine:
   wait: adaptive
   state_dir: none
 ports:
-  - {name: wan, interface: d0}
-  - {name: lan, interface: d1}
+  - {name: wan, interface: d0, xdp_send: live}
+  - {name: lan, interface: d1, xdp_send: live}
 conntrack: {max_connections: %d}
 services:
 `, cpus, conns)
@@ -35,6 +36,11 @@ services:
 
 func startWeir(s *session, b *bed) (*running, error) {
 	return startWeirWith(s, b, weirConfig(fmt.Sprint(s.CPUs[1]), 1<<20, [servers]int{1, 1}))
+}
+
+// startWeirByRings has weir send by the rings of its sockets, as the bare forwarder and testpmd do.
+func startWeirByRings(s *session, b *bed) (*running, error) {
+	return startWeirWith(s, b, strings.ReplaceAll(weirConfig(fmt.Sprint(s.CPUs[1]), 1<<20, [servers]int{1, 1}), "xdp_send: live", "xdp_send: ring"))
 }
 
 // startWeirWith starts the daemon with a configuration and waits until it answers.

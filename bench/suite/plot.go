@@ -21,7 +21,7 @@ type Plotted struct{ Section, Title, File string }
 
 // hues tell peers apart, also for most who do not see all colours (Okabe and Ito).
 var hues = []color.Color{color.RGBA{0, 114, 178, 255}, color.RGBA{230, 159, 0, 255}, color.RGBA{0, 158, 115, 255}, color.RGBA{213, 94, 0, 255},
-	color.RGBA{204, 121, 167, 255}, color.RGBA{86, 180, 233, 255}, color.RGBA{120, 120, 120, 255}}
+	color.RGBA{204, 121, 167, 255}, color.RGBA{86, 180, 233, 255}, color.RGBA{120, 120, 120, 255}, color.RGBA{240, 228, 66, 255}}
 
 // sans is the typeface of plots.
 var sans = font.Font{Typeface: "Liberation", Variant: "Sans"}

@@ -170,10 +170,22 @@ func (r *Results) values(section, name, peer, unit string) []float64 {
 
 // compare adds weir divided by each of the peers in a case in which they took turns.
 func (r *Results) compare(section, name, unit string, targets map[string]float64, peers ...*peer) {
+	r.compareOf(&weirNAT, section, name, unit, targets, peers...)
+}
+
+// compareOf is compare for another one in weir's place.
+func (r *Results) compareOf(who *peer, section, name, unit string, targets map[string]float64, peers ...*peer) {
 	weir, again := r.series(section, name, weirNAT.name, unit), r.series(section, name, weirAgain.name, unit)
+	own, label := r.series(section, name, who.name, unit), section+": "+name
+	if len(own.Values) == 0 {
+		return
+	}
+	if who != &weirNAT {
+		label += ", " + who.name
+	}
 	for _, p := range peers {
 		if v := r.series(section, name, p.name, unit); len(v.Values) > 0 {
-			r.Comparisons = append(r.Comparisons, Compare(section+": "+name, p.name, Ratios(weir, v), Ratios(weir, again), targets[p.name]))
+			r.Comparisons = append(r.Comparisons, Compare(label, p.name, Ratios(own, v), Ratios(weir, again), targets[p.name]))
 		}
 	}
 }
