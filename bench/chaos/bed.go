@@ -51,12 +51,13 @@ type bed struct {
 	servers       [servers]*testnet.Space
 	processes     [servers]*testnet.Cmd
 	queues        int    // of each device
+	live          bool   // switches take XDP frames
 	self          string // the program that is a server, too
 }
 
 // newBed makes the network and starts the servers.
-func newBed(self string, queues int) (b *bed, err error) {
-	b = &bed{queues: queues, self: self}
+func newBed(self string, queues int, live bool) (b *bed, err error) {
+	b = &bed{queues: queues, live: live, self: self}
 	if b.net, err = testnet.New(bedPrefix); err != nil {
 		return nil, err
 	}
@@ -122,6 +123,11 @@ func (b *bed) plug(to *testnet.Space, port string, e testnet.End) error {
 	e.Queues = b.queues
 	if err := b.net.Veth(e, testnet.End{Space: to, Name: port, Queues: b.queues}); err != nil {
 		return err
+	}
+	if b.live {
+		if err := to.Host().RestoreOffloads(port, []string{"rx-gro"}); err != nil {
+			return err
+		}
 	}
 	return to.Exec(func() error {
 		link, err := netlink.LinkByName(port)

@@ -21,6 +21,7 @@ type Options struct {
 	Seed     uint64        // of the schedule: the same seed does the same things, at about the same times
 	Driver   string        // af_xdp or af_packet; empty: af_xdp
 	Mode     string        // xdp_mode; empty: auto
+	Live     bool          // xdp_send: live, and far ends that take XDP frames
 	Queues   int           // of each device, and workers; 0: 1
 	Streams  int           // TCP connections of records for each way, at a time; 0: 4
 	Flows    int           // UDP flows for each family; 0: 6
@@ -58,8 +59,8 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 	s := &suite{Options: o}
 	s.ctx, s.abort = context.WithCancelCause(ctx)
 	defer s.abort(nil)
-	s.setting = setting{driver: o.Driver, mode: o.Mode, workers: o.Queues, weights: [servers]int{1, 1, 1}}
-	if s.bed, err = newBed(o.Self, o.Queues); err != nil {
+	s.setting = setting{driver: o.Driver, mode: o.Mode, live: o.Live, workers: o.Queues, weights: [servers]int{1, 1, 1}}
+	if s.bed, err = newBed(o.Self, o.Queues, o.Live); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.bed.net.Close()) }()

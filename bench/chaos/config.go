@@ -8,6 +8,7 @@ import (
 // setting is what the balancer's configuration is to say at the moment. Events change it, and the next reload, a tenth of a second later, brings it.
 type setting struct {
 	driver, mode string
+	live         bool
 	workers      int
 	weights      [servers]int
 	removed      [servers]bool
@@ -29,6 +30,9 @@ func (s *setting) text() string {
 		fmt.Fprintf(&t, "  - {name: %s, interface: %s, driver: %s", p, p, s.driver)
 		if s.mode != "" {
 			fmt.Fprintf(&t, ", xdp_mode: %s", s.mode)
+		}
+		if s.live {
+			t.WriteString(", xdp_send: live")
 		}
 		t.WriteString("}\n")
 	}

@@ -37,6 +37,7 @@ func main() {
 	f.DurationVar(&o.Duration, "duration", 5*time.Minute, "how long things go wrong")
 	f.Uint64Var(&o.Seed, "seed", 0, "of the schedule; 0: of the time, and printed")
 	f.StringVar(&o.Driver, "driver", "af_xdp", "af_xdp or af_packet")
+	f.BoolVar(&o.Live, "live", false, "weir sends bursts as live frames (xdp_send)")
 	f.StringVar(&o.Mode, "xdp-mode", "", "auto, native or generic")
 	f.IntVar(&o.Queues, "queues", 1, "of each device, and workers")
 	f.IntVar(&o.Streams, "streams", 4, "TCP streams for each way of forwarding, at a time")
