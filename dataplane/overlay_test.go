@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	. "weir/dataplane"
 	"weir/dataplane/packet"
@@ -289,5 +290,28 @@ func TestStationIsToldOfTheTunnelsMTU(t *testing.T) {
 	ip := out[18:]
 	if err := pkttest.Verify(ip); err != nil || ip[20] != 3 || ip[21] != 4 || binary.BigEndian.Uint16(ip[26:]) != 1450 || netip.AddrFrom4([4]byte(ip[12:16])) != gateIP {
 		t.Errorf("the sender was told %s (%v)", pkttest.String(ip), err)
+	}
+}
+
+// TestStationsAgeInShortRounds: stations and hosts age whether a worker's rounds are short, in which less than a slot of their tables is due to be
+// looked at, or long.
+func TestStationsAgeInShortRounds(t *testing.T) {
+	for _, every := range []time.Duration{100 * time.Microsecond, 3 * time.Millisecond, 5 * time.Millisecond, 100 * time.Millisecond} {
+		b := newBed(t, overlaid(t)...)
+		o := b.snap.Overlay
+		o.Stations.Configure(0, 32, 3)
+		o.Hosts.Configure(0, 32, 3)
+		b.round()
+		addr, _ := vxlan.AddrOf(tenant.Addr())
+		start := b.now
+		o.Stations.Learn(0, hostMAC, vxlan.AtPeer(0), vxlan.SecondOf(start))
+		o.Hosts.Learn(0, addr, false, hostMAC, vxlan.Confirmed, vxlan.SecondOf(start))
+		for stations, hosts := o.Stations.Len(), o.Hosts.Len(); o.Stations.Len() == stations || o.Hosts.Len() == hosts; {
+			if b.now += int64(every); b.now > start+6e9 {
+				t.Errorf("a round each %s: %d stations and %d hosts after 6 s, want one less of each", every, o.Stations.Len(), o.Hosts.Len())
+				break
+			}
+			b.worker.Round(b.now)
+		}
 	}
 }

@@ -57,6 +57,7 @@ type Worker struct {
 	pending   bool              // a queue has something unfinished, or debt is left
 	scanned   int64             // when scan last looked
 	debt      int64             // connections that are overdue to be looked at
+	shares    [2]share          // of the overlay's stations and hosts, as debt
 	wish      atomic.Pointer[auditing]
 }
 
@@ -147,8 +148,8 @@ func (w *Worker) scan() {
 	w.debt = min(w.debt+(all*min(w.now-w.scanned, scanPeriod)+scanPeriod-1)/scanPeriod, all)
 	w.scanned = w.now
 	if o := w.snap.Overlay; o != nil {
-		o.Stations.Expire(vxlan.SecondOf(w.now), share(o.Stations.Slots(), elapsed))
-		o.Hosts.Expire(vxlan.SecondOf(w.now), share(o.Hosts.Slots(), elapsed))
+		o.Stations.Expire(vxlan.SecondOf(w.now), w.shares[0].take(o.Stations.Slots(), elapsed))
+		o.Hosts.Expire(vxlan.SecondOf(w.now), w.shares[1].take(o.Hosts.Slots(), elapsed))
 	}
 	// A round that opens connections ends as many more, else a flood of them would fill the table with what is over.
 	for n := 1 + w.table.Opened(w.id)/endedSlice; n > 0 && (w.debt > 0 || w.table.Orphans()); n-- {
@@ -160,9 +161,15 @@ func (w *Worker) scan() {
 // overlayPeriod is the time in nanoseconds in which all of the overlay's tables are looked at once.
 const overlayPeriod = 1_000_000_000
 
-// share is how many of n slots are due to be looked at after some nanoseconds.
-func share(n int, elapsed int64) int {
-	return int(min(int64(n)*min(elapsed, overlayPeriod)/overlayPeriod, 4*scanSlice))
+// share is what part of a slot of a table is due to be looked at, in slots times nanoseconds of overlayPeriod. A round of a few microseconds is less
+// than one slot: what it leaves is the next one's, else nothing would age while rounds are short.
+type share int64
+
+// take is how many of n slots are due to be looked at after some nanoseconds more.
+func (s *share) take(n int, elapsed int64) int {
+	due := int64(n)*min(elapsed, overlayPeriod) + int64(*s)
+	*s = share(due % overlayPeriod)
+	return int(min(due/overlayPeriod, 4*scanSlice))
 }
 
 // expire looks at so many connections, ends those whose time is up and takes them out of their backends' accounts. It returns how many it
