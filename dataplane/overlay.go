@@ -73,13 +73,7 @@ func (o *Overlay) ours(f *packet.Frame) bool {
 		return false
 	}
 	_, dst := addresses(f, f.L3)
-	v6 := f.Kind&packet.KindIPv6 != 0
-	for i := range o.VTEPs {
-		if x := &o.VTEPs[i]; x.Port == f.DstPort && x.Addr == dst && x.V6 == v6 {
-			return true
-		}
-	}
-	return false
+	return o.ends(dst, f.Kind&packet.KindIPv6 != 0, f.DstPort)
 }
 
 // goneVerdict marks a frame that has left, or has been counted and freed, before finish.

@@ -13,7 +13,7 @@ func (w *Worker) peel(v *vector, i int) bool {
 	o, p, d := w.snap.Overlay, &v.plain[i], v.descs[i]
 	ip := w.pool.Memory()[p.at : d.Addr+uint64(d.Len)]
 	inner, s, at, ok := o.Segments.Peel(ip[:min(int(be16(ip[2:])), len(ip))])
-	if !ok || !s.Learning || !o.ends(conntrack.Addr{Lo: uint64(be32(ip[16:]))}, be16(ip[ipv4Len+2:])) {
+	if !ok || !s.Learning || !o.ends(conntrack.Addr{Lo: uint64(be32(ip[16:]))}, false, be16(ip[ipv4Len+2:])) {
 		return false
 	}
 	dst, src, now := vxlan.MACOf(inner), vxlan.MACOf(inner[6:]), vxlan.SecondOf(w.now)
@@ -46,10 +46,10 @@ func (w *Worker) peel(v *vector, i int) bool {
 	return true
 }
 
-// ends reports whether tunnels over IPv4 end at this address and UDP port.
-func (o *Overlay) ends(addr conntrack.Addr, port uint16) bool {
+// ends reports whether tunnels of ours end at this address and UDP port.
+func (o *Overlay) ends(addr conntrack.Addr, v6 bool, port uint16) bool {
 	for i := range o.VTEPs {
-		if x := &o.VTEPs[i]; x.Port == port && x.Addr == addr && !x.V6 {
+		if x := &o.VTEPs[i]; x.Port == port && x.Addr == addr && x.V6 == v6 {
 			return true
 		}
 	}

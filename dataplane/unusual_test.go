@@ -6,6 +6,7 @@ import (
 
 	. "weir/dataplane"
 	"weir/dataplane/packet/pkttest"
+	"weir/vxlan"
 )
 
 // TestUnusual sends more fragments, ICMP messages and packets whose TTL is used up than limits.unusual has for a moment: each kind has its own budget,
@@ -119,6 +120,64 @@ func TestUnusualLeavesOthersAlone(t *testing.T) {
 		_, drops := b.engine.Verdicts()
 		if lost := drops[DropUnusualLimit] - b.drops[DropUnusualLimit]; n != vector.v4+vector.v6 || lost != uint64(vector.fragments) {
 			t.Errorf("%+v: %d left and %d were dropped", vector, n, lost)
+		}
+	}
+}
+
+// TestUnusualTunnels uses up the budget for packets without TTL: frames out of a tunnel come in all the same, with a TTL of 1 as Linux gives those for
+// a group, over either family and in a VLAN, while other packets to a tunnel end are none of them.
+func TestUnusualTunnels(t *testing.T) {
+	frame := inFrame(localMAC, hostMAC, 0x0800, pkttest.UDP(tenant, client).Bytes())
+	b := newBed(t, append(fuzzedOverlay(t), func(s *Snapshot, _ *Engine) { s.Unusual = Rate{PerSecond: 10} })...)
+	o := b.snap.Overlay
+	for i := range uint16(2) {
+		o.Stations.Learn(i, localMAC, vxlan.AtAccess(0), vxlan.SecondOf(b.now))
+	}
+	for range 2 {
+		b.fromClient(pkttest.UDP(client, dns).TTL(1).Bytes())
+	}
+	b.round()
+	lost := func() uint64 {
+		_, drops := b.engine.Verdicts()
+		return drops[DropUnusualLimit]
+	}
+	if lost() != 1 {
+		t.Fatalf("%d of 2 packets are lost, want 1: the budget is not used up", lost())
+	}
+	payload := func(vni uint32) []byte {
+		return append([]byte{8, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}, frame...)
+	}
+	from, to := netip.AddrPortFrom(peerVTEP, 50000), netip.AddrPortFrom(vtep, 4789)
+	over4 := pkttest.UDP(from, to).Payload(payload(tenantVNI)).TTL(1)
+	over6 := pkttest.UDP(netip.AddrPortFrom(peer6, 50000), netip.AddrPortFrom(vtep6, 4789)).Payload(payload(otherVNI)).TTL(1)
+	for _, c := range []struct {
+		name string
+		p    pkttest.Packet
+		lost uint64
+	}{
+		{"IPv4", over4, 0},
+		{"IPv4 with options", over4.Options(1, 1, 1, 0), 0},
+		{"IPv6", over6, 0},
+		{"another port", pkttest.UDP(from, netip.AddrPortFrom(vtep, 4790)).TTL(1), 1},
+		{"another address", pkttest.UDP(from, netip.AddrPortFrom(vip.Addr(), 4789)).TTL(1), 1},
+		{"another address of IPv6", pkttest.UDP(client6, netip.AddrPortFrom(vip6.Addr(), 4789)).TTL(1), 1},
+		{"another protocol", pkttest.TCP(from, to).TTL(1), 1},
+	} {
+		for _, vlan := range []uint16{0, 7} {
+			before := lost()
+			if vlan == 0 {
+				b.fromClient(c.p.Bytes())
+			} else {
+				b.inject(wan, pkttest.Frame(c.p.Bytes(), routerMAC, wanMAC, vlan))
+			}
+			b.round()
+			n := 0
+			for b.take(lan) != nil {
+				n++
+			}
+			if got := lost() - before; got != c.lost || n != int(1-c.lost) {
+				t.Errorf("%s, VLAN %d: %d lost, %d left for the station", c.name, vlan, got, n)
+			}
 		}
 	}
 }
