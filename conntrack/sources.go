@@ -2,7 +2,7 @@ package conntrack
 
 import "sync/atomic"
 
-// sources counts the half-open connections of each source, a /32 of IPv4 or a /64 of IPv6, in a sketch: two rows of cells, of which a source has
+// sources counts the half-open connections of each source, a /32 of IPv4 or a /64 of IPv6 in its segment or outside, in a sketch: two rows of cells, of which a source has
 // one in each, by hashes that nobody outside knows. The smaller of both cells is at least the source's number, and more only if each of them has
 // another source in it. So nobody is let through who has too many, and one who has not is mistaken for one that has if two others with too many happen to have
 // his cells: with n of those that is once in (cells/n)^2.
@@ -16,13 +16,13 @@ type sources struct {
 
 const sourceCells = 1 << 16
 
-// cells are those of the client of r.
-func (t *Table) cells(src Addr, v6 bool) (a, b *atomic.Uint32) {
-	x := src.Lo
-	if v6 {
-		x = src.Hi
+// cells are those of the source of packets of in.
+func (t *Table) cells(in *Tuple) (a, b *atomic.Uint32) {
+	x := in.Src.Lo
+	if in.V6 {
+		x = in.Src.Hi
 	}
-	h := t.hasher.sum4(x, sourceDomain|uint64(v6Bit(v6)))
+	h := t.hasher.sum4(x, sourceDomain|uint64(in.Space>>8)<<1|uint64(v6Bit(in.V6)))
 	return &t.sources.rows[0][uint16(h)], &t.sources.rows[1][uint16(h>>16)]
 }
 
@@ -43,9 +43,9 @@ func (t *Table) CountSources() {
 	}
 }
 
-// HalfOpenOf is how many half-open connections the source has that src belongs to, or a few more; see [Table.CountSources].
-func (t *Table) HalfOpenOf(src Addr, v6 bool) int {
-	a, b := t.cells(src, v6)
+// HalfOpenOf is how many half-open connections the source has that packets of in come from, or a few more; see [Table.CountSources].
+func (t *Table) HalfOpenOf(in *Tuple) int {
+	a, b := t.cells(in)
 	return int(min(a.Load(), b.Load()))
 }
 
@@ -55,7 +55,7 @@ func (t *Table) raiseSource(r Ref) {
 		return
 	}
 	in := t.Tuple(r &^ refReply)
-	a, b := t.cells(in.Src, in.V6)
+	a, b := t.cells(&in)
 	a.Add(1)
 	b.Add(1)
 }
@@ -66,7 +66,7 @@ func (t *Table) lowerSource(r Ref) {
 		return
 	}
 	in := t.Tuple(r &^ refReply)
-	a, b := t.cells(in.Src, in.V6)
+	a, b := t.cells(&in)
 	sink(a)
 	sink(b)
 }

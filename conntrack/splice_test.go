@@ -107,11 +107,11 @@ func TestHalfOpenOfSources(t *testing.T) {
 				continue
 			}
 			for i := range 7 {
-				if got := tab.HalfOpenOf(Addr{Lo: 0xc6120000 | uint64(i)}, false); got != want[Addr{Lo: 0xc6120000 | uint64(i)}] {
+				if got := tab.HalfOpenOf(&Tuple{Src: Addr{Lo: 0xc6120000 | uint64(i)}, Space: 6}); got != want[Addr{Lo: 0xc6120000 | uint64(i)}] {
 					t.Fatalf("seed %d, step %d: source %d has %d, want %d", seed, step, i, got, want[Addr{Lo: 0xc6120000 | uint64(i)}])
 				}
 				net := Addr{Hi: 0x20010db8<<32 | uint64(i)}
-				if got := tab.HalfOpenOf(Addr{Hi: net.Hi, Lo: 99}, true); got != want[net] {
+				if got := tab.HalfOpenOf(&Tuple{Src: Addr{Hi: net.Hi, Lo: 99}, Space: 6, V6: true}); got != want[net] {
 					t.Fatalf("seed %d, step %d: network %d has %d, want %d", seed, step, i, got, want[net])
 				}
 			}
@@ -203,13 +203,13 @@ func TestSourcesAreTakenOver(t *testing.T) {
 	reachable(t, tab, 0)
 	for i := range 2 {
 		c := conn(i)
-		if n := tab.HalfOpenOf(c.Forward.Src, c.Forward.V6); n != half {
+		if n := tab.HalfOpenOf(&c.Forward); n != half {
 			t.Errorf("source %d has %d half-open connections, want %d", i, n, half)
 		}
 		r := tab.lookup(c.Forward)
 		tab.Track(r.Peer(), syn|ack, &to, 0)
 		tab.Track(r, ack, &to, 0)
-		if n := tab.HalfOpenOf(c.Forward.Src, c.Forward.V6); n != half-1 {
+		if n := tab.HalfOpenOf(&c.Forward); n != half-1 {
 			t.Errorf("source %d has %d after one handshake is over, want %d", i, n, half-1)
 		}
 	}

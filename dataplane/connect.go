@@ -29,11 +29,11 @@ func (w *Worker) connect(v *vector, i int, svc *Service) {
 // is asked behind shields: what a source is charged with it has sent itself, as far as anybody can tell.
 func (w *Worker) modest(v *vector, i int) bool {
 	q := &v.queries[i]
-	if most := w.snap.HalfOpenPerSource; most > 0 && w.table.HalfOpenOf(q.Src, q.V6) >= most && handshakes(q.Proto()) {
+	if most := w.snap.HalfOpenPerSource; most > 0 && w.table.HalfOpenOf(&q.Tuple) >= most && handshakes(q.Proto()) {
 		v.lanes[i].discard(DropSourceHalfOpen)
 		return false
 	}
-	if !w.engine.opens.allow(w.now, q.Src, q.V6) {
+	if !w.engine.opens.allow(w.now, &q.Tuple) {
 		v.lanes[i].discard(DropSourceRate)
 		return false
 	}

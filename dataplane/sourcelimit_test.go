@@ -96,3 +96,40 @@ func TestNewPerSource(t *testing.T) {
 		t.Errorf("%d cookies that came back opened a connection, want 10", n)
 	}
 }
+
+// TestSourcesInSegments: the same address in two segments, and outside, is three sources. What one tenant's host has opened and half-opened is not
+// charged to another's.
+func TestSourcesInSegments(t *testing.T) {
+	list := []tenantOf{{vni: 5001, networks: []string{"198.19.1.1/24"}}, {vni: 5002, networks: []string{"198.19.1.1/24"}}}
+	host := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("198.19.1.7"), port) }
+	for name, c := range map[string]struct {
+		limit bedOption
+		drop  Drop
+	}{
+		"new":       {func(s *Snapshot, _ *Engine) { s.NewPerSource = Rate{PerSecond: 3} }, DropSourceRate},
+		"half-open": {func(s *Snapshot, _ *Engine) { s.HalfOpenPerSource = 3 }, DropSourceHalfOpen},
+	} {
+		b := newTenants(t, list, c.limit)
+		opened := func(from uint16, send func(ip []byte)) (n int) {
+			for i := range uint16(5) {
+				send(pkttest.TCP(host(from+i), vip).SYN().Bytes())
+				if b.take(lan) != nil {
+					n++
+				}
+			}
+			return n
+		}
+		for i := range list {
+			in := func(ip []byte) { b.behind(i, inFrame(gateOf(i), hostMAC, 0x0800, ip)) }
+			if n := opened(uint16(1000+100*i), in); n != 3 {
+				t.Errorf("%s: tenant %d's host opened %d connections, want 3", name, i, n)
+			}
+		}
+		if n := opened(1200, func(ip []byte) { b.fromClient(ip); b.round() }); n != 3 {
+			t.Errorf("%s: the host outside opened %d connections, want 3", name, n)
+		}
+		if _, drops := b.engine.Verdicts(); drops[c.drop] != 6 {
+			t.Errorf("%s: %d are dropped as %v, want 6", name, drops[c.drop], c.drop)
+		}
+	}
+}
