@@ -42,8 +42,8 @@ func (l *limiter) allow(now int64, hi, lo uint64) bool {
 	if interval == 0 || l.all.Load()+interval-now > limiterBurst {
 		return false
 	}
-	source := &l.sources[mix(l.secret, hi, lo)%limiterCells]
-	if !take(source, now, interval*l.part, limiterBurst) {
+	source, each := &l.sources[mix(l.secret, hi, lo)%limiterCells], interval*l.part
+	if !take(source, now, each, max(limiterBurst, each)) { // where its part is less than one in a second it has one at a time
 		return false
 	}
 	return take(&l.all, now, interval, limiterBurst)

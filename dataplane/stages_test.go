@@ -355,6 +355,21 @@ func TestPaddingIsCutOff(t *testing.T) {
 	}
 }
 
+// TestFewAnswers: limits.answers of less than ten a second are given, too, though a source's tenth is less than one in a second.
+func TestFewAnswers(t *testing.T) {
+	for _, limit := range []int{1, 5, 9, 10} {
+		b := newBed(t, func(s *Snapshot, _ *Engine) { s.Answers.PerSecond = limit })
+		for i := range uint16(200) { // two sources, 10 s
+			b.now += 5e7
+			b.fromClient(pkttest.TCP(netip.AddrPortFrom(neighbor(client.Addr(), int(i%2)), 4000), vip).Ack(1).Bytes())
+			b.round()
+		}
+		if v, _ := b.engine.Verdicts(); v.Answered < uint64(2*limit) || v.Answered > uint64(2*limit+2) {
+			t.Errorf("%d/s: %d answers to two sources in 10 s, want a tenth for each, and one more that is a burst", limit, v.Answered)
+		}
+	}
+}
+
 func TestAnswersAreLimited(t *testing.T) {
 	b := newBed(t, func(s *Snapshot, _ *Engine) { s.Answers.PerSecond = 100 })
 	send := func(from netip.Addr, n int) {
