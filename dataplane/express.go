@@ -99,13 +99,15 @@ func (w *Worker) settleEntry(ref conntrack.Ref) bool {
 	case ref.Reply():
 		return w.settleClient(e.NewDst)
 	case e.NewSpace>>8 != 0:
-		return w.settleInward(&w.inward[e.Backend%inwardWays], e.Backend, e.NewSpace>>8, e.NewDst)
+		ok := w.settleInward(&w.inward[e.Backend%inwardWays], e.Backend, e.NewSpace>>8, e.NewDst)
+		w.makeRoom() // it may have asked for the server, all VTEPs of the segment even, and dispatch does not look
+		return ok
 	}
 	b := &w.snap.Backends[e.Backend]
 	return w.settleBackend(&w.ways[clientWays+e.Backend], b)
 }
 
-// makeRoom makes room for a vector in each outbox.
+// makeRoom makes room for a vector in each outbox. Whoever puts more into one before the vector's frames are there calls it again.
 func (w *Worker) makeRoom() {
 	for i := range w.out {
 		if w.out[i].n > outboxSize-packet.VectorSize {

@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"testing"
 
+	"weir/conntrack"
 	. "weir/dataplane"
+	"weir/dataplane/driver"
+	"weir/dataplane/driver/mem"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/pkttest"
 	"weir/dataplane/route"
@@ -107,4 +110,79 @@ func TestExpressIntoSegment(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestExpressAsksAll sends vectors to a server in a segment that has stopped to answer ARP, so that first it and then all of the segment's 300 VTEPs are
+// asked for it, in the midst of express. The requests lie in the same outbox as the packets, and all of them leave.
+func TestExpressAsksAll(t *testing.T) {
+	const peers = 300
+	at := netip.MustParseAddrPort("198.18.9.9:90")
+	one := newBed(t, append(shaped(t, func(o *vxlan.SegmentOptions) {
+		for i := range peers - 1 {
+			o.Peers = append(o.Peers, vxlan.PeerOptions{Addr: netip.AddrFrom4([4]byte{198, 18, 130 + byte(i>>8), byte(i)})}) // behind the router
+		}
+	}), func(s *Snapshot, _ *Engine) { s.Overlay.Counts = nil })...)
+	b := roomy(t, one, 2048)
+	o := b.snap.Overlay
+	if err := o.Stations.Add(0, hostMAC, vxlan.AtPeer(0), 1); err != nil {
+		t.Fatal(err)
+	}
+	addr, _ := vxlan.AddrOf(tenant.Addr())
+	o.Hosts.Learn(0, addr, false, hostMAC, vxlan.Confirmed, vxlan.SecondOf(b.now))
+	b.fromClient(pkttest.TCP(client, at).SYN().Bytes())
+	b.round()
+	b.fromClient(tunneled(peerVTEP, tenantVNI, inFrame(gatewayMAC, hostMAC, 0x0800, pkttest.TCP(tenant, client).SYN().Ack(1).Bytes())))
+	b.round()
+	b.fromClient(pkttest.TCP(client, at).Seq(1).Ack(1).Bytes())
+	b.round()
+	for b.take(wan) != nil {
+	}
+	b.now += 31e9
+	asked := 0
+	for second := 0; asked < 2 && second < 10; second++ {
+		for range packet.VectorSize {
+			b.fromClient(pkttest.TCP(client, at).Seq(1).Ack(1).Bytes())
+		}
+		b.round()
+		n := 0
+		for b.take(wan) != nil {
+			n++
+		}
+		switch n {
+		case packet.VectorSize + 1: // it alone is asked
+		case packet.VectorSize + peers:
+			asked++
+		default:
+			t.Errorf("second %d: %d frames left, want %d packets, and 1 request or %d", second, n, packet.VectorSize, peers)
+		}
+		b.now += 1e9
+	}
+	if asked < 2 {
+		t.Errorf("all were asked %d times while the server's address was known, want 2: the test shows nothing", asked)
+	}
+}
+
+// roomy is a bed of the snapshot of another, with more frame memory.
+func roomy(t testing.TB, one *bed, chunks int) *bed {
+	t.Helper()
+	table, err := conntrack.New(conntrack.Options{Capacity: 1024, Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	b := &bed{t: t, now: one.now, engine: NewEngine(Options{Table: table, MaxBackends: 64}), snap: one.snap}
+	b.publish()
+	if b.pool, err = packet.NewPool(make([]byte, chunks*2048), 2048); err != nil {
+		t.Fatal(err)
+	}
+	var queues []driver.Queue
+	for i := range b.ports {
+		if b.ports[i], err = mem.NewPort(b.pool, mem.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.ports[i].Close() })
+		queues = append(queues, b.ports[i])
+	}
+	b.worker = b.engine.AddWorker(b.pool, queues)
+	return b
 }
