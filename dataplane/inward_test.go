@@ -2,7 +2,10 @@ package dataplane_test
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"weir/conntrack"
@@ -160,6 +163,121 @@ func TestExpressAsksAll(t *testing.T) {
 	if asked < 2 {
 		t.Errorf("all were asked %d times while the server's address was known, want 2: the test shows nothing", asked)
 	}
+}
+
+// TestExpressIntoSegmentTwins plays the same datagrams, to three servers in a segment and one outside, into two engines. The frames of the second are for a
+// group, which glance does not mind, on a port of a segment, where nobody glances: there all goes through the stages. Stations move, age and are asked for,
+// the next hop of tunnels is lost and found. What leaves and all that is counted must be the same.
+func TestExpressIntoSegmentTwins(t *testing.T) {
+	const servers = 3
+	at := netip.MustParseAddrPort("198.18.9.9:91")
+	addrs := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 1, byte(20 + i)}), 8080)
+	}
+	for seed := range uint64(6) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		var beds [2]*bed
+		for k := range beds {
+			s := serving{vip: at, protocol: packet.ProtoUDP, servers: []Backend{server(netip.AddrPortFrom(second, 77), ForwardNAT)}}
+			for i := range servers {
+				s.servers = append(s.servers, inSegment(addrs(i), tenantVNI, ""))
+			}
+			beds[k] = newBed(t, append(shaped(t, func(o *vxlan.SegmentOptions) {
+				o.Peers = append(o.Peers, vxlan.PeerOptions{Addr: second}, vxlan.PeerOptions{Addr: netip.MustParseAddr("198.18.128.200")})
+				o.Checksum = seed%3 == 1
+			}), s.option(t), func(s *Snapshot, _ *Engine) {
+				s.Ports[lan].MTU = 1400
+				c := &s.Overlay.Counts[0]
+				c.Peers = append(c.Peers, make([]PlaceCounters, 1), make([]PlaceCounters, 1))
+				s.Overlay.Access[wan] = k == 1
+			})...)
+		}
+		frames := 0
+		for step := range 400 {
+			for range 1 + r.IntN(40) {
+				f := toSegment(r, at).Frame(routerMAC, wanMAC)
+				beds[0].inject(wan, f)
+				f[0] |= 1
+				beds[1].inject(wan, f)
+			}
+			asked, moved := r.IntN(20*servers), r.IntN(20*servers)
+			to := []vxlan.Place{vxlan.AtPeer(0), vxlan.AtPeer(1), vxlan.AtPeer(2), vxlan.AtAccess(0)}[r.IntN(4)]
+			change, now := r.IntN(40), beds[0].now+5e6+int64(r.IntN(3))*int64(r.IntN(900e6)) // a tick at least: ways are kept for one
+			for _, b := range beds {
+				b.now = now
+				o, second := b.snap.Overlay, vxlan.SecondOf(now)
+				if asked < servers {
+					addr, _ := vxlan.AddrOf(addrs(asked).Addr())
+					o.Hosts.Learn(0, addr, false, hostMAC+vxlan.MAC(asked), vxlan.Confirmed, second)
+				}
+				if moved < servers {
+					o.Stations.Learn(0, hostMAC+vxlan.MAC(moved), to, second)
+				}
+				if change == 0 {
+					b.snap.Neighbors = neighbors(router)
+				} else if change == 1 {
+					b.snap.Neighbors = neighbors()
+				}
+				if change < 2 {
+					b.publish()
+				}
+				b.round()
+			}
+			for _, port := range []int{wan, lan} {
+				var all [2][][]byte
+				for k, b := range beds {
+					for f := b.take(port); f != nil; f = b.take(port) {
+						all[k] = append(all[k], f)
+					}
+					slices.SortFunc(all[k], bytes.Compare)
+				}
+				if !slices.EqualFunc(all[0], all[1], bytes.Equal) {
+					t.Fatalf("seed %d, step %d: at port %d left %s\nthrough the stages %s", seed, step, port, shown(all[0]), shown(all[1]))
+				}
+				frames += len(all[0])
+			}
+			if a, b := intoSegment(beds[0]), intoSegment(beds[1]); a != b {
+				t.Fatalf("seed %d, step %d: counted %s\nthrough the stages %s", seed, step, a, b)
+			}
+		}
+		if frames < 4000 {
+			t.Errorf("seed %d: only %d frames left", seed, frames)
+		}
+	}
+}
+
+// toSegment is a datagram of a few flows to a service, which may go on: nobody answers what is for a group.
+func toSegment(r *rand.Rand, at netip.AddrPort) pkttest.Packet {
+	flow := uint16(r.IntN(24))
+	p := pkttest.UDP(netip.AddrPortFrom(randomClient(flow%5).Addr(), 3000+flow), at).TOS(uint8(r.IntN(256))).TTL(uint8(2 + r.IntN(200)))
+	p = p.Size(len(p.Bytes()) + r.IntN(60))
+	switch r.IntN(30) {
+	case 0:
+		p = p.NoChecksum()
+	case 1:
+		p = p.BadChecksum()
+	case 2:
+		p = p.Options(1, 1, 1, 0)
+	case 3:
+		p = p.Size(1340 + r.IntN(160)) // some are cut
+	case 4:
+		p = p.Fragment(uint32(r.IntN(3)), 0, true)
+	}
+	return p
+}
+
+// intoSegment is all that is counted of packets into the segment.
+func intoSegment(b *bed) string {
+	o := b.snap.Overlay
+	total, drops := o.Counts[0].Sum()
+	text := fmt.Sprintf("%+v\n%+v %+v\nport %+v\n", state(b), total, drops, SumPlace(o.Counts[0].Access[0]))
+	for i := range o.Counts[0].Peers {
+		text += fmt.Sprintf("peer %+v\n", SumPlace(o.Counts[0].Peers[i]))
+	}
+	for id := range uint32(8) {
+		text += fmt.Sprintf("server %+v\n", b.engine.Backend(id))
+	}
+	return text
 }
 
 // roomy is a bed of the snapshot of another, with more frame memory.
