@@ -113,7 +113,8 @@ func (t *Table) ended(r Ref) Ended {
 // where the last call of any worker stopped, so that every connection is looked at once in (used + budget) / budget calls, where used is the
 // most that were there at once. It costs about a nanosecond for each that has not expired, and some hundred for each that has.
 //
-// left is how much of the budget could not be used because out was full: call it again.
+// left is how much of the budget could not be used because out was full, or had less room than Together: call it again. That is not filled to the last,
+// as no more is looked at at a time than may have to be reported.
 func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n, left int) {
 	for ; n < len(out); n++ {
 		r := t.orphans.pop(t)
@@ -123,10 +124,10 @@ func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n, left int) {
 		out[n] = t.bury(w, r)
 	}
 	budget = min(budget, t.Used())
-	for budget > 0 && n < len(out) {
+	for budget > 0 && (n == 0 || len(out)-n >= Together) {
 		f, from, to := t.claim(min(budget, len(out)-n)) // no more than out can take
 		budget -= int(to - from)
-		var refs [together]Ref
+		var refs [Together]Ref
 		k := 0
 		deadlines := t.families[f].deadlines[from:to]
 		for i := range deadlines {
@@ -134,7 +135,7 @@ func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n, left int) {
 				continue
 			}
 			refs[k] = f.ref(from + uint32(i))
-			if k++; k == together {
+			if k++; k == Together {
 				n += t.endAll(w, refs[:], now, out[n:])
 				k = 0
 			}
@@ -144,8 +145,8 @@ func (t *Table) Expire(w int, now Tick, budget int, out []Ended) (n, left int) {
 	return n, budget
 }
 
-// together is how many connections Expire ends at once: as many misses as a core has under way at a time, and some.
-const together = 16
+// Together is how many connections Expire ends at once: as many misses as a core has under way at a time, and some.
+const Together = 16
 
 // endAll ends those of refs that are over. It goes over them in passes, as Lookup does: load the entries, decide, load the slots of the
 // index, take out.
@@ -160,12 +161,12 @@ func (t *Table) endAll(w int, refs []Ref, now Tick, out []Ended) (n int) {
 			n++
 		}
 	}
-	var gone [together]places // in a loop without locked instructions, which would wait for the loads before them
+	var gone [Together]places // in a loop without locked instructions, which would wait for the loads before them
 	for i, r := range refs[:n] {
-		gone[i&(together-1)] = t.placesOf(r)
+		gone[i&(Together-1)] = t.placesOf(r)
 	}
 	for i, r := range refs[:n] {
-		t.vanishFrom(r, &gone[i&(together-1)])
+		t.vanishFrom(r, &gone[i&(Together-1)])
 		out[i] = t.bury(w, r)
 	}
 	return n

@@ -223,3 +223,31 @@ func TestTwoWorkersEndOne(t *testing.T) {
 		}
 	}
 }
+
+// TestExpireLeavesInTime: a call whose out is nearly full leaves the rest, instead of looking at one connection after another with a locked instruction
+// for each. Called until nothing is left, it has ended all.
+func TestExpireLeavesInTime(t *testing.T) {
+	tab := newTable(t, 1000, 1)
+	for i := range 1000 {
+		c, to := nat(i, false, udp), Timeouts{UDP: 1000}
+		if i >= 100 && i < 131 {
+			to[UDP] = 3
+		}
+		if _, _, o := tab.Insert(0, &c, 0, &to, 0); o != Inserted {
+			t.Fatal(o)
+		}
+	}
+	out := make([]Ended, 2*Together)
+	n, left := tab.Expire(0, 10, tab.Used(), out)
+	if n <= Together || n > len(out) || left < 800 {
+		t.Errorf("%d ended with room for %d, and %d are left; want more than %d, and those behind them", n, len(out), left, Together)
+	}
+	for left > 0 {
+		var more int
+		more, left = tab.Expire(0, 10, left, out)
+		n += more
+	}
+	if n != 31 {
+		t.Errorf("%d ended, want 31", n)
+	}
+}

@@ -43,7 +43,7 @@ type Worker struct {
 	descs     [packet.VectorSize]packet.Desc
 	conn      conntrack.Conn // scratch of schedule
 	own       packet.Frame   // scratch of answers and fragments
-	ended     [endedSlice]conntrack.Ended
+	ended     [endedSlice + conntrack.Together]conntrack.Ended
 	splice    conntrack.Splice // of the connection that is opened now, if splicing
 	splicing  bool
 	parted    conntrack.Ended // to make room for the connection that is scheduled now, if parting
@@ -135,8 +135,8 @@ func (w *Worker) process(port int, d []packet.Desc) {
 const (
 	// scanPeriod is the time in nanoseconds in which all connections are looked at once, so how late one may be to expire.
 	scanPeriod = 100_000_000
-	// scanSlice is the most connections that one slice of the scan looks at, 8 microseconds, and endedSlice the most that it ends, 0.3 to 0.4 microseconds
-	// each: together less than half of the 50 that a slice may take.
+	// scanSlice is the most connections that one slice of the scan looks at, 8 microseconds, and endedSlice how many it ends if there are so many, up to
+	// conntrack.Together more, 0.3 to 0.4 microseconds each: all of it little more than half of the 50 that a slice may take.
 	scanSlice  = 1 << 13
 	endedSlice = 32
 )
