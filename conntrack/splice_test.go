@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 )
 
@@ -212,5 +213,34 @@ func TestSourcesAreTakenOver(t *testing.T) {
 		if n := tab.HalfOpenOf(&c.Forward); n != half-1 {
 			t.Errorf("source %d has %d after one handshake is over, want %d", i, n, half-1)
 		}
+	}
+}
+
+// TestHalfOpenOfSourceByTwo: two workers take packets of one connection at once, one of which makes it half-open and the other not. However their stores
+// fall, its source has nothing half-open in the end.
+func TestHalfOpenOfSourceByTwo(t *testing.T) {
+	tab, to := newTable(t, 16, 2), DefaultTimeouts()
+	tab.CountSources()
+	c := nat(1, false, tcp)
+	r := mustInsert(t, tab, c, syn, 0)
+	var wg sync.WaitGroup
+	for _, side := range []Ref{r, r.Peer()} {
+		wg.Go(func() {
+			for range 1_000_000 { // nearly always enough to see the wrong order
+				if side.Reply() {
+					tab.Track(side, ack, &to, 0) // half-open, established
+					tab.Track(side, rst, &to, 0) // closed
+				} else {
+					tab.Track(side, syn, &to, 0) // half-open
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, ok := tab.Unlink(0, r); !ok {
+		t.Fatal("the connection is gone")
+	}
+	if n := tab.HalfOpenOf(&c.Forward); n != 0 || tab.HalfOpen() != 0 {
+		t.Errorf("%d of the source and %d in all are half-open, want none", n, tab.HalfOpen())
 	}
 }

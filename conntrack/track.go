@@ -96,15 +96,20 @@ func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, boo
 		if now.since(Tick(atomic.LoadUint32(&e.seen))) > 0 {
 			atomic.StoreUint32(&e.seen, uint32(now))
 		}
+		rises := c.New.HalfOpen() && !c.Old.HalfOpen()
+		if rises {
+			t.raiseSource(r) // before anybody can lower it again: its source's count does not fall below zero
+		}
 		if !atomic.CompareAndSwapUint64(p, uint64(w), uint64(next)) {
+			if rises {
+				t.lowerSource(r)
+			}
 			continue
 		}
 		if c.Old.HalfOpen() != c.New.HalfOpen() {
 			t.counts.move(c)
-			if c.Old.HalfOpen() {
+			if !rises {
 				t.lowerSource(r)
-			} else {
-				t.raiseSource(r)
 			}
 		}
 		if to[c.New] < w.timeout() {
