@@ -21,7 +21,7 @@ func (w *Worker) parse(v *vector) {
 	if found == v.n {
 		return
 	}
-	o, peels := w.snap.Overlay, true
+	o, peels, bounded := w.snap.Overlay, true, glances || w.bounded(v.port)
 	v.unknown()
 	for _, k := range v.rest.all() {
 		i := int(k)
@@ -33,7 +33,7 @@ func (w *Worker) parse(v *vector) {
 				}
 				continue
 			}
-		} else if glances && (w.glance6(v, i) || w.exceeds(v, i)) {
+		} else if glances && w.glance6(v, i) || bounded && w.exceeds(v, i) {
 			continue
 		}
 		w.inspect(v, i)
@@ -49,6 +49,21 @@ func (w *Worker) glances(port int) bool {
 	p := &w.snap.Ports[port]
 	o := w.snap.Overlay
 	return p.Filtered && !p.Shared && (o == nil || !o.Access[port])
+}
+
+// bounded reports whether limits.unusual holds on a port's queues: all that arrives there is ours, and none of it a tenant's, which may be bridged
+// whatever it is.
+func (w *Worker) bounded(port int) bool {
+	p, o := &w.snap.Ports[port], w.snap.Overlay
+	if !p.Filtered {
+		return false
+	}
+	for i := range w.snap.Ports {
+		if o != nil && o.Access[i] && w.snap.Ports[i].Device == p.Device {
+			return false
+		}
+	}
+	return true
 }
 
 // inspect opens a frame and finds its headers. What contradicts itself is dropped under the name of its fault, but only after steering:

@@ -31,9 +31,15 @@ func TestUnusual(t *testing.T) {
 		{"TTL of one", func(int) pkttest.Packet { return pkttest.UDP(client, dns).TTL(1) }, first},
 		{"hop limit of one", func(int) pkttest.Packet { return pkttest.TCP(client6, vip6).TTL(1) }, first},
 	} {
-		for _, vlan := range []uint16{0, 7} {
+		for _, link := range []struct {
+			vlan   uint16
+			shared bool
+		}{{0, false}, {7, false}, {7, true}} {
 			t.Run(c.name, func(t *testing.T) {
-				b := newBed(t, func(s *Snapshot, _ *Engine) { s.Unusual, s.Ports[wan].VLAN = Rate{PerSecond: 100}, vlan })
+				vlan := link.vlan
+				b := newBed(t, func(s *Snapshot, _ *Engine) {
+					s.Unusual, s.Ports[wan].VLAN, s.Ports[wan].Shared = Rate{PerSecond: 100}, vlan, link.shared
+				})
 				in := func(p pkttest.Packet) {
 					if f := p.Bytes(); vlan == 0 {
 						b.fromClient(f)
@@ -178,6 +184,28 @@ func TestUnusualTunnels(t *testing.T) {
 			if got := lost() - before; got != c.lost || n != int(1-c.lost) {
 				t.Errorf("%s, VLAN %d: %d lost, %d left for the station", c.name, vlan, got, n)
 			}
+		}
+	}
+}
+
+// TestUnusualBridged: what stations say to each other through an access port has no budget, nor has anything else that comes by its device.
+func TestUnusualBridged(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		b := newBed(t, append(fuzzedOverlay(t), func(s *Snapshot, _ *Engine) {
+			s.Unusual, s.Ports[lan].Shared = Rate{PerSecond: 10}, shared
+		})...)
+		b.snap.Overlay.Stations.Learn(0, hostMAC, vxlan.AtAccess(1), vxlan.SecondOf(b.now))
+		frame := inFrame(hostMAC, localMAC, 0x0800, pkttest.Echo(tenant.Addr(), client.Addr(), 1, 1).Bytes())
+		for range 20 {
+			b.inject(lan, tagged(30, frame))
+		}
+		b.round()
+		n := 0
+		for b.take(lan) != nil {
+			n++
+		}
+		if n != 20 {
+			t.Errorf("shared %v: %d of 20 frames were bridged (%v)", shared, n, b.dropped())
 		}
 	}
 }
