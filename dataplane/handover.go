@@ -116,13 +116,15 @@ func (e *Engine) Surrender(now int64) (s EngineState) {
 	return s
 }
 
-// Resume is told what the engine of the process before knew. No worker runs yet.
+// Resume is told what the engine of the process before knew. No worker runs yet, and a snapshot has been published. A datagram is forgotten whose
+// backend is beyond it: nobody has the ID any more, and here nobody ever had.
 func (e *Engine) Resume(s *EngineState, now int64) {
 	e.shielded.Store(s.Shielded)
+	backends := uint32(len(e.snapshot.Load().Backends))
 	for i := range s.Fragments {
 		x := &s.Fragments[i]
 		k := fragmentKey{src: x.Src, dst: x.Dst, id: x.ID, vni: x.VNI, proto: x.Proto, v6: x.V6}
-		if int(x.Backend) >= e.backends || len(x.Seen) > fragmentRanges {
+		if x.Known && !x.Routed && x.Backend >= backends || len(x.Seen) > fragmentRanges {
 			continue
 		}
 		d := e.fragments.set(&k).find(&k, now, true)

@@ -113,6 +113,23 @@ func TestFragmentsGoOn(t *testing.T) {
 	run(t, b, []step{{name: "nor has it been forgotten", in: swapped[1], verdict: Forwarded, port: lan, want: arrives[1:2]}})
 }
 
+// TestFragmentsOfABackendThatIsNoMore: the last ID of all was given back while a datagram of its backend's was still in pieces. The successor's
+// snapshot ends before it.
+func TestFragmentsOfABackendThatIsNoMore(t *testing.T) {
+	b := newBed(t)
+	in, out := datagram(client, dns, client, dnsReal, 7)
+	run(t, b, []step{{name: "the first", in: in[0], verdict: Forwarded, port: lan, want: out[:1]}})
+	e := b.engine.Surrender(b.now)
+	if len(e.Fragments) != 1 {
+		t.Fatalf("%d datagrams are in pieces", len(e.Fragments))
+	}
+	e.Fragments[0].ID, e.Fragments[0].Backend = 8, uint32(len(b.engine.Snapshot().Backends))
+	b.handOver(same)
+	b.engine.Resume(&e, b.now)
+	in, _ = datagram(client, dns, client, dnsReal, 8)
+	run(t, b, []step{{name: "its second waits for a first", in: in[1], verdict: Held}})
+}
+
 // TestWhatIsSaidIsNotBelieved: a state that nobody can have had makes nobody read beyond a frame, and loses no chunk.
 func TestWhatIsSaidIsNotBelieved(t *testing.T) {
 	b := newBed(t, func(s *Snapshot, _ *Engine) { s.Neighbors = neighbors(web.Addr()) })
