@@ -124,6 +124,24 @@ func (r *registry) restore(from *legend) {
 	}
 }
 
+// expect has all backends that were restored count as ones with connections, until counted: how many they have is not known yet.
+func (r *registry) expect() {
+	for _, b := range r.ids {
+		if b != nil {
+			b.uncounted = true
+		}
+	}
+}
+
+// counted ends expect.
+func (r *registry) counted() {
+	for _, b := range r.ids {
+		if b != nil {
+			b.uncounted = false
+		}
+	}
+}
+
 // knows reports whether a connection of the table is of a backend whose ID means something.
 func (r *registry) knows(e *conntrack.Ended) bool {
 	return int(e.Backend) < len(r.ids) && r.ids[e.Backend] != nil && dataplane.Carries(e.Flags)

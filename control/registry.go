@@ -94,6 +94,7 @@ type backend struct {
 	weight     int32
 	lastWeight int32
 	live       bool
+	uncounted  bool              // it may have connections that load does not know yet: a takeover brings them last
 	base       dataplane.Traffic // counters of the ID's former bearers: counters only grow
 	zero       dataplane.Traffic // as the service's
 	removed    time.Time         // when it was removed, unless live
@@ -214,7 +215,7 @@ func (r *registry) backend(key backendKey, counts func(id uint32) dataplane.Traf
 }
 
 // idle reports whether no connection bears b's ID, templates aside.
-func (b *backend) idle() bool { return b.load.Active()+b.load.Inactive() == 0 }
+func (b *backend) idle() bool { return !b.uncounted && b.load.Active()+b.load.Inactive() == 0 }
 
 // collect gives back the IDs of backends that were removed before a moment and have no connection left. It reports whether it freed
 // any, or found one whose former ways no connection goes by: the next snapshot can do without. counts is as for backend.

@@ -189,6 +189,7 @@ func (c *Control) makeReady(p *predecessor, cfg *config.Config) (x *compiled, po
 	c.seed = p.offer.Seed
 	reg := newRegistry(dataplane.DefaultMaxBackends, c.seed)
 	reg.restore(p.offer.Legend)
+	reg.expect() // or ways of before, which connections go by, would be forgotten
 	table, err := conntrack.New(conntrack.Options{Capacity: cfg.Conntrack.MaxConnections, Workers: len(cpus), File: st.file, Old: st.file,
 		Secret: p.offer.Table.Secret, Boot: st.boot, Beside: true})
 	if err != nil {
@@ -322,6 +323,7 @@ func (c *Control) own(s *handState, port func(int) int) error {
 		}
 		c.reg.ids[x.ID].load.Restore(x.LoadState)
 	}
+	c.reg.counted()
 	now := dataplane.Monotonic()
 	c.engine.Resume(&s.Engine, now)
 	for i, w := range workers {

@@ -71,3 +71,41 @@ func TestWayOfAConnectionBetweenCompileAndPublish(t *testing.T) {
 		}
 	}
 }
+
+// TestWaysOfBeforeATakeover: the successor compiles before it is told of connections, and still takes what comes back to them by a way that it does not
+// configure. When it knows that there is none, that way is forgotten.
+func TestWaysOfBeforeATakeover(t *testing.T) {
+	for _, connected := range []bool{true, false} {
+		b := newCoreBed(t, through("nat"))
+		b.connect()
+		next := newCoreBedWith(t, through("dr"), func(c *core) {
+			c.reg.restore(b.core.reg.legend())
+			c.reg.expect()
+		})
+		again := func(when string, want int) {
+			t.Helper()
+			x, err := next.core.again(next.surroundings(through("dr")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(x.rules.Servers) != want {
+				t.Errorf("connected %v, %s: steering takes the answers of %d servers, want %d", connected, when, len(x.rules.Servers), want)
+			}
+		}
+		again("before the state", 1)
+		later := time.Now().Add(2 * time.Second)
+		if next.core.reg.collect(later, next.core.engine.Backend) {
+			t.Error("something is given back before the state")
+		}
+		for id, x := range b.core.reg.ids {
+			if connected {
+				next.core.reg.ids[id].load.Restore(x.load.State())
+			}
+		}
+		next.core.reg.counted()
+		if freed := next.core.reg.collect(later, next.core.engine.Backend); freed == connected {
+			t.Errorf("connected %v: a new snapshot is asked for: %v", connected, freed)
+		}
+		again("with the state", map[bool]int{true: 1, false: 0}[connected])
+	}
+}
