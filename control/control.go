@@ -77,7 +77,8 @@ type Control struct {
 	events *events.Log
 	rising rising // Control's goroutine alone uses it
 
-	auditing sync.Mutex // one Frames at a time
+	auditing sync.Mutex   // one Frames at a time
+	cutting  sync.RWMutex // held to read by requests that end connections, to write while they may be a successor's; taken before mu
 
 	viewers  *dashboard.Hub
 	front    *admin.Front
@@ -87,7 +88,7 @@ type Control struct {
 	giving   atomic.Bool   // a successor is preparing
 	frozen   bool          // and may count on what it was told; Control's goroutine alone uses it, as handed
 	left     chan struct{} // closed with it
-	handed   bool          // a successor works: nothing here is ours any more
+	handed   bool          // a successor works: nothing here is ours any more; written with cutting held, too
 	broken   error         // why there is nothing to hand over, or to go on with
 	taken    *TakeoverView // from whom this process has taken over; guarded by mu
 	pulse    beat          // of loop

@@ -149,8 +149,11 @@ func (c *Control) thaw() {
 	c.state.write(c.reg.legend())
 }
 
-// surrenderTo stops the workers and hands over. Control's goroutine alone does it, and nothing else meanwhile.
+// surrenderTo stops the workers and hands over. Control's goroutine alone does it, and nothing else meanwhile. Requests that end connections are waited
+// for, and later ones wait.
 func (c *Control) surrenderTo(conn *handover.Conn, pid int, ready readyMessage, generations []uint32) error {
+	c.cutting.Lock()
+	defer c.cutting.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pulse.now()

@@ -56,3 +56,13 @@ func (c *core) deleteConns(r *http.Request) (int, error) {
 	}
 	return c.DeleteConns(f, all)
 }
+
+// deleteConns is the core's, unless the connections are another process' by now: its locks are not ours.
+func (c *Control) deleteConns(r *http.Request) (int, error) {
+	c.cutting.RLock()
+	defer c.cutting.RUnlock()
+	if c.handed {
+		return 0, ErrLeft
+	}
+	return c.core.deleteConns(r)
+}

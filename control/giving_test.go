@@ -1,0 +1,103 @@
+package control
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weir/control/handover"
+	"weir/dataplane/driver/afxdp"
+)
+
+// conversation is both ends of one.
+func conversation(t *testing.T) (former, successor *handover.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*handover.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "conversation")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[i] = handover.New(c.(*net.UnixConn))
+		t.Cleanup(func() { ends[i].Close() })
+	}
+	return ends[0], ends[1]
+}
+
+// TestNobodyEndsASuccessorsConnections: a request to end connections that comes while they are handed over is refused by the former process, whose
+// locks are not the successor's, and done if that does not take them in the end.
+func TestNobodyEndsASuccessorsConnections(t *testing.T) {
+	for _, taken := range []bool{true, false} {
+		b := newCoreBed(t, web("10 1"))
+		if b.connect() != 10 {
+			t.Fatal("no connection")
+		}
+		u, err := afxdp.NewUmem(afxdp.UmemOptions{Chunks: 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c := &Control{core: b.core, log: slog.New(slog.DiscardHandler), ports: &ports{umems: []*afxdp.Umem{u}}, left: make(chan struct{}), listener: l}
+		former, successor := conversation(t)
+		over := make(chan error, 1)
+		go func() { over <- c.surrenderTo(former, os.Getpid(), readyMessage{}, nil) }()
+		say := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		hear := func(kind string, to any) {
+			t.Helper()
+			_, err := successor.Receive(time.Second, kind, to)
+			say(err)
+		}
+		hear("state", new(handState))
+		type result struct {
+			n   int
+			err error
+		}
+		deleted := make(chan result, 1)
+		go func() {
+			n, err := c.deleteConns(httptest.NewRequest("DELETE", "/conns?all=true", nil))
+			deleted <- result{n, err}
+		}()
+		time.Sleep(20 * time.Millisecond)
+		if taken {
+			say(successor.Send(time.Second, "prepared", nothing{}))
+			hear("commit", &nothing{})
+			say(successor.Send(time.Second, "forwarding", nothing{}))
+			hear("farewell", &nothing{})
+			say(<-over)
+			if r := <-deleted; r.n != 0 || !errors.Is(r.err, ErrLeft) || b.core.engine.Table.Len() != 1 {
+				t.Errorf("of the successor's connections %d were ended, %d are left: %v", r.n, b.core.engine.Table.Len(), r.err)
+			}
+		} else {
+			successor.Abort(errors.New("for a test"))
+			if err := <-over; !errors.Is(err, handover.ErrAborted) {
+				t.Errorf("the takeover ends with %v", err)
+			}
+			if r := <-deleted; r.n != 1 || r.err != nil {
+				t.Errorf("of the connections that stay %d were ended: %v", r.n, r.err)
+			}
+		}
+	}
+}
