@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weir/conntrack"
 	"weir/control/admin"
 	"weir/control/config"
@@ -60,6 +62,7 @@ type Control struct {
 	ports    *ports // devices, sockets, steering, host
 	runners  []*dataplane.Runner
 	release  func()        // lets control's threads run on the workers' cores again
+	cores    unix.CPUSet   // of the process, before confine; empty: not known
 	asks     chan func()   // what the API wants done
 	wake     chan struct{} // a worker wants a next hop
 	health   chan struct{} // a server's health has changed
@@ -103,6 +106,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	kept := events.NewLog(keptEvents)
 	c := &Control{options: o, log: slog.New(kept.Handler(o.Logger.Handler())), events: kept, started: time.Now(), asks: make(chan func()), left: make(chan struct{}), wake: make(chan struct{}, 1), health: make(chan struct{}, 1)}
+	_ = unix.SchedGetaffinity(0, &c.cores) // where that fails confine does, too
 	cfg, err := load(c.reader.Load, o.Config, o.Stderr)
 	if err != nil {
 		return err

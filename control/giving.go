@@ -204,7 +204,7 @@ func (c *Control) reclaim(conn *handover.Conn, pid int, why error) error {
 	close(c.left)
 	c.broken = errors.New("takeover: the successor died")
 	if c.options.Again != nil {
-		c.broken = errors.Join(c.broken, c.options.Again())
+		c.broken = errors.Join(c.broken, spread(&c.cores, c.options.Again))
 	}
 	return nil
 }
@@ -226,7 +226,7 @@ func (c *Control) upgrade() {
 	case c.options.Successor == nil:
 		c.log.Warn("upgrade", "kind", "takeover", "err", errors.ErrUnsupported)
 	default:
-		if err := c.options.Successor(); err != nil {
+		if err := spread(&c.cores, c.options.Successor); err != nil {
 			c.log.Error("upgrade: this process goes on", "kind", "takeover", "err", err)
 		}
 	}

@@ -170,7 +170,7 @@ func (c *Control) orphaned(err error) error {
 		return err
 	}
 	c.log.Warn("this process starts as after a crash", "kind", "takeover", "err", err)
-	return errors.Join(err, c.options.Again())
+	return errors.Join(err, spread(&c.cores, c.options.Again))
 }
 
 // makeReady does all that can be done while the other works.

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +72,19 @@ func confine(workers []int) (undo func(), err error) {
 		return func() {}, err
 	}
 	return func() { _ = setAffinity(&rest, &was) }, nil
+}
+
+// spread calls f, which begins another program, on a thread that may run on all of those cores that the process was begun with. A program inherits the cores of the
+// thread that begins it: those of a confined one are none of the workers', and a successor would put its own on what is left, and its successor
+// on what that leaves.
+func spread(all *unix.CPUSet, f func() error) error {
+	runtime.LockOSThread() // Go makes no thread out of one that is locked
+	defer runtime.UnlockOSThread()
+	var now unix.CPUSet
+	if all.Count() > 0 && unix.SchedGetaffinity(0, &now) == nil && unix.SchedSetaffinity(0, all) == nil {
+		defer func() { _ = unix.SchedSetaffinity(0, &now) }()
+	}
+	return f()
 }
 
 // setAffinity moves the process's threads that may run on one set of cores to another. One that is made meanwhile has its maker's set, which may

@@ -2,6 +2,7 @@ package control
 
 import (
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"testing"
@@ -74,5 +75,45 @@ func TestControlKeepsOffTheWorkersCores(t *testing.T) {
 	}
 	if n := on(); n < 2 {
 		t.Errorf("workers on all cores: control was left no core: %d threads", n)
+	}
+}
+
+// TestASuccessorHasAllCores: what a confined process begins may run on all the cores that it was begun with itself.
+func TestASuccessorHasAllCores(t *testing.T) {
+	all := allowedCPUs()
+	if len(all) < 2 {
+		t.Skip("needs two cores")
+	}
+	var cores unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &cores); err != nil {
+		t.Fatal(err)
+	}
+	allowed := func() string {
+		t.Helper()
+		b, err := exec.Command("grep", "Cpus_allowed_list", "/proc/self/status").Output()
+		if err != nil {
+			t.Skip(err)
+		}
+		return string(b)
+	}
+	before := allowed()
+	undo, err := confine(all[len(all)-1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	if allowed() == before {
+		t.Fatal("control is not confined")
+	}
+	if err := spread(&cores, func() error {
+		if now := allowed(); now != before {
+			t.Errorf("%s, before %s", now, before)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if allowed() == before {
+		t.Error("control is not confined any more")
 	}
 }
