@@ -342,10 +342,12 @@ func (c *Control) own(s *handState, port func(int) int) error {
 
 // commit is the last word of the former process about whose the packets are.
 func (c *Control) commit(p *predecessor) error {
-	if err := p.conn.Send(time.Second, "prepared", nothing{}); err != nil {
-		return err
-	}
+	sent := p.conn.Send(time.Second, "prepared", nothing{})
+	// Also if it is not there any more: it may have given up and worked again, and died since. Then what it has told is of the past.
 	_, err := p.conn.Receive(switchTime+time.Second, "commit", &nothing{})
+	if sent != nil && !errors.Is(err, handover.ErrAborted) {
+		return sent
+	}
 	return err
 }
 

@@ -2,11 +2,15 @@ package control
 
 import (
 	"errors"
+	"os/exec"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"weir/conntrack"
 	"weir/control/config"
+	"weir/control/handover"
 	"weir/dataplane/driver/afxdp"
 )
 
@@ -81,5 +85,34 @@ func TestPortsTranslated(t *testing.T) {
 		if got := port(was); got != want {
 			t.Errorf("port %d is %d now, want %d", was, got, want)
 		}
+	}
+}
+
+// TestWhoGaveUpBeforeItDied: a weir that waited for its successor in vain, took up its work again and was killed has told nothing that still holds. One that was
+// killed while it waited has.
+func TestWhoGaveUpBeforeItDied(t *testing.T) {
+	for _, gaveUp := range []bool{true, false} {
+		dead := exec.Command("true")
+		if err := dead.Start(); err != nil {
+			t.Skip(err)
+		}
+		alive, err := unix.PidfdOpen(dead.Process.Pid, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		if err := dead.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		former, successor := conversation(t)
+		p := &predecessor{conn: successor, alive: alive}
+		if gaveUp {
+			former.Abort(handover.ErrSilent)
+		}
+		former.Close()
+		err = p.lost(new(Control).commit(p))
+		if errors.Is(err, errOrphaned) == gaveUp || errors.Is(err, handover.ErrAborted) != gaveUp {
+			t.Errorf("gave up %v: %v", gaveUp, err)
+		}
+		p.close()
 	}
 }
