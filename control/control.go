@@ -127,7 +127,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		defer from.close()
 		o.Socket, c.listener = from.offer.Socket, from.listener
-		bring = func(cfg *config.Config) error { return c.take(from, cfg) }
+		bring = func(cfg *config.Config) error { return c.take(ctx, from, cfg) }
 	} else if c.listener, err = listenAdmin(o.Socket); err != nil {
 		return err
 	}

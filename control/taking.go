@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -126,16 +127,20 @@ func (p *predecessor) lost(err error) error {
 	return err
 }
 
-// take takes over from a process that is alive. Up to the commit an error leaves that as it was.
-func (c *Control) take(p *predecessor, cfg *config.Config) error {
+// take takes over from a process that is alive. Up to the commit an error leaves that as it was, and so does the end of ctx: whoever ends a successor that
+// works not yet does not mean that nobody shall forward.
+func (c *Control) take(ctx context.Context, p *predecessor, cfg *config.Config) error {
 	x, port, err := c.makeReady(p, cfg)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		p.conn.Abort(err)
 		return fmt.Errorf("takeover from pid %d, which goes on: %w", p.offer.PID, err)
 	}
 	s, err := c.await(p)
 	if err == nil {
-		if err = c.own(s, port); err == nil {
+		if err = errors.Join(context.Cause(ctx), c.own(s, port)); err == nil {
 			err = p.lost(c.commit(p))
 		} else {
 			p.conn.Abort(err)

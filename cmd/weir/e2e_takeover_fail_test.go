@@ -127,8 +127,9 @@ func TestSuccessorDies(t *testing.T) {
 	}
 }
 
-// between stands between a weir and its successor. It listens where the weir did, and hands every message on until one for which after says to stop.
-func between(t *testing.T, d *daemon, after string, act func()) {
+// between stands between a weir and its successor. It listens where the weir did, and hands every message on. Before it does so with that of the kind after it
+// acts, and if that says so it is the last one.
+func between(t *testing.T, d *daemon, after string, act func() (last bool)) {
 	t.Helper()
 	aside := d.socket + ".aside"
 	must(t, os.Rename(d.socket, aside))
@@ -169,13 +170,18 @@ func between(t *testing.T, d *daemon, after string, act func()) {
 		}{{"offer", former, successor}, {"ready", successor, former}, {"state", former, successor}, {"prepared", successor, former}, {"commit", former, successor}} {
 			var body json.RawMessage
 			files, err := m.from.Receive(handTime, m.kind, &body)
+			last := false
+			if errors.Is(err, handover.ErrAborted) { // hands that on, too
+				m.to.Abort(err)
+				return
+			}
 			if err == nil {
 				if m.kind == after { // before the successor knows
 					l.Close()
 					if err := os.Rename(aside, d.socket); err != nil {
 						t.Error(err)
 					}
-					act()
+					last = act()
 				}
 				err = m.to.Send(handTime, m.kind, body, files...)
 				handover.Close(files)
@@ -184,7 +190,7 @@ func between(t *testing.T, d *daemon, after string, act func()) {
 				t.Error(err)
 				return
 			}
-			if m.kind == after {
+			if last {
 				return
 			}
 		}
@@ -206,7 +212,7 @@ func TestFormerDies(t *testing.T) {
 			d := b.start(config)
 			c := conversation(t, b)
 			must(t, c.round(handTime))
-			between(t, d, x.after, d.kill)
+			between(t, d, x.after, func() bool { d.kill(); return true })
 			next := launch(t, b.lb, b.dir, config, "--takeover")
 			next.ready()
 			must(t, c.round(handTime))
@@ -216,6 +222,42 @@ func TestFormerDies(t *testing.T) {
 			}
 			whole(t, next)
 			if code := next.stop(); code != 0 {
+				t.Errorf("exit %d", code)
+			}
+		})
+	}
+}
+
+// TestSuccessorIsEnded: who ends a successor that does not work yet, politely, has the weir that works go on.
+func TestSuccessorIsEnded(t *testing.T) {
+	needsPins(t)
+	for _, after := range []string{"offer", "state"} {
+		t.Run("after the "+after, func(t *testing.T) {
+			b := newBed(t, options{})
+			b.listen(0, 8000, echo)
+			config := b.config("services:\n", b.service(vip4, "port: 80, protocol: tcp", 8000, 1, 0, 0))
+			d := b.start(config)
+			c := conversation(t, b)
+			must(t, c.round(handTime))
+			var next *daemon
+			launched := make(chan struct{})
+			between(t, d, after, func() bool {
+				<-launched
+				next.signal(syscall.SIGTERM)
+				time.Sleep(50 * time.Millisecond) // until it knows
+				return false
+			})
+			next = launch(t, b.lb, b.dir, config, "--takeover")
+			close(launched)
+			if code := next.wait(handTime); code != 1 {
+				t.Errorf("the successor ends with %d: %s", code, next.log)
+			}
+			must(t, c.round(handTime))
+			if s := view[control.Status](d, "status"); s.PID != d.pid() {
+				t.Errorf("pid %d answers, want %d", s.PID, d.pid())
+			}
+			whole(t, d)
+			if code := d.stop(); code != 0 {
 				t.Errorf("exit %d", code)
 			}
 		})
