@@ -551,3 +551,40 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestInherited: the listener of another process answers if the address is still that one, and is closed if not.
+func TestInherited(t *testing.T) {
+	for _, kept := range []bool{true, false} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		was, now := netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.1:1")
+		if !kept {
+			now = netip.MustParseAddrPort("127.0.0.1:0")
+		}
+		b := newBed(t)
+		b.Inherit(l, was)
+		c, err := b.Prepare(Settings{Address: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x, err := net.Dial("tcp", l.Addr().String()); err != nil {
+			t.Errorf("before the change it is closed: %v", err)
+		} else {
+			x.Close()
+		}
+		c.Commit()
+		if (b.Addr().String() == l.Addr().String()) != kept {
+			t.Errorf("it answers on %v, inherited was %v", b.Addr(), l.Addr())
+		}
+		x, err := net.Dial("tcp", l.Addr().String())
+		if (err == nil) != kept {
+			t.Errorf("kept %v: %v", kept, err)
+		}
+		if err == nil {
+			x.Close()
+		}
+	}
+}

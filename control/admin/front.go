@@ -150,6 +150,10 @@ func (f *Front) Prepare(next Settings) (*Change, error) {
 func (c *Change) Commit() {
 	f := c.front
 	f.gate.Store(&c.gate)
+	if f.inherited != nil { // nobody would answer there, and the address would not be free for a later Prepare
+		_ = f.inherited.Close()
+		f.inherited = nil
+	}
 	if c.to.Address.IsValid() && c.listener == nil {
 		return
 	}
@@ -176,7 +180,7 @@ func (c *Change) Abort() {
 }
 
 // Inherit gives a front that does not listen yet the listener of another process', at the address that was configured there. Prepare takes it if
-// the address is still that one.
+// the address is still that one, else the next Commit closes it.
 func (f *Front) Inherit(l net.Listener, address netip.AddrPort) {
 	f.inherited, f.inheritedAt = l, address
 }
