@@ -86,8 +86,16 @@ func (c *Control) serveTakeover(w http.ResponseWriter, r *http.Request) {
 	if err == nil && peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
 		err = fmt.Errorf("it is asked for by user %d: only root and user %d may", peer.Uid, os.Geteuid())
 	}
+	alive := -1
 	if err == nil {
-		err = c.give(conn, int(peer.Pid))
+		if alive, err = unix.PidfdOpen(int(peer.Pid), 0); err == nil {
+			defer unix.Close(alive)
+		} else {
+			err = fmt.Errorf("pidfd_open of pid %d: %w (is it in another PID namespace?)", peer.Pid, err) // then nobody could end it if it got stuck
+		}
+	}
+	if err == nil {
+		err = c.give(conn, alive)
 	}
 	if err != nil {
 		conn.Abort(err)
@@ -95,8 +103,8 @@ func (c *Control) serveTakeover(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// give is the conversation up to the commit, and beyond. An error is before it: everything is as it was.
-func (c *Control) give(conn *handover.Conn, pid int) error {
+// give is the conversation up to the commit, and beyond, with a process of which alive is a pidfd. An error is before it: everything is as it was.
+func (c *Control) give(conn *handover.Conn, alive int) error {
 	var generations []uint32
 	var err error
 	if stuck := c.do(func() { generations, err = c.begin(conn) }); stuck != nil {
@@ -108,7 +116,7 @@ func (c *Control) give(conn *handover.Conn, pid int) error {
 			err = errManaged
 		}
 		if err == nil {
-			stuck := c.do(func() { err = c.surrenderTo(conn, pid, ready, generations) })
+			stuck := c.do(func() { err = c.surrenderTo(conn, alive, ready, generations) })
 			if err = errors.Join(stuck, err); err == nil {
 				return nil
 			}
@@ -151,7 +159,7 @@ func (c *Control) thaw() {
 
 // surrenderTo stops the workers and hands over. Control's goroutine alone does it, and nothing else meanwhile. Requests that end connections are waited
 // for, and later ones wait.
-func (c *Control) surrenderTo(conn *handover.Conn, pid int, ready readyMessage, generations []uint32) error {
+func (c *Control) surrenderTo(conn *handover.Conn, alive int, ready readyMessage, generations []uint32) error {
 	c.cutting.Lock()
 	defer c.cutting.Unlock()
 	c.mu.Lock()
@@ -177,7 +185,7 @@ func (c *Control) surrenderTo(conn *handover.Conn, pid int, ready readyMessage, 
 		return fmt.Errorf("after %v without a worker: %w", time.Since(begun).Round(time.Microsecond), err)
 	}
 	if _, err := conn.Receive(firstTime, "forwarding", &nothing{}); err != nil {
-		return c.reclaim(conn, pid, err)
+		return c.reclaim(alive, err)
 	}
 	c.handed = true
 	close(c.left)
@@ -191,14 +199,17 @@ func (c *Control) surrenderTo(conn *handover.Conn, pid int, ready readyMessage, 
 	return nil
 }
 
-// reclaim is what is left if the successor had everything and does not work: it may have touched what was ours, so this process begins anew.
-func (c *Control) reclaim(conn *handover.Conn, pid int, why error) error {
+// reclaim is what is left if the successor had everything and does not work: it may have touched what was ours, so this process begins anew. It waits for
+// the other's end, as with that its hold on the table ends: a little later than its connection, if it ended by itself.
+func (c *Control) reclaim(alive int, why error) error {
 	c.log.Error("the successor does not forward: this process begins anew, as after a crash", "kind", "takeover", "err", why)
+	limit := time.Second
 	if !errors.Is(why, handover.ErrGone) {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		if _, err := conn.Receive(firstTime, "its end", &nothing{}); !errors.Is(err, handover.ErrGone) {
-			c.log.Error("the successor neither forwards nor ends", "kind", "takeover", "err", err)
-		}
+		_ = unix.PidfdSendSignal(alive, unix.SIGKILL, nil, 0)
+		limit = firstTime
+	}
+	if !ended(alive, limit) {
+		c.log.Error("the successor neither forwards nor ends", "kind", "takeover")
 	}
 	c.handed = true // whatever comes of it, nothing is ours
 	close(c.left)
@@ -207,6 +218,17 @@ func (c *Control) reclaim(conn *handover.Conn, pid int, why error) error {
 		c.broken = errors.Join(c.broken, spread(&c.cores, c.options.Again))
 	}
 	return nil
+}
+
+// ended waits for the end of the process of a pidfd, and reports false if that does not come within limit.
+func ended(pidfd int, limit time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for end := time.Now().Add(limit); ; {
+		n, err := unix.Poll(fds, int(max(time.Until(end), 0).Milliseconds()))
+		if err != unix.EINTR {
+			return n == 1
+		}
+	}
 }
 
 // all calls f for each runner, all at once.

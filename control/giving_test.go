@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func TestNobodyEndsASuccessorsConnections(t *testing.T) {
 		c := &Control{core: b.core, log: slog.New(slog.DiscardHandler), ports: &ports{umems: []*afxdp.Umem{u}}, left: make(chan struct{}), listener: l}
 		former, successor := conversation(t)
 		over := make(chan error, 1)
-		go func() { over <- c.surrenderTo(former, os.Getpid(), readyMessage{}, nil) }()
+		go func() { over <- c.surrenderTo(former, -1, readyMessage{}, nil) }()
 		say := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -99,5 +100,34 @@ func TestNobodyEndsASuccessorsConnections(t *testing.T) {
 				t.Errorf("of the connections that stay %d were ended: %v", r.n, r.err)
 			}
 		}
+	}
+}
+
+// TestTheSuccessorHasEnded: this process begins anew when the successor that does not work is dead, killed if it must be, and not before.
+func TestTheSuccessorHasEnded(t *testing.T) {
+	for _, gone := range []bool{true, false} {
+		successor := exec.Command("sleep", map[bool]string{true: "0.2", false: "60"}[gone])
+		if err := successor.Start(); err != nil {
+			t.Skip(err)
+		}
+		alive, err := unix.PidfdOpen(successor.Process.Pid, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		why := map[bool]error{true: handover.ErrGone, false: handover.ErrSilent}[gone]
+		c := &Control{log: slog.New(slog.DiscardHandler), left: make(chan struct{})}
+		again := 0
+		c.options.Again = func() error {
+			if again++; !ended(alive, 0) {
+				t.Errorf("%v: it begins anew while the successor lives", why)
+			}
+			return nil
+		}
+		if err := c.reclaim(alive, why); err != nil || again != 1 || !c.handed {
+			t.Errorf("%v: began anew %d times, handed %v: %v", why, again, c.handed, err)
+		}
+		_ = successor.Process.Kill()
+		_ = successor.Wait()
+		unix.Close(alive)
 	}
 }

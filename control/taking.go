@@ -110,14 +110,7 @@ func (p *predecessor) close() {
 }
 
 // dead reports whether the former process has ended, and waits for its end for a moment: its connection ends first.
-func (p *predecessor) dead() bool {
-	fds := []unix.PollFd{{Fd: int32(p.alive), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 1000)
-	for err == unix.EINTR {
-		n, err = unix.Poll(fds, 1000)
-	}
-	return n == 1
-}
+func (p *predecessor) dead() bool { return ended(p.alive, time.Second) }
 
 // lost says what an error of the conversation means: errOrphaned if the former process has died.
 func (p *predecessor) lost(err error) error {
