@@ -8,13 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"weir/control/config"
 	"weir/control/handover"
 	"weir/dataplane/driver/afxdp"
+	"weir/dataplane/steer"
 )
 
 // conversation is both ends of one.
@@ -129,5 +132,21 @@ func TestTheSuccessorHasEnded(t *testing.T) {
 		_ = successor.Process.Kill()
 		_ = successor.Wait()
 		unix.Close(alive)
+	}
+}
+
+// TestAPortThatIsNotReady: a queue whose socket the steering does not know is no successor's, who would never make it known.
+func TestAPortThatIsNotReady(t *testing.T) {
+	cfg := &config.Config{Ports: []config.Port{{Name: "wan", Driver: "af_xdp"}}}
+	c := &Control{core: &core{cfg: cfg, state: &state{file: os.Stdin}}, ports: &ports{program: new(steer.Program), missing: map[string]string{}}}
+	for _, x := range []struct {
+		registered    uint32
+		missing, says string
+	}{{0, "", "not pinned"}, {1, "", "port wan is not ready: its device has come back"}, {1, "the device is new", "port wan is not ready: the device is new"}} {
+		c.ports.rings = []*ring{{queue: new(afxdp.Queue), registered: x.registered}}
+		c.ports.missing["wan"] = x.missing
+		if err := c.giveable(); err == nil || !strings.Contains(err.Error(), x.says) {
+			t.Errorf("%v, want %q", err, x.says)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,6 +106,12 @@ func (c *Control) giveable() error {
 		return errors.New("it is process 1, and with that its container ends: start a new container, which keeps connections as well")
 	case c.state.file == nil:
 		return errors.New("its connections have no file (engine.state_dir): do a restart")
+	}
+	for _, r := range c.ports.rings {
+		if r.registered != r.queue.Generation() { // a successor would take for done what is still to do, and never do it
+			p := &c.cfg.Ports[r.port]
+			return fmt.Errorf("port %s is not ready: %s", p.Name, cmp.Or(c.ports.missing[p.Name], "its device has come back"))
+		}
 	}
 	if ok, why := c.ports.program.Pinned(); !ok {
 		return fmt.Errorf("its steering program is not pinned: %s; then do a restart", why)
