@@ -229,6 +229,14 @@ func (c *Control) inherit(o *offer, want string, table, lock int) (*state, error
 		return nil, errors.New("it is of another start of the machine")
 	}
 	s.file, s.path = os.NewFile(uintptr(table), o.Table.Path), o.Table.Path
+	// The path may be another user's word, of a weir that runs as him: root removes nothing else on it.
+	there, err := os.Lstat(s.path)
+	if err != nil {
+		return nil, err
+	}
+	if is, err := s.file.Stat(); err != nil || !os.SameFile(is, there) {
+		return nil, fmt.Errorf("%s: is not the table that comes with the offer", s.path)
+	}
 	s.lock = os.NewFile(uintptr(lock), filepath.Dir(o.Table.Path))
 	s.restored = map[string][]byte{}
 	for name, x := range o.Sides {

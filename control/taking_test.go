@@ -2,7 +2,10 @@ package control
 
 import (
 	"errors"
+	"log/slog"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -114,5 +117,37 @@ func TestWhoGaveUpBeforeItDied(t *testing.T) {
 			t.Errorf("gave up %v: %v", gaveUp, err)
 		}
 		p.close()
+	}
+}
+
+// TestTableByAnothersWord: a table's path is believed if the table is there, and nothing else is ever removed on it.
+func TestTableByAnothersWord(t *testing.T) {
+	dir := inMemory(t)
+	table, other, link := filepath.Join(dir, "table"), filepath.Join(dir, "other"), filepath.Join(dir, "link")
+	for _, name := range []string{table, other} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(table, link); err != nil {
+		t.Fatal(err)
+	}
+	c := &Control{log: slog.New(slog.DiscardHandler)}
+	is, err := openState(c.log, filepath.Join(dir, "socket"), dir)
+	if err != nil {
+		t.Skip(err)
+	}
+	for path, good := range map[string]bool{table: true, other: false, link: false, dir + "/none": false} {
+		fd, err := unix.Open(table, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.inherit(&offer{Socket: filepath.Join(dir, "socket"), Table: tableOffer{Path: path, Boot: is.boot}}, dir, fd, -1)
+		if (err == nil) != good {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err == nil {
+			s.file.Close()
+		}
 	}
 }
