@@ -393,11 +393,12 @@ func (p *ports) assume(from *predecessor, cfg *config.Config, x *compiled, cpus 
 	if err != nil {
 		return nil, err
 	}
-	if p.program, err = steer.Load(steer.Options{Path: path, Rules: x.rules, Queues: p.queueRoom()}); err != nil {
-		return nil, err
+	p.program, err = steer.Load(steer.Options{Path: path, Rules: x.rules, Queues: p.queueRoom(), Adopt: true})
+	if errors.Is(err, steer.ErrMaps) {
+		return nil, fmt.Errorf("%w for this configuration: %w", err, errRestart)
 	}
-	if !p.program.Adopted() {
-		return nil, errors.Join(fmt.Errorf("the steering program's maps have another layout, or are too small for this configuration: %w", errRestart), p.program.Close())
+	if err != nil {
+		return nil, err
 	}
 	mtu := 0
 	for _, port := range x.snapshot.Ports {

@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
@@ -112,6 +113,38 @@ func TestAdoption(t *testing.T) {
 	if _, err := os.Stat(id); !os.IsNotExist(err) {
 		t.Errorf("the pins' directory after Destroy: %v", err)
 	}
+}
+
+// TestAdoptionOrNothing: who can only go on with a predecessor's maps leaves no others behind, which it would take for those the next time.
+func TestAdoptionOrNothing(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	id := filepath.Join(bpffs(t), "weir", "o")
+	p, err := Load(Options{Path: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Destroy()
+	older := filepath.Join(id, "v1")
+	if err := os.Rename(filepath.Join(id, layoutDir()), older); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if x, err := Load(Options{Path: id, Adopt: true}); !errors.Is(err, ErrMaps) {
+			t.Errorf("%v with maps of another layout: %v", x, err)
+		}
+		if _, err := os.Stat(filepath.Join(id, layoutDir())); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("maps of ours are there: %v", err)
+		}
+	}
+	if err := os.Rename(older, filepath.Join(id, layoutDir())); err != nil {
+		t.Fatal(err)
+	}
+	x, err := Load(Options{Path: id, Adopt: true})
+	if err != nil || !x.Adopted() {
+		t.Fatal(err)
+	}
+	x.Close()
 }
 
 // TestAdoptionKeepsNumbers starts again with other prefixes: one that stays keeps its number, and a new one does not get its ports.

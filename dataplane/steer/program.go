@@ -19,10 +19,16 @@ type Options struct {
 	// Rules are those about to be added; maps are made twice as large as these need, 1024 entries at least.
 	Rules *Rules
 
+	// Adopt has Load fail, with ErrMaps and nothing changed, where the maps of a predecessor, which is still alive, cannot be taken over.
+	Adopt bool
+
 	MaxEntries int // upper limit of each map's entries, 524288
 	Devices    int // network devices, 64
 	Queues     int // receive queues of a device, 64
 }
+
+// ErrMaps says that there are no maps to take over: they have another layout, or are too small for the rules.
+var ErrMaps = errors.New("the steering program's maps have another layout, or are too small")
 
 func (o Options) withDefaults() Options {
 	if o.Rules == nil {
@@ -94,6 +100,9 @@ func Load(o Options) (*Program, error) {
 func (p *Program) open(need image) (err error) {
 	if p.maps, err = p.pins.adoptMaps(p.opts, need); err != nil {
 		return err
+	}
+	if p.maps.heartbeat == nil && p.opts.Adopt {
+		return ErrMaps // pins of ours would be what is found next time, and taken for those in use
 	}
 	if p.maps.heartbeat == nil {
 		p.replaced = true
