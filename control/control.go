@@ -276,9 +276,6 @@ const housekeeping = 500 * time.Millisecond
 // reportEvery is after how many rounds of housekeeping the service manager is told how it stands, if that has changed.
 const reportEvery = 10
 
-// lookAgain is how often control looks whether a worker has made a socket that it waits for, which takes a worker a tenth of a second or two.
-const lookAgain = 20 * time.Millisecond
-
 // settle is how long control waits for more events of the host before it makes a snapshot of them.
 const settle = 20 * time.Millisecond
 
@@ -295,8 +292,8 @@ func (c *Control) loop(ctx context.Context) error {
 	var settled, adopting, examined, again <-chan time.Time
 	ticks := 0
 	for {
-		if again == nil && c.ports.pending {
-			again = time.After(lookAgain)
+		if d := c.ports.lookAgain(); again == nil && d > 0 {
+			again = time.After(d)
 		}
 		c.pulse.now()
 		select {
@@ -339,6 +336,7 @@ func (c *Control) loop(ctx context.Context) error {
 			again = nil
 			c.mu.Lock()
 			c.ports.register()
+			c.ports.tendLive()
 			c.mu.Unlock()
 		case <-c.wake:
 			c.engine.Wants(c.ports.resolve)

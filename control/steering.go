@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"weir/control/host"
 	"weir/dataplane/steer"
@@ -163,6 +164,24 @@ func (p *ports) register() {
 		}
 		p.complain(p.cfg.Ports[i].Name, trouble[i])
 	}
+}
+
+// How often control looks, beside housekeeping, whether a worker has made a socket that it waits for, which takes a worker a tenth of a second or two, and
+// whether devices take XDP frames. Such a look is a request or two to the kernel.
+const (
+	lookForSockets = 20 * time.Millisecond
+	lookForXDP     = 100 * time.Millisecond
+)
+
+// lookAgain is when register and tendLive are to be called again; 0: by housekeeping.
+func (p *ports) lookAgain() time.Duration {
+	switch {
+	case p.pending:
+		return lookForSockets
+	case p.live != nil:
+		return lookForXDP
+	}
+	return 0
 }
 
 // complain logs what is wrong with a port when that changes.

@@ -15,6 +15,7 @@ type liveQueue struct {
 	call   liveCall
 	state  *liveState
 	on     atomic.Bool   // the device takes XDP frames
+	anew   atomic.Bool   // it has not for a while, but does again
 	staged []packet.Desc // of Send, for the next Flush; their chunks are the queue's
 	until  time.Time     // the ring is used
 	pause  time.Duration // for how long next time
@@ -37,8 +38,8 @@ func (q *Queue) SendLive(l *Live) {
 // SetLive says whether the device takes XDP frames now; at first it does not. It may be called from any goroutine. A frame given to a device that
 // takes none is lost.
 func (q *Queue) SetLive(takes bool) {
-	if q.live != nil {
-		q.live.on.Store(takes)
+	if q.live != nil && q.live.on.Swap(takes) != takes && takes {
+		q.live.anew.Store(true)
 	}
 }
 
@@ -72,6 +73,10 @@ func (q *Queue) stage(d []packet.Desc) int {
 // post sends what Send has staged: as live frames if there are many, else by the ring.
 func (q *Queue) post() {
 	x := q.live
+	if x.anew.Load() {
+		x.anew.Store(false)
+		x.until, x.pause = time.Time{}, liveLeastPause
+	}
 	done := 0
 	if len(x.staged) >= liveLeast && q.up && !q.unsent && !q.zerocopy && x.on.Load() && (x.until.IsZero() || time.Now().After(x.until)) {
 		done = q.postLive()
