@@ -71,6 +71,10 @@ func newBed(queues int) (b *bed, err error) {
 		if err != nil {
 			return nil, err
 		}
+		// Like a NIC's, the generator's devices take XDP frames also while no program of its is attached, between two runs.
+		if err := b.gen.Host().RestoreOffloads(fmt.Sprintf("g%d", i), []string{"rx-gro"}); err != nil {
+			return nil, err
+		}
 	}
 	err = errors.Join(b.address(), b.dut.Neighbor("d0", router, macG0))
 	for i := range servers {
