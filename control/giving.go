@@ -122,7 +122,11 @@ func (c *Control) give(conn *handover.Conn, alive int) error {
 			}
 		}
 	}
-	return errors.Join(err, c.do(c.thaw))
+	thawed := c.do(c.thaw)
+	for errors.Is(thawed, ErrStuck) { // else reloads would be refused for ever
+		thawed = c.do(c.thaw)
+	}
+	return errors.Join(err, thawed)
 }
 
 // begin makes the offer.

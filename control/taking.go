@@ -258,9 +258,7 @@ func (o *offer) fits(cfg *config.Config, workers int) error {
 				}
 			}
 		}
-		if w == 0 {
-			tell("interfaces of ports", names(seen), names(devices))
-		}
+		tell("interfaces of ports", names(seen), names(devices))
 	}
 	if len(why) == 0 {
 		return nil
