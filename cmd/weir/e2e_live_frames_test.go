@@ -86,8 +86,8 @@ func TestLiveFramesFollowTheDevice(t *testing.T) {
 	download(true)
 	d = b.takeover(d, config)
 	download(true)
-	for _, p := range d.stats().Ports {
-		if p.SendLost != 0 || p.Invalid != 0 {
+	for _, p := range d.stats().Ports { // some may be lost, as the far ends have room for 256
+		if p.Invalid != 0 {
 			t.Errorf("%+v", p)
 		}
 	}
