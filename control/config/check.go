@@ -112,8 +112,12 @@ func (d *decoder) checkPort(p *Port) {
 		if p.Given("xdp_mode") && p.XDPMode != "auto" && p.XDPMode != "" && p.Driver != "af_xdp" {
 			d.warnf(p.Field("xdp_mode"), p.Path+".xdp_mode", "has no effect with driver %s", p.Driver)
 		}
-		if p.XDPSend == "live" && (p.Driver == "af_packet" || p.XDPMode == "zerocopy") {
-			d.errorf(p.Field("xdp_send"), p.Path+".xdp_send", "live frames are for driver af_xdp in copy mode, not for %s", map[bool]string{true: "zerocopy", false: "af_packet"}[p.Driver == "af_xdp"])
+		switch {
+		case p.XDPSend != "live":
+		case p.Driver == "af_packet":
+			d.errorf(p.Field("xdp_send"), p.Path+".xdp_send", "live frames are sent by driver af_xdp, not by %s (cure: leave the key out)", p.Driver)
+		case p.XDPMode == "zerocopy":
+			d.errorf(p.Field("xdp_send"), p.Path+".xdp_send", "live frames are for copy mode, not for xdp_mode zerocopy (cure: leave the key out)")
 		}
 		if !p.Queues.All && p.Driver != "af_xdp" && p.Driver != "" {
 			d.errorf(p.Field("queues"), p.Path+".queues", "is for driver af_xdp: a packet socket takes what every queue receives")

@@ -23,6 +23,8 @@ func TestChecks(t *testing.T) {
 		{"empty ports", "version: 1\nports: []", "ports: is empty: at least one port is needed"},
 		{"queues as a number", ports("{name: wan, interface: eth1, queues: 4}"), `ports[0].queues: must be all or a list such as "0-3": is 4 a number of queues, or the queue "4"?`},
 		{"queues twice", ports(`{name: wan, interface: eth1, queues: "0-3,2"}`), `ports[0].queues: 2 stands twice in "0-3,2"`},
+		{"live frames without XDP", ports("{name: wan, interface: eth1, driver: af_packet, xdp_send: live}"), "ports[0].xdp_send: live frames are sent by driver af_xdp, not by af_packet (cure: leave the key out)"},
+		{"live frames in zero copy", ports("{name: wan, interface: eth1, xdp_mode: zerocopy, xdp_send: live}"), "ports[0].xdp_send: live frames are for copy mode, not for xdp_mode zerocopy (cure: leave the key out)"},
 		{"XDP mode without XDP", ports("{name: wan, interface: eth1, driver: af_packet, xdp_mode: native}"), "warning: ports[0].xdp_mode: has no effect with driver af_packet"},
 		{"queues of a packet socket", ports(`{name: wan, interface: eth1, driver: af_packet, queues: "0-3"}`), "ports[0].queues: is for driver af_xdp"},
 		{"queues and workers", "version: 1\nengine: {workers: 2}\nports: [{name: wan, interface: eth1, queues: \"0-2\"}]\n", "ports[0].queues: must be as many as engine.workers, 2: each worker has one of them, not 3"},

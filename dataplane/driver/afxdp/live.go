@@ -17,7 +17,7 @@ import (
 //	                         many: copy -> state -> bpf(2): for each: page of the kernel's <- state, XDP_REDIRECT -> the device's queue of XDP frames
 //
 // The device, or the other end of a veth, must take XDP frames. Nobody tells a sender when it does not; so a tracing program counts what is dropped on
-// the way, and a queue whose frames all are goes back to its ring for a while.
+// the way, and a queue that has lost some goes back to its ring for a while.
 //
 // A call of more than one frame puts the program into the kernel's dispatcher of XDP programs and takes it out again, which waits 20 ms for a grace period,
 // unless something else keeps it there: it is attached to a tap device of ours that no packet ever goes through, and that goes when we do.
