@@ -80,7 +80,8 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	before := len(r.ids) // IDs from here on are new
 	r.ended = map[uint32]bool{}
 	r.live = make([]bool, len(r.ids), len(r.ids)+fresh)
-	rules := &steer.Rules{Ports: slices.Clone(s.devices), Local: s.local, Grace: cfg.Grace}
+	unusual := dataplane.Rate{PerSecond: cfg.Limits.Unusual.PerSecond}
+	rules := &steer.Rules{Ports: slices.Clone(s.devices), Local: s.local, Grace: cfg.Grace, Unusual: time.Duration(unusual.Every())}
 	var services []dataplane.Service
 	var vips []netip.Prefix
 	seen := make(map[netip.Prefix]bool, len(cfg.Services))
@@ -161,7 +162,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 
 		HalfOpenPerSource: cfg.Limits.HalfOpenPerSource,
 		NewPerSource:      dataplane.Rate{PerSecond: cfg.Limits.NewPerSource.PerSecond},
-		Unusual:           dataplane.Rate{PerSecond: cfg.Limits.Unusual.PerSecond},
+		Unusual:           unusual,
 	}
 	for _, a := range s.local {
 		snap.Local[a] = struct{}{}

@@ -86,9 +86,7 @@ func (e *Engine) Publish(s *Snapshot) error {
 	}
 	e.answers.set(s.Answers.PerSecond)
 	s.leastMTU = s.least()
-	if s.unusualEvery = 0; s.Unusual.PerSecond > 0 {
-		s.unusualEvery = max(1_000_000_000/int64(s.Unusual.PerSecond), 1)
-	}
+	s.unusualEvery = s.Unusual.Every()
 	e.opens.set(s.NewPerSource.PerSecond)
 	if s.HalfOpenPerSource > 0 {
 		e.Table.CountSources()

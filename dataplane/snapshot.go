@@ -119,3 +119,11 @@ func (s *Service) admits(addr conntrack.Addr, v6 bool) bool {
 type Rate struct {
 	PerSecond int
 }
+
+// Every is how many nanoseconds each takes up, 0 if the rate is.
+func (r Rate) Every() int64 {
+	if r.PerSecond <= 0 {
+		return 0
+	}
+	return max(1_000_000_000/int64(r.PerSecond), 1)
+}

@@ -114,7 +114,7 @@ func (b *bed) accounted(s control.Stats) {
 	drops := maps.Clone(s.Drops)
 	maps.DeleteFunc(drops, func(_ string, n uint64) bool { return n == 0 })
 	b.t.Logf("taken %d, lost %d, %+v, drops %v", taken, lost, s.Verdicts, drops)
-	got := s.Verdicts.Received + s.Steering["dropped_no_socket"] + s.Steering["passed_stale"]
+	got := s.Verdicts.Received + s.Steering["dropped_unusual"] + s.Steering["dropped_no_socket"] + s.Steering["passed_stale"]
 	if taken != got && (b.options.driver == "af_xdp" || taken > got || taken < got-lost) {
 		b.t.Errorf("the program took %d, the workers received %d: %v", taken, s.Verdicts.Received, s.Steering)
 	}

@@ -51,6 +51,7 @@ func (p *Program) Add(r *Rules) error {
 	}
 	p.wanted, p.added = want, r
 	p.heart.grace.Store(uint64(max(r.Grace, 0)))
+	p.heart.unusual.Store(uint64(max(r.Unusual, 0)))
 	return nil
 }
 

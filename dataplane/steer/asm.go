@@ -30,7 +30,9 @@ const (
 	sReason   = sQuote - 40 // key into the counters
 	sTagged   = sQuote - 48 // 1: a tag was found
 	sNetKey   = sQuote - 72
-	sNet      = sQuote - 88 // number of the prefix that the destination lies in, as in the keys of its ports
+	sNet      = sQuote - 88  // number of the prefix that the destination lies in, as in the keys of its ports
+	sKind     = sQuote - 96  // why the frame is unusual, a budgetKind
+	sQueue    = sQuote - 104 // key into sockets and budgets
 )
 
 // A tuple on the stack, as offsets from its first byte.

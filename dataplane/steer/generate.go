@@ -30,6 +30,7 @@ const tcPull = 512
 type fds struct {
 	tables    [numTables]int
 	sockets   int
+	budgets   int
 	heartbeat int
 	counters  int
 	queues    int // slots of the socket map per device
@@ -60,6 +61,7 @@ func (g *generator) ethernet() {
 	}
 	g.set(sQuotes, 0, asm.DWord)
 	g.set(sTagged, 0, asm.DWord)
+	g.set(sKind, int64(usual), asm.DWord)
 	ifindex := int16(xdpIfindex)
 	if g.hook == hookXDP {
 		g.emit(asm.LoadMem(rData, rCtx, xdpData, asm.Word), asm.LoadMem(rEnd, rCtx, xdpEnd, asm.Word))
@@ -213,6 +215,12 @@ func (g *generator) ends() {
 			asm.RSh.Imm(asm.R2, slotShift),
 			asm.Mul.Imm(asm.R2, int32(g.maps.queues)),
 			asm.Add.Reg(asm.R2, asm.R3),
+		)
+		g.store(sQueue, asm.R2, asm.Word)
+		g.budget("deliver")
+		g.at("deliver")
+		g.load(asm.R2, sQueue, asm.Word)
+		g.emit(
 			asm.LoadMapPtr(asm.R1, g.maps.sockets),
 			asm.Mov.Imm(asm.R3, 0), // what comes back if the slot is empty: not a redirect
 			asm.FnRedirectMap.Call(),

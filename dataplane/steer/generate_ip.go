@@ -16,6 +16,7 @@ func (g *generator) walks() {
 	g.walk4(sTuple, short, malformed, later)
 	g.ports(sTuple, 4, malformed, hosts, packet.ProtoICMP, "icmp4")
 	g.at("icmp4")
+	g.unusual(sTuple, unusualICMP)
 	g.header(8, malformed)
 	g.emit(
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Byte),
@@ -31,6 +32,7 @@ func (g *generator) walks() {
 	g.walk6(sTuple, short, malformed, later)
 	g.ports(sTuple, 4, malformed, hosts, packet.ProtoICMPv6, "icmp6")
 	g.at("icmp6")
+	g.unusual(sTuple, unusualICMP)
 	g.header(8, malformed)
 	g.emit(
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Byte),
@@ -46,6 +48,7 @@ func (g *generator) walks() {
 	g.set(sTuple+tShape, int64(shapeMalformed), asm.Word)
 	g.jump(hosts)
 	g.at(later)
+	g.unusual(sTuple, unusualFragment)
 	g.set(sTuple+tShape, int64(shapeLater), asm.Word)
 }
 
@@ -83,6 +86,8 @@ func (g *generator) walk4(t int16, short, malformed, later string) {
 	g.emit(asm.LoadMem(asm.R2, asm.R1, 9, asm.Byte))
 	g.store(t+tProto, asm.R2, asm.Word)
 	g.set(t+tFamily, 4, asm.Word)
+	g.emit(asm.LoadMem(asm.R2, asm.R1, 8, asm.Byte))
+	g.ttl(t)
 	g.emit(
 		asm.LoadMem(asm.R3, asm.R1, 0, asm.Byte),
 		asm.Mov.Reg(asm.R2, asm.R3),
@@ -103,6 +108,7 @@ func (g *generator) walk4(t int16, short, malformed, later string) {
 		asm.And.Imm(asm.R4, 0x2000),
 		asm.JEq.Imm(asm.R4, 0, whole),
 	)
+	g.unusual(t, unusualFragment)
 	g.set(t+tFirst, 1, asm.Word)
 	g.at(whole)
 }
@@ -120,6 +126,8 @@ func (g *generator) walk6(t int16, short, malformed, later string) {
 	g.emit(asm.LoadMem(asm.R5, asm.R1, 6, asm.Byte))
 	g.store(t+tProto, asm.R5, asm.Word)
 	g.set(t+tFamily, 6, asm.Word)
+	g.emit(asm.LoadMem(asm.R2, asm.R1, 7, asm.Byte))
+	g.ttl(t)
 	g.emit(
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Byte),
 		asm.RSh.Imm(asm.R2, 4),
@@ -144,6 +152,7 @@ func (g *generator) walk6(t int16, short, malformed, later string) {
 			break
 		}
 		g.at(fragment)
+		g.unusual(t, unusualFragment)
 		g.header(8, malformed)
 		g.emit(asm.LoadMem(asm.R5, asm.R1, 0, asm.Byte))
 		g.store(t+tProto, asm.R5, asm.Word)
@@ -172,6 +181,7 @@ func (g *generator) walk6(t int16, short, malformed, later string) {
 		g.jump(next)
 
 		g.at(generic)
+		g.unusual(t, unusualFragment)
 		g.header(8, malformed)
 		g.emit(
 			asm.LoadMem(asm.R5, asm.R1, 0, asm.Byte),

@@ -94,7 +94,10 @@ func (g *generator) hosts() {
 	g.store(sNet+12, asm.R1, asm.Word)
 	g.vip(kindNet, sNet)
 
-	for _, r := range []Reason{TakeNAT, TakeVXLAN, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, TakeRouted, PassVIP} {
+	g.at(TakeVXLAN.String())
+	g.unusual(sTuple, usual) // Linux sends what is for a group with a TTL of 1, and it goes no further
+	g.decide(TakeVXLAN)
+	for _, r := range []Reason{TakeNAT, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, TakeRouted, PassVIP} {
 		g.decideAt(r)
 	}
 }

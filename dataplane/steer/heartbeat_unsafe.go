@@ -10,18 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The value of the heartbeat map: offsets of two 64-bit numbers of nanoseconds.
+// The value of the heartbeat map: offsets of 64-bit numbers of nanoseconds.
 const (
-	heartbeatBeat  = 0 // CLOCK_MONOTONIC at the last beat, 0: none yet; written by workers
-	heartbeatGrace = 8 // written by control
+	heartbeatBeat    = 0  // CLOCK_MONOTONIC at the last beat, 0: none yet; written by workers
+	heartbeatGrace   = 8  // written by control
+	heartbeatUnusual = 16 // that an unusual frame takes up, 0: there is no limit; written by control
 
-	heartbeatSize = 16
+	heartbeatSize = 24
 )
 
 // heartbeat is the map's memory. The program reads it at the same time, so each number is one atomic word.
 type heartbeat struct {
-	mem         []byte
-	beat, grace *atomic.Uint64
+	mem                  []byte
+	beat, grace, unusual *atomic.Uint64
 }
 
 // mapHeartbeat maps the one value of an array made with BPF_F_MMAPABLE.
@@ -34,6 +35,8 @@ func mapHeartbeat(m *ebpf.Map) (heartbeat, error) {
 		mem:   mem,
 		beat:  (*atomic.Uint64)(unsafe.Pointer(&mem[heartbeatBeat])),
 		grace: (*atomic.Uint64)(unsafe.Pointer(&mem[heartbeatGrace])),
+
+		unusual: (*atomic.Uint64)(unsafe.Pointer(&mem[heartbeatUnusual])),
 	}, nil
 }
 

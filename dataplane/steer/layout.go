@@ -11,7 +11,7 @@ import (
 
 // layoutVersion numbers the layout of the maps' keys and values, and what they mean. A change of any of them needs another number: a
 // start that finds pinned maps of its own number goes on with them, else it replaces them.
-const layoutVersion = 4
+const layoutVersion = 5
 
 // tableID names a map that the rules fill. Additions go through them in this order and removals in the opposite one, so that an
 // address is known to be ours only while all that is asked next about it is there.

@@ -16,13 +16,14 @@ const minEntries = 1024
 type mapSet struct {
 	tables    [numTables]*ebpf.Map
 	sockets   *ebpf.Map // slot of the device * queues + queue -> AF_XDP socket
+	budgets   *ebpf.Map // likewise -> when the next unusual frame of each kind is due
 	heartbeat *ebpf.Map // one value, see heartbeat; nil: there are no maps
 	counters  *ebpf.Map // Reason -> frames, per CPU
 }
 
 // named are the maps by the name they are pinned under, in a fixed order.
 func (m *mapSet) named() []namedMap {
-	out := []namedMap{{"sockets", &m.sockets}, {"heartbeat", &m.heartbeat}, {"counters", &m.counters}}
+	out := []namedMap{{"sockets", &m.sockets}, {"budgets", &m.budgets}, {"heartbeat", &m.heartbeat}, {"counters", &m.counters}}
 	for id := range m.tables {
 		out = append(out, namedMap{tables[id].name, &m.tables[id]})
 	}
@@ -38,6 +39,7 @@ type namedMap struct {
 func specs(o Options, need image) map[string]*ebpf.MapSpec {
 	s := map[string]*ebpf.MapSpec{
 		"sockets":   {Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32(o.Devices * o.Queues)},
+		"budgets":   {Type: ebpf.Array, KeySize: 4, ValueSize: budgetSize, MaxEntries: uint32(o.Devices * o.Queues)},
 		"heartbeat": {Type: ebpf.Array, KeySize: 4, ValueSize: heartbeatSize, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		"counters":  {Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(NumReasons)},
 	}
@@ -87,7 +89,7 @@ func (m *mapSet) close() error {
 }
 
 func (m *mapSet) fds(queues int) fds {
-	f := fds{sockets: m.sockets.FD(), heartbeat: m.heartbeat.FD(), counters: m.counters.FD(), queues: queues}
+	f := fds{sockets: m.sockets.FD(), budgets: m.budgets.FD(), heartbeat: m.heartbeat.FD(), counters: m.counters.FD(), queues: queues}
 	for id, t := range m.tables {
 		f.tables[id] = t.FD()
 	}

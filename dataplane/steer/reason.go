@@ -34,8 +34,9 @@ const (
 	TakeServerICMP     // an ICMP error that quotes a packet to a server and its port
 	TakeRouted         // to a network that is routed
 
-	// what became of frames that were taken when no socket stood in their queue; the program's alone
-	DroppedNoSocket // the heartbeat is young: weir is about to come (back)
+	// what became of frames that were taken and not given to a socket; the program's alone
+	DroppedUnusual  // more fragments, ICMP messages, or packets without TTL than the queue's budget has
+	DroppedNoSocket // none stood in the queue, and the heartbeat is young: weir is about to come (back)
 	PassedStale     // the heartbeat is older than grace: nobody is there, the kernel does what it can
 
 	NumReasons
@@ -62,6 +63,7 @@ var reasonNames = [NumReasons]string{
 	TakeServerFragment: "take_server_fragment",
 	TakeServerICMP:     "take_server_icmp",
 	TakeRouted:         "take_routed",
+	DroppedUnusual:     "dropped_unusual",
 	DroppedNoSocket:    "dropped_no_socket",
 	PassedStale:        "passed_stale",
 }

@@ -47,6 +47,10 @@ type Rules struct {
 	// Grace is how long after the last heartbeat what is ours is still dropped rather than passed when no socket takes it. It is
 	// the program's alone.
 	Grace time.Duration
+
+	// Unusual is what each fragment, ICMP message and packet without TTL takes up of its kind's budget in its queue, on average: one that comes sooner, after a
+	// tenth of a second's worth at once, is dropped before it takes room in a ring. 0: there is no limit. It is the XDP program's alone.
+	Unusual time.Duration
 }
 
 // Port is a network device, or one VLAN on it. Ports may share a device by VLAN.
@@ -105,7 +109,7 @@ type Tunnel struct {
 
 // Equal reports whether both say the same, in the same order.
 func (r *Rules) Equal(o *Rules) bool {
-	return r.Grace == o.Grace && slices.EqualFunc(r.Ports, o.Ports, Port.equal) && slices.Equal(r.Local, o.Local) && slices.Equal(r.NAT, o.NAT) &&
+	return r.Grace == o.Grace && r.Unusual == o.Unusual && slices.EqualFunc(r.Ports, o.Ports, Port.equal) && slices.Equal(r.Local, o.Local) && slices.Equal(r.NAT, o.NAT) &&
 		slices.EqualFunc(r.VTEPs, o.VTEPs, func(a, b VTEP) bool { return a.Addr == b.Addr && a.Port == b.Port && slices.Equal(a.VNIs, b.VNIs) }) &&
 		slices.Equal(r.Services, o.Services) && slices.Equal(r.Servers, o.Servers) && slices.Equal(r.Routed, o.Routed) && slices.Equal(r.Tunnels, o.Tunnels)
 }

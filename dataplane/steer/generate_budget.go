@@ -1,0 +1,76 @@
+package steer
+
+import "github.com/cilium/ebpf/asm"
+
+// budgetKind is why a frame is unusual: it costs the worker more than others do, and anybody can send as many as he likes. What a queue has no budget for is dropped here,
+// before it takes room in the ring that the others need. The worker, which may have several queues, has a budget of its own and looks more closely.
+type budgetKind int64
+
+const (
+	usual           budgetKind = iota
+	unusualFragment            // or behind an extension header of IPv6, AH aside
+	unusualICMP
+	unusualTTL // the TTL or hop limit is used up
+)
+
+const (
+	budgetSize  = 4 * 8       // a value of the budgets map: when the next frame of each kind is due, and one that the verifier wants to be there
+	budgetBurst = 100_000_000 // nanoseconds' worth of frames that may come at once
+)
+
+// unusual marks the frame as of a kind, if t is the frame's own tuple and not one that it quotes.
+func (g *generator) unusual(t int16, k budgetKind) {
+	if t == sTuple {
+		g.set(sKind, int64(k), asm.DWord)
+	}
+}
+
+// ttl marks the frame if the TTL in R2 is used up.
+func (g *generator) ttl(t int16) {
+	if t != sTuple {
+		return
+	}
+	left := g.unique("ttl")
+	g.emit(asm.JGT.Imm(asm.R2, 1, left))
+	g.unusual(t, unusualTTL)
+	g.at(left)
+}
+
+// budget goes to deliver, but drops a frame of a kind whose budget is used up. It is the generic cell rate algorithm (ITU-T I.371): due is when the
+// next frame would come if they came evenly, and how far it may be ahead of the clock is the burst. Only one CPU at a time receives on a queue.
+func (g *generator) budget(deliver string) {
+	const rEvery, rDue = rData, rEnd // the frame is not looked at any more
+	g.load(asm.R1, sKind, asm.DWord)
+	g.emit(
+		asm.JEq.Imm(asm.R1, int32(usual), deliver),
+		asm.LoadMapValue(asm.R1, g.maps.heartbeat, 0),
+		asm.LoadMem(rEvery, asm.R1, heartbeatUnusual, asm.DWord),
+		asm.JEq.Imm(rEvery, 0, deliver),
+	)
+	g.lookup(g.maps.budgets, sQueue)
+	g.emit(asm.JEq.Imm(asm.R0, 0, deliver), asm.Mov.Reg(rDue, asm.R0))
+	g.load(asm.R1, sKind, asm.DWord)
+	g.emit(
+		asm.And.Imm(asm.R1, budgetSize/8-1), // for the verifier
+		asm.LSh.Imm(asm.R1, 3),
+		asm.Add.Reg(rDue, asm.R1),
+		asm.FnKtimeGetNs.Call(),
+		asm.LoadMem(asm.R1, rDue, 0, asm.DWord),
+		asm.JGE.Reg(asm.R1, asm.R0, "due"),
+		asm.Mov.Reg(asm.R1, asm.R0),
+	)
+	g.at("due")
+	g.emit(
+		asm.Add.Reg(asm.R1, rEvery),
+		asm.Mov.Reg(asm.R2, asm.R1),
+		asm.Sub.Reg(asm.R2, asm.R0),
+		asm.JLE.Imm(asm.R2, budgetBurst, "within"),
+		asm.JLE.Reg(asm.R2, rEvery, "within"), // less than one in a burst
+		asm.Mov.Imm(rOff, int32(DroppedUnusual)),
+	)
+	g.count()
+	g.emit(asm.Mov.Imm(asm.R0, xdpDrop), asm.Return())
+	g.at("within")
+	g.emit(asm.StoreMem(rDue, 0, asm.R1, asm.DWord))
+	g.jump(deliver)
+}
