@@ -12,6 +12,9 @@ type shape struct {
 	frame []byte
 	ipSum uint64 // of the IPv4 header's words, folded; addresses and checksum are zero in frame
 	l4Sum uint64 // of the transport's words and the pseudo header's
+
+	attack    []word // in which every second frame differs
+	attackSum uint64 // by how much that changes ipSum
 }
 
 // crafter makes the frames of a stream one after the other. Checksums are those of the shape plus what the flow and the stamp add, so
@@ -76,6 +79,7 @@ func (c *crafter) shape(size int) shape {
 		binary.BigEndian.PutUint16(l4[14:], window)
 	}
 	s.l4Sum = uint64(fold(s.l4Sum + words(l4) + uint64(length) + uint64(t.protocol())))
+	s.attack, s.attackSum = t.attack(b)
 	return s
 }
 
@@ -117,6 +121,13 @@ func (c *crafter) next(b []byte, when int64) int {
 		binary.BigEndian.PutUint32(l4[4:], tick)
 		binary.BigEndian.PutUint16(l4[16:], ^fold(sum+uint64(tick)))
 	}
+	if s.attack != nil && c.number&1 != 0 {
+		for _, w := range s.attack {
+			binary.BigEndian.PutUint16(b[w.at:], w.value)
+		}
+		binary.BigEndian.PutUint16(b[24:], ^fold(s.ipSum+addrs+s.attackSum))
+		b[n-stampLen] = 0
+	}
 	c.number++
 	return n
 }
@@ -124,6 +135,9 @@ func (c *crafter) next(b []byte, when int64) int {
 // pick is the flow of the next frame. A flow is one lane's alone, if there are as many flows as lanes: its frames stay in order and in one queue.
 func (c *crafter) pick() uint64 {
 	n := c.number
+	if c.t.Attack != NoAttack {
+		n /= 2 // both of a pair, so that the good ones come from all flows
+	}
 	if c.t.Shuffle {
 		n = mix64(n)
 	}

@@ -59,7 +59,14 @@ func drawTraffic(r *rapid.T, kinds ...Kind) Traffic {
 	first = uint16(rapid.IntRange(1, 65000).Draw(r, "dport"))
 	t.DstPorts = Ports{first, first + uint16(rapid.IntRange(0, 3).Draw(r, "dports"))}
 	t.Shuffle = rapid.Bool().Draw(r, "shuffle")
-	t.Mix = rapid.SampledFrom([]Mix{{{84, 1}}, {{1518, 1}}, {{128, 3}, {594, 2}, {1518, 1}}}).Draw(r, "mix")
+	t.Mix = rapid.SampledFrom([]Mix{{{96, 1}}, {{1518, 1}}, {{128, 3}, {594, 2}, {1518, 1}}}).Draw(r, "mix")
+	if t.Kind == UDP && t.Src.First.Is4() {
+		attacks := []Attack{NoAttack, Fragments, TTL, Port}
+		if len(t.Mix) == 1 {
+			attacks = append(attacks, Errors)
+		}
+		t.Attack = rapid.SampledFrom(attacks).Draw(r, "attack")
+	}
 	if err := t.complete(); err != nil {
 		r.Fatal(err)
 	}
@@ -81,6 +88,10 @@ func TestCrafter(t *testing.T) {
 			b := bytes.Repeat([]byte{0xff}, 2048) // what an earlier frame left
 			n := c.next(b, when)
 			want := twin(&x, flow, x.Mix[order[i%len(order)]].Bytes-fcs, stream, number, when)
+			if x.Attack != NoAttack && number&1 != 0 {
+				isAttack(r, &x, b[:n], want)
+				continue
+			}
 			if !bytes.Equal(b[:n], want) {
 				r.Fatalf("frame %d:\n% x\nwant\n% x", i, b[:n], want)
 			}
@@ -92,6 +103,44 @@ func TestCrafter(t *testing.T) {
 			}
 		}
 	})
+}
+
+// isAttack holds a frame of the attack against the good one that it stands for.
+func isAttack(r *rapid.T, x *Traffic, got, good []byte) {
+	want := bytes.Clone(good)
+	want[len(want)-stampLen] = 0
+	ip, l4 := want[14:], want[34:]
+	switch x.Attack {
+	case Fragments:
+		ip[6] = 0x20
+		l4[6], l4[7] = 0, 0
+	case TTL:
+		ip[8] = 1
+		l4[6], l4[7] = 0, 0
+	case Port:
+		binary.BigEndian.PutUint16(l4[2:], x.DstPorts.Last+1)
+		l4[6], l4[7] = 0, 0
+	case Errors:
+		binary.BigEndian.PutUint16(ip[2:], errorLen)
+		ip[9] = 1
+		vip, client := netip.AddrPortFrom(x.Dst.First, x.DstPorts.First), netip.AddrPortFrom(x.Src.First, x.SrcPorts.First)
+		about := pkttest.UDP(vip, client).TTL(63).DF().Bytes()
+		copy(l4, pkttest.ICMPPortUnreachable(x.Src.First, x.Dst.First, about[:28]).Bytes()[20:])
+		l4[errorLen-20-2], l4[errorLen-20-1] = 0, 0 // who quotes eight bytes quotes a checksum; ours is of no packet
+		l4[2], l4[3] = 0, 0
+		binary.BigEndian.PutUint16(l4[2:], ^fold(words(l4[:errorLen-20])))
+	}
+	ip[10], ip[11] = 0, 0
+	binary.BigEndian.PutUint16(ip[10:], ^fold(words(ip[:20])))
+	if !bytes.Equal(got, want) {
+		r.Fatalf("%s:\n% x\nwant\n% x", x.Attack, got, want)
+	}
+	if err := pkttest.Verify(unpadded(got)); err != nil && x.Attack != Fragments {
+		r.Fatalf("%s: %v", x.Attack, err)
+	}
+	if _, _, _, stamped := readStamp(got); stamped {
+		r.Fatalf("%s: has a stamp", x.Attack)
+	}
 }
 
 func TestCraftingAllocatesNothing(t *testing.T) {

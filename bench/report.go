@@ -17,8 +17,9 @@ type Report struct {
 	Traffic   TrafficReport `json:"traffic"`
 	DurationS float64       `json:"duration_s"`
 
-	Sent         uint64  `json:"sent"`     // frames; SYNs where connections are made
-	Received     uint64  `json:"received"` // where their way ends
+	Sent         uint64  `json:"sent"`             // frames; SYNs where connections are made
+	Attack       uint64  `json:"attack,omitempty"` // of those that were sent; neither received nor lost
+	Received     uint64  `json:"received"`         // where their way ends
 	SentPPS      float64 `json:"sent_pps"`
 	ReceivedPPS  float64 `json:"received_pps"`
 	SentMbps     float64 `json:"sent_mbps"` // frames with their check sequence, without preamble and gap
@@ -37,6 +38,7 @@ type Report struct {
 // TrafficReport says what was sent.
 type TrafficReport struct {
 	Kind     Kind    `json:"kind"`
+	Attack   Attack  `json:"attack,omitempty"`
 	Src      string  `json:"src"`
 	SrcPorts string  `json:"src_ports"`
 	Dst      string  `json:"dst"`
@@ -105,7 +107,7 @@ func (r *run) report() (*Report, error) {
 	seconds := r.sentUntil.Seconds()
 	p := &Report{Driver: o.Driver, RxDriver: o.RxDriver, Kernel: kernel(), DurationS: seconds, OfferedPPS: o.Rate}
 	if o.Tx != "" {
-		p.Traffic = TrafficReport{Kind: t.Kind, Src: t.Src.String(), SrcPorts: t.SrcPorts.String(), Dst: t.Dst.String(), DstPorts: t.DstPorts.String(),
+		p.Traffic = TrafficReport{Kind: t.Kind, Attack: t.Attack, Src: t.Src.String(), SrcPorts: t.SrcPorts.String(), Dst: t.Dst.String(), DstPorts: t.DstPorts.String(),
 			Flows: t.Flows, Shuffle: t.Shuffle, Size: t.Mix.String(), Average: t.Mix.Average()}
 	}
 	var sentBytes, receivedBytes uint64
@@ -120,6 +122,7 @@ func (r *run) report() (*Report, error) {
 		sentBytes = uint64(float64(p.Sent) * s.average)
 		p.Ports = append(p.Ports, PortReport{Name: s.name, Driver: XDP, Mode: "live frames", Sent: p.Sent})
 	}
+	p.Attack = t.attackers(p.Sent)
 	if s := r.counted(); s != nil {
 		p.Received, receivedBytes, p.Reordered = s.count.received, s.count.receivedBytes, s.count.reordered
 		latency.Merge(s.latency)
@@ -144,9 +147,10 @@ func (r *run) report() (*Report, error) {
 	}
 	p.Latency = latencyOf(latency)
 	if o.Tx != "" && (o.Rx != "" || t.Kind == Connect) {
-		p.Lost = int64(p.Sent) - int64(got)
-		if p.Sent > 0 {
-			p.Loss = max(float64(p.Lost)/float64(p.Sent), 0)
+		good := p.Sent - p.Attack
+		p.Lost = int64(good) - int64(got)
+		if good > 0 {
+			p.Loss = max(float64(p.Lost)/float64(good), 0)
 		}
 	}
 	if seconds > 0 {
@@ -217,6 +221,9 @@ func (p *Report) Print(w io.Writer) {
 	}
 	if p.Traffic.Kind != "" {
 		fmt.Fprintf(w, "sent       %d frames in %.3f s: %s pps, %.1f Mbit/s\n", p.Sent, p.DurationS, si(p.SentPPS), p.SentMbps)
+		if p.Attack > 0 {
+			fmt.Fprintf(w, "attack     %d of these (%s)\n", p.Attack, p.Traffic.Attack)
+		}
 	}
 	fmt.Fprintf(w, "received   %d frames: %s pps, %.1f Mbit/s; %d out of order\n", p.Received, si(p.ReceivedPPS), p.ReceivedMbps, p.Reordered)
 	if t := p.TCP; t != nil {

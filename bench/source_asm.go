@@ -108,6 +108,9 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 	}
 	// The flow: R1 what is left of its number, R4 the sum of the addresses, R5 that of the ports.
 	p.emit(asm.Mov.Reg(asm.R1, rNumber))
+	if t.Attack != NoAttack {
+		p.emit(asm.RSh.Imm(asm.R1, 1))
+	}
 	if t.Shuffle {
 		p.mix64()
 	}
@@ -129,6 +132,9 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 		p.datagram(c, &largest)
 	} else {
 		p.syn(c, &largest)
+	}
+	if largest.attack != nil {
+		p.attack(&largest)
 	}
 	p.emit(asm.Mov.Imm(asm.R0, xdpTX), asm.Return())
 	p.at("wait")
@@ -210,6 +216,39 @@ func (p *code) datagram(c *crafter, largest *shape) {
 		asm.HostTo(asm.BE, rTime, asm.DWord),
 		asm.StoreMem(asm.R1, 10, rTime, asm.DWord),
 	)
+}
+
+// attack makes every second datagram one of the attack's. R1 is where its stamp is, and rNumber is in network byte order.
+func (p *code) attack(largest *shape) {
+	const payload = 14 + 20 + 8 // over IPv4
+	end := int32(largest.attack[len(largest.attack)-1].at + 2)
+	p.emit(
+		asm.LoadMem(asm.R2, asm.RFP, sEnd, asm.DWord),
+		asm.Mov.Reg(asm.R3, rFrame),
+		asm.Add.Imm(asm.R3, end),
+		asm.JGT.Reg(asm.R3, asm.R2, "abort"),
+		asm.RSh.Imm(rNumber, 56),
+		asm.And.Imm(rNumber, 1),
+		asm.JEq.Imm(rNumber, 0, "good"),
+		asm.StoreImm(asm.R1, 0, 0, asm.Byte),
+		asm.LoadMem(asm.R4, rFrame, 24, asm.Half),
+		asm.HostTo(asm.BE, asm.R4, asm.Half),
+		asm.Xor.Imm(asm.R4, 0xffff),
+		asm.Add.Imm(asm.R4, int32(fold(largest.attackSum))),
+	)
+	p.fold(asm.R4)
+	p.emit(asm.Xor.Imm(asm.R4, 0xffff))
+	p.put(asm.R4, 24, asm.Half)
+	for _, w := range largest.attack {
+		p.emit(asm.StoreImm(rFrame, int16(w.at), int64(binary.NativeEndian.Uint16([]byte{byte(w.value >> 8), byte(w.value)})), asm.Half))
+	}
+	p.emit(asm.Ja.Label("done"))
+	p.at("good")
+	p.emit(asm.Mov.Imm(asm.R1, 0))
+	for at := int16(payload); at < int16(end); at += 2 {
+		p.emit(asm.StoreMem(rFrame, at, asm.R1, asm.Half)) // the page may have been an attack's
+	}
+	p.at("done")
 }
 
 // syn writes the time into the sequence number of a SYN, and its sums. What follows the header is padding, so that no sum depends on the length.

@@ -122,6 +122,7 @@ type Traffic struct {
 	Shuffle            bool   // flows in random order rather than one after the other
 	Mix                Mix
 	TTL                uint8 // 0: 64
+	Attack             Attack
 }
 
 // complete sets defaults and refuses what cannot be sent.
@@ -166,7 +167,10 @@ func (t *Traffic) complete() error {
 	if t.Kind != UDP {
 		t.Mix = Mix{{Bytes: max(64, least), Weight: 1}} // segments without payload
 	}
-	return t.Mix.check(least)
+	if err := t.Mix.check(least); err != nil {
+		return err
+	}
+	return t.checkAttack()
 }
 
 // headers is the length of the headers in front of the payload.

@@ -100,6 +100,12 @@ func TestTrafficThatCannotBe(t *testing.T) {
 		{"more flows than there are", Traffic{Src: four, Dst: four, SrcPorts: Ports{1, 10}, DstPorts: Ports{1, 1}, Flows: 11}, "make only 10"},
 		{"no room for a stamp", Traffic{Src: six, Dst: six, SrcPorts: Ports{1, 1}, DstPorts: Ports{1, 1}, Mix: Mix{{64, 1}}}, "must be 84"},
 		{"unknown kind", Traffic{Kind: "icmp"}, "must be udp"},
+		{"unknown attack", Traffic{Src: four, Dst: four, Attack: "smurf"}, "must be fragment"},
+		{"attack over IPv6", Traffic{Src: six, Dst: six, Mix: Mix{{128, 1}}, Attack: TTL}, "udp over IPv4"},
+		{"attack among SYNs", Traffic{Src: four, Dst: four, Kind: SYN, Attack: TTL}, "udp over IPv4"},
+		{"no port is left", Traffic{Src: four, Dst: four, SrcPorts: Ports{1, 1}, DstPorts: Ports{1, 65535}, Attack: Port}, "none is left"},
+		{"no room for an error", Traffic{Src: four, Dst: four, Attack: Errors}, "92 bytes at least"},
+		{"errors of many sizes", Traffic{Src: four, Dst: four, Mix: IMIX, Attack: Errors}, "one size"},
 	} {
 		if err := x.t.complete(); err == nil || !strings.Contains(err.Error(), x.want) {
 			t.Errorf("%s: error %v, want one with %q", x.name, err, x.want)

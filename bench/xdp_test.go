@@ -69,7 +69,15 @@ func TestSourceProgram(t *testing.T) {
 				r.Fatalf("frame %d: action %d, %v", i, action, err)
 			}
 			got := o.DataOut
+			attacks := x.Attack != NoAttack && c.number&1 != 0
+			at := len(got) - stampLen
+			if attacks && got[at] == 0 { // the rest of the stamp is there, and its time is what the crafter must be told
+				got[at] = stampMagic
+			}
 			_, _, when, ok := readStamp(got)
+			if attacks {
+				got[at] = 0
+			}
 			due := int64(1e9 + 3*c.number)
 			if x.Kind == SYN {
 				when, ok = int64(binary.BigEndian.Uint32(got[x.l4()+4:]))<<tickShift, true

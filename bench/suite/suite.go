@@ -53,6 +53,7 @@ var sections = []section{
 	{"latency", (*session).latency},
 	{"overload", (*session).overload},
 	{"reload", (*session).reload},
+	{"floods", (*session).floods},
 	{"flows", (*session).flows},
 	{"workers", (*session).workers},
 	{"connections", (*session).connections},
