@@ -467,6 +467,9 @@ func (p *ports) assumeWorker(from *predecessor, w, mtu int) (*dataplane.Worker, 
 
 // settle makes the steering ours: rules, links, and the end of what is not needed any more. The sockets are in their places.
 func (p *ports) settle(x *compiled) error {
+	if err := p.program.Look(); err != nil {
+		return err
+	}
 	if err := p.program.Add(x.rules); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -145,6 +146,58 @@ func TestAdoptionOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.Close()
+}
+
+// TestAPredecessorChangesItsMind takes over from a weir that changes the rules after its successor has looked: what it added is removed, what it removed is there again.
+func TestAPredecessorChangesItsMind(t *testing.T) {
+	needBPF(t)
+	inNamespace(t)
+	id := filepath.Join(bpffs(t), "a")
+	rules := testRules()
+	old := start(t, Options{Path: id}, rules)
+	p, err := Load(Options{Path: id, Rules: rules, Adopt: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Destroy()
+	changed := testRules()
+	changed.Local = append(changed.Local[1:], ip("198.18.0.200"))
+	changed.Services = append(changed.Services[1:], Service{netip.MustParsePrefix("203.0.113.0/24"), packet.ProtoTCP, 22, 22}, Service{One(ip("198.18.9.77")), packet.ProtoTCP, 80, 80})
+	if err := old.Add(changed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	if err := p.Look(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Add(rules); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	p.Beat(uint64(Now()))
+	c := compiled(rules)
+	for _, tt := range append(packetCases(),
+		ruleCase{"a VIP that was added", tcp(client4, 4000, ip("198.18.9.77"), 80), PassOther},
+		ruleCase{"a prefix that was added", tcp(client4, 4000, ip("203.0.113.9"), 22), PassOther},
+		ruleCase{"an address that was added", tcp(client4, 4000, ip("198.18.0.200"), 22), PassOther}) {
+		if got := agree(t, p, c, frame(tt.packet)); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	held := p.held
+	if err := p.Look(); err != nil {
+		t.Fatal(err)
+	}
+	for table := range held {
+		if !slices.Equal(held[table], p.held[table]) {
+			t.Errorf("%s: the table holds %d entries, %d are known", tables[table].name, len(p.held[table]), len(held[table]))
+		}
+	}
 }
 
 // TestAdoptionKeepsNumbers starts again with other prefixes: one that stays keeps its number, and a new one does not get its ports.

@@ -144,6 +144,19 @@ func (p *Program) load(h hook) (*ebpf.Program, error) {
 	return prog, nil
 }
 
+// Look reads anew what the tables hold: a predecessor that has given its place only now may have changed them since Load, for an address that the host got or lost.
+// It comes before Add.
+func (p *Program) Look() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.numbers, p.held, p.added, p.trimmed = newNumbers(p.opts), image{}, nil, false
+	if err := p.readHeld(); err != nil {
+		return err
+	}
+	p.wanted = p.held
+	return nil
+}
+
 // readHeld reads back what adopted tables hold, and which numbers their devices and prefixes have.
 func (p *Program) readHeld() error {
 	for id, m := range p.maps.tables {
