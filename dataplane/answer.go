@@ -186,7 +186,7 @@ func (w *Worker) mute(l *lane) bool {
 // used up or no chunk is free.
 func (w *Worker) blank(f *packet.Frame, l *lane) []byte {
 	src, _ := addresses(f, f.L3)
-	if !w.engine.answers.allow(w.now, src.Hi, src.Lo) {
+	if !w.engine.answers.allow(w.now, l.segment, src) {
 		l.discard(DropAnswerLimit)
 		return nil
 	}

@@ -212,7 +212,7 @@ func (w *Worker) tellStation(f *packet.Frame, s *vxlan.Segment, mtu int) bool {
 		return false
 	}
 	src, _ := addresses(f, f.L3)
-	if !w.engine.answers.allow(w.now, src.Hi, src.Lo) {
+	if !w.engine.answers.allow(w.now, refOf(s), src) {
 		return false
 	}
 	typ, code, rest := uint8(icmpUnreachable), uint8(codeFragNeeded), uint32(mtu)

@@ -1,6 +1,10 @@
 package dataplane
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"weir/conntrack"
+)
 
 // limiter bounds how many events of a kind there are, in all and for one source, over all workers. It is the generic cell rate algorithm
 // (ITU-T I.371): one word holds the theoretical arrival time of the next event, so a decision is one compare-and-swap, and a burst may
@@ -35,14 +39,14 @@ func (l *limiter) spent(now int64) bool {
 	return interval == 0 || l.all.Load()+interval-now > limiterBurst
 }
 
-// allow reports whether an event of a source, an address, may happen at now, and counts it if so. In a flood it costs two loads: a source is
-// charged only if there is something left.
-func (l *limiter) allow(now int64, hi, lo uint64) bool {
+// allow reports whether an event of a source, an address in a segment or in none (0), may happen at now, and counts it if so. In a flood it costs two loads: a
+// source is charged only if there is something left.
+func (l *limiter) allow(now int64, segment segmentRef, src conntrack.Addr) bool {
 	interval := l.interval.Load()
 	if interval == 0 || l.all.Load()+interval-now > limiterBurst {
 		return false
 	}
-	source, each := &l.sources[mix(l.secret, hi, lo)%limiterCells], interval*l.part
+	source, each := &l.sources[mix(l.secret^uint64(segment), src.Hi, src.Lo)%limiterCells], interval*l.part
 	if !take(source, now, each, max(limiterBurst, each)) { // where its part is less than one in a second it has one at a time
 		return false
 	}

@@ -46,7 +46,7 @@ func (w *Worker) shields(v *vector, i int, svc *Service) bool {
 		return false
 	case svc.Cookies == CookiesAuto && !w.engine.pressed():
 		return false
-	case svc.Challenge && w.engine.vouched.has(t.Src, w.now):
+	case svc.Challenge && w.engine.vouched.has(t, w.now):
 		return false
 	case !packet.MayAnswer(f):
 		return false
@@ -158,7 +158,7 @@ func (w *Worker) redeem(v *vector, i int, svc *Service) bool {
 		if f.Flags&packet.TCPRst == 0 || !w.engine.cookies.met(&q.Tuple, seq, w.now) || !intact(f) {
 			return false
 		}
-		w.engine.vouched.add(q.Src, w.now)
+		w.engine.vouched.add(&q.Tuple, w.now)
 		w.Counters.Vouched.add(1)
 		l.verdict = Consumed
 		return true

@@ -211,3 +211,50 @@ func TestVIPOutsideServesTenants(t *testing.T) {
 		t.Errorf("another port of the segment's own: %v", b.dropped())
 	}
 }
+
+// TestSourcesOfTenants: what one tenant's host has had of answers, or shown of itself, another tenant's with the same address has not.
+func TestSourcesOfTenants(t *testing.T) {
+	list := []tenantOf{{vni: 5001, networks: []string{"198.19.1.1/24"}}, {vni: 5002, networks: []string{"198.19.1.1/24"}}}
+	var options []bedOption
+	for _, x := range list {
+		s := serving{vip: tenantVIP, servers: []Backend{inSegment(inside, x.vni, "198.19.1.1")}, edit: func(s *Service) { s.Cookies, s.Challenge = CookiesAlways, true }}
+		options = append(options, s.within(x.vni).option(t))
+	}
+	b := newTenants(t, list, append(options, func(s *Snapshot, _ *Engine) { s.Answers.PerSecond = 100 })...)
+	const clientMAC = vxlan.MAC(0x020000000d01)
+	for i := range list {
+		b.known(i, inside.Addr().String(), hostMAC, false)
+		b.known(i, insider.Addr().String(), clientMAC, false)
+	}
+	say := func(i int, p pkttest.Packet) []byte {
+		b.behind(i, inFrame(gateOf(i), clientMAC, 0x0800, p.Bytes()))
+		_, out := b.outer()
+		return out
+	}
+	syn := pkttest.TCP(insider, tenantVIP).SYN().Seq(100)
+	asked := say(0, syn)
+	if asked == nil || asked[14+33] != 0x10 {
+		t.Fatalf("the first SYN: %x, want an ACK", asked)
+	}
+	wrong := uint32(asked[14+28])<<24 | uint32(asked[14+29])<<16 | uint32(asked[14+30])<<8 | uint32(asked[14+31])
+	if out := say(0, pkttest.TCP(insider, tenantVIP).RST().Seq(wrong)); out != nil {
+		t.Fatalf("the RST was answered with %x", out)
+	}
+	if out := say(1, syn); out == nil || out[14+33] != 0x10 {
+		t.Errorf("the other tenant's SYN: %x, want an ACK: nobody has answered there", out)
+	}
+	if out := say(0, syn); out == nil || out[14+33] != 0x02 {
+		t.Errorf("the SYN of who has answered: %x, want a SYN to the server", out)
+	}
+	answers := [2]int{}
+	for i := range list {
+		for range 50 {
+			if out := say(i, pkttest.TCP(insider, netip.AddrPortFrom(tenantVIP.Addr(), 81)).SYN()); out != nil {
+				answers[i]++
+			}
+		}
+	}
+	if answers != [2]int{10, 10} {
+		t.Errorf("%v answers to a source of each tenant, want a tenth of 100 for each", answers)
+	}
+}

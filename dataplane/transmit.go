@@ -154,7 +154,7 @@ func (w *Worker) punt(f *packet.Frame) {
 		if ip {
 			src, _ = addresses(f, f.L3)
 		}
-		if !ip || !w.engine.punts.allow(w.now, src.Hi, src.Lo) || !w.engine.Punt(f.Chunk()[f.L3:f.L3End]) {
+		if !ip || !w.engine.punts.allow(w.now, 0, src) || !w.engine.Punt(f.Chunk()[f.L3:f.L3End]) {
 			w.Counters.Drops[DropPuntLimit].add(1)
 			return
 		}

@@ -6,7 +6,7 @@ import (
 	"weir/conntrack"
 )
 
-// vouched remembers the addresses that have answered a challenge. All workers share it: 2^17 places in sets of four, and a newcomer takes the oldest
+// vouched remembers the addresses that have answered a challenge, each in its segment: tenants do not know of each other. All workers share it: 2^17 places in sets of four, and a newcomer takes the oldest
 // one of its set, so it never grows. Who can fill it has as many addresses that he receives at.
 type vouched struct {
 	secret uint64
@@ -20,11 +20,12 @@ const (
 	vouchedLife = 120
 )
 
-// place is where addr's set begins, and its tag.
-func (k *vouched) place(addr conntrack.Addr) (set []atomic.Uint64, tag uint64) {
+// place is the set of the source of packets of t, and its tag.
+func (k *vouched) place(t *conntrack.Tuple) (set []atomic.Uint64, tag uint64) {
 	h := newSip(k.secret, ^k.secret)
-	h.word(addr.Hi)
-	x := h.sum(addr.Lo)
+	h.word(uint64(t.Space >> 8))
+	h.word(t.Src.Hi)
+	x := h.sum(t.Src.Lo)
 	at := x % (vouchedSlots / vouchedWays) * vouchedWays
 	return k.slots[at : at+vouchedWays], x >> 32
 }
@@ -32,8 +33,8 @@ func (k *vouched) place(addr conntrack.Addr) (set []atomic.Uint64, tag uint64) {
 // vouchedSecond is a clock's time in seconds, never zero, that wraps after 136 years.
 func vouchedSecond(now int64) uint32 { return uint32(now/1_000_000_000) | 1<<31 }
 
-func (k *vouched) has(addr conntrack.Addr, now int64) bool {
-	set, tag := k.place(addr)
+func (k *vouched) has(t *conntrack.Tuple, now int64) bool {
+	set, tag := k.place(t)
 	for i := range set {
 		if x := set[i].Load(); x>>32 == tag && uint32(x) != 0 && vouchedSecond(now)-uint32(x) <= vouchedLife {
 			return true
@@ -42,8 +43,8 @@ func (k *vouched) has(addr conntrack.Addr, now int64) bool {
 	return false
 }
 
-func (k *vouched) add(addr conntrack.Addr, now int64) {
-	set, tag := k.place(addr)
+func (k *vouched) add(t *conntrack.Tuple, now int64) {
+	set, tag := k.place(t)
 	oldest := 0
 	for i := range set {
 		x := set[i].Load()
