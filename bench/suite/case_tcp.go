@@ -153,7 +153,7 @@ func (b *bed) accepts(address string, port int) bool {
 
 // stream measures one TCP connection that moves as much as goes.
 func (s *session) stream() error {
-	peers := s.available(&weirNAT, &pmdXDP, &pmdPacket, &nftNAT, &weirAgain)
+	peers := s.available(&weirNAT, &weirPackets, &pmdXDP, &pmdPacket, &nftNAT, &weirAgain)
 	if s.Quick {
 		peers = s.available(&weirNAT, &pmdXDP)
 	}
@@ -188,7 +188,9 @@ func (s *session) stream() error {
 			}
 		}
 	}
-	s.results.compare("stream", "one TCP connection", "Mbit/s", map[string]float64{pmdXDP.name: 1, pmdPacket.name: 1}, &pmdXDP, &pmdPacket, &nftNAT)
+	targets := map[string]float64{pmdXDP.name: 1, pmdPacket.name: 1}
+	s.results.compare("stream", "one TCP connection", "Mbit/s", targets, &pmdXDP, &pmdPacket, &nftNAT)
+	s.results.compareOf(&weirPackets, "stream", "one TCP connection", "Mbit/s", targets, &pmdPacket)
 	return errors.Join(failed...)
 }
 

@@ -33,14 +33,15 @@ type running struct {
 
 // The peers of packets.
 var (
-	weirNAT   = peer{name: "weir", start: startWeir}
-	weirAgain = peer{name: "weir again", start: startWeir} // the control
-	weirRings = peer{name: "weir by rings", start: startWeirByRings}
-	bare      = peer{name: "bare AF_XDP", start: startBare}
-	pmdXDP    = peer{name: "testpmd af_xdp", needs: []string{"dpdk-testpmd"}, start: testpmd("net_af_xdp")}
-	pmdPacket = peer{name: "testpmd af_packet", needs: []string{"dpdk-testpmd"}, start: testpmd("net_af_packet")}
-	routing   = peer{name: "kernel forwarding", start: startRouting}
-	nftNAT    = peer{name: "nftables DNAT", needs: []string{"nft"}, start: startNFT}
+	weirNAT     = peer{name: "weir", start: startWeir}
+	weirAgain   = peer{name: "weir again", start: startWeir} // the control
+	weirRings   = peer{name: "weir by rings", start: startWeirBy("xdp_send: ring")}
+	weirPackets = peer{name: "weir by packet sockets", start: startWeirBy("driver: af_packet")}
+	bare        = peer{name: "bare AF_XDP", start: startBare}
+	pmdXDP      = peer{name: "testpmd af_xdp", needs: []string{"dpdk-testpmd"}, start: testpmd("net_af_xdp")}
+	pmdPacket   = peer{name: "testpmd af_packet", needs: []string{"dpdk-testpmd"}, start: testpmd("net_af_packet")}
+	routing     = peer{name: "kernel forwarding", start: startRouting}
+	nftNAT      = peer{name: "nftables DNAT", needs: []string{"nft"}, start: startNFT}
 )
 
 // missing names the programs that p needs and the machine lacks.

@@ -38,9 +38,11 @@ func startWeir(s *session, b *bed) (*running, error) {
 	return startWeirWith(s, b, weirConfig(fmt.Sprint(s.CPUs[1]), 1<<20, [servers]int{1, 1}))
 }
 
-// startWeirByRings has weir send by the rings of its sockets, as the bare forwarder and testpmd do.
-func startWeirByRings(s *session, b *bed) (*running, error) {
-	return startWeirWith(s, b, strings.ReplaceAll(weirConfig(fmt.Sprint(s.CPUs[1]), 1<<20, [servers]int{1, 1}), "xdp_send: live", "xdp_send: ring"))
+// startWeirBy has weir's ports send otherwise than by live frames: by the rings of their sockets, as the bare forwarder and testpmd do, or by another driver.
+func startWeirBy(port string) func(*session, *bed) (*running, error) {
+	return func(s *session, b *bed) (*running, error) {
+		return startWeirWith(s, b, strings.ReplaceAll(weirConfig(fmt.Sprint(s.CPUs[1]), 1<<20, [servers]int{1, 1}), "xdp_send: live", port))
+	}
 }
 
 // startWeirWith starts the daemon with a configuration and waits until it answers.
@@ -56,7 +58,9 @@ func startWeirWith(s *session, b *bed, config string) (*running, error) {
 		if client.Get("/ports", &ports) != nil || len(ports) == 0 {
 			return false
 		}
-		mode = "af_xdp " + ports[0].Mode
+		if mode = ports[0].Driver; ports[0].Mode != mode {
+			mode += " " + ports[0].Mode
+		}
 		return true
 	}, s.Weir, "run", "-c", file, "--socket", socket, "--log", "warn")
 	if err != nil {
