@@ -28,7 +28,7 @@ const (
 	Takeover    Kind = "takeover"    // another process takes over from the balancer, alive
 	Squeeze     Kind = "squeeze"     // the balancer's control group may have hardly more memory than it has
 	Clock       Kind = "clock"       // the balancer is killed, and started again with another monotonic clock
-	Starved     Kind = "starved"     // the machine let the suite wait for its processor: nothing was done, but rings and buffers may have overflowed
+	Starved     Kind = "starved"     // the machine let the suite, or a worker of weir's, wait for a processor: nothing was done, but buffers may have overflowed, and rings have
 	Quiet       Kind = "quiet"       // traffic rests, and frames and counters are added up
 )
 

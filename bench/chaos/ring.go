@@ -14,6 +14,7 @@ import (
 
 	"weir/control"
 	"weir/control/host/testnet"
+	"weir/dataplane"
 )
 
 // ring is what was counted of packets that went astray, by weir, by the steering program, and by the kernels of all namespaces, ten times a second for as
@@ -55,6 +56,7 @@ func (s *suite) tally(ctx context.Context) {
 		}
 	}()
 	last := map[string]uint64{}
+	waits := waits{}
 	tick := time.NewTicker(ringPeriod)
 	defer tick.Stop()
 	for {
@@ -64,11 +66,13 @@ func (s *suite) tally(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := map[string]uint64{}
+		waited := time.Duration(0)
 		if s.weir.running.Load() {
 			var x control.Stats
 			if s.weir.client.Get("/stats", &x) == nil {
 				astray(&x, now)
 			}
+			waited = waits.look(s.weir.pid())
 		}
 		at := time.Now()
 		for _, t := range tables {
@@ -80,11 +84,25 @@ func (s *suite) tally(ctx context.Context) {
 				parts = append(parts, fmt.Sprintf("%s %d", name, now[name]-was))
 			}
 		}
+		if overflown(last, now) && waited >= waitedLong {
+			parts = append(parts, fmt.Sprintf("and a worker waited %v for a CPU", waited))
+			s.journal.stall(at.Add(-3*ringPeriod), at) // weir reads a device's counters ten times a second, too
+		}
 		maps.Copy(last, now)
 		if len(parts) > 0 {
 			s.checker.ring.add(moment{at, "  counted: " + strings.Join(parts, ", ")})
 		}
 	}
+}
+
+// overflown reports whether frames found no room in a ring of weir's between two looks.
+func overflown(last, now map[string]uint64) bool {
+	for _, name := range []string{"dropped " + dataplane.DropFillRingEmpty.String(), "dropped " + dataplane.DropRxRingFull.String()} {
+		if was, ok := last[name]; ok && now[name] > was {
+			return true
+		}
+	}
+	return false
 }
 
 // astray are weir's counters of packets that did not go from a client to a server or back.
