@@ -144,7 +144,6 @@ func (r *run) openSender() (err error) {
 			return err
 		}
 		r.closers = append(r.closers, r.source.close)
-		r.source.clock = r.clock
 		r.source.pace(o.Rate, o.Count, o.Duration)
 		if len(o.CPUs) > 0 {
 			r.source.cpu = o.CPUs[len(o.CPUs)-1]
@@ -203,8 +202,11 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	if r.source != nil {
 		r.start(r.source.run)
 	}
-	r.began = time.Now()
 	r.send(true)
+	if r.source != nil {
+		r.source.begun()
+	}
+	r.began = time.Now()
 	err := r.watch(ctx)
 	r.sentUntil = time.Since(r.began)
 	r.send(false)

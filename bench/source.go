@@ -22,7 +22,7 @@ import (
 //	            yes: write it, XDP_TX -> 16 at a time to the device -> veth: the peer's ring
 //
 // One system call lasts as long as the traffic, for entering and leaving it costs up to 30 ms, of waiting for RCU; so it is the program that
-// keeps the pace, by spinning, and a signal that ends the call.
+// keeps the pace, by spinning, from its first run on, and a signal that ends the call.
 //
 // A page comes back as the receiver left it, so the program writes all of the headers and the stamp each time. What a veth's peer has no room for
 // is lost like in a receive ring, and counts as sent.
@@ -36,7 +36,6 @@ type source struct {
 	start   sourceState
 	size    int // of the longest frame
 	average float64
-	clock   clock
 
 	sending, stopped, settled atomic.Bool // settled: sending has ended
 	thread                    atomic.Int32
@@ -46,9 +45,9 @@ type source struct {
 type sourceState struct {
 	Number   uint64 // of the next frame; the program's
 	Limit    uint64 // frames in all
-	Start    uint64 // when the first frame is due, ns
+	Start    uint64 // when the first frame is due, ns; 0: at the first run
 	Gap      uint64 // between two frames, in 1/65536 ns; 0: none
-	Until    uint64 // no frame is sent from then on, ns
+	Until    uint64 // no frame is sent from then on, ns; as long as Start is 0, from Start
 	Schedule [maxSchedule]uint16
 }
 
@@ -103,11 +102,12 @@ func (s *source) pace(rate float64, limit uint64, duration time.Duration) {
 	if rate > 0 {
 		s.start.Gap = uint64(1e9 / rate * (1 << gapShift))
 	}
-	s.start.Until = uint64(duration) // from Start, so far
+	s.start.Until = uint64(duration)
 }
 
 // run sends until it is stopped. The kernel looks for the device in the thread's namespace, so the thread moves there, and ends with it.
 func (s *source) run() error {
+	defer s.settled.Store(true)
 	runtime.LockOSThread()
 	if err := unix.Setns(s.ns, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("%s: setns: %w", s.name, err)
@@ -123,12 +123,9 @@ func (s *source) run() error {
 		}
 		time.Sleep(100 * time.Microsecond)
 	}
-	s.start.Start = uint64(s.clock.now())
-	s.start.Until += s.start.Start
 	if err := s.state.Put(uint32(0), &s.start); err != nil {
 		return fmt.Errorf("%s: map: %w", s.name, err)
 	}
-	defer s.settled.Store(true)
 	s.thread.Store(int32(unix.Gettid()))
 	for s.sending.Load() && !s.stopped.Load() {
 		err := runLive(s.program.FD(), s.size, s.index)
@@ -154,13 +151,19 @@ func (s *source) halt() {
 	}
 }
 
-// sent is the number of frames sent so far.
-func (s *source) sent() uint64 {
-	var state sourceState
-	if s.state.Lookup(uint32(0), &state) != nil {
-		return 0 // the map is ours and has this entry
+// begun waits until the first frame is due, or it is clear that none will be.
+func (s *source) begun() {
+	for s.look().Start == 0 && !s.settled.Load() {
+		time.Sleep(100 * time.Microsecond)
 	}
-	return state.Number
+}
+
+// sent is the number of frames sent so far.
+func (s *source) sent() uint64 { return s.look().Number }
+
+func (s *source) look() (state sourceState) {
+	_ = s.state.Lookup(uint32(0), &state) // the map is ours and has this entry
+	return state
 }
 
 func (s *source) close() error {

@@ -49,6 +49,15 @@ func sourceCode(t *Traffic, state, schedule int) asm.Instructions {
 		asm.LoadMem(asm.R1, rFrame, oLimit, asm.DWord),
 		asm.JGE.Reg(rNumber, asm.R1, "wait"),
 		asm.FnKtimeGetNs.Call(),
+		asm.LoadMem(asm.R1, rFrame, oStart, asm.DWord),
+		asm.JNE.Imm(asm.R1, 0, "started"),
+		asm.StoreMem(rFrame, oStart, asm.R0, asm.DWord),
+		asm.LoadMem(asm.R1, rFrame, oUntil, asm.DWord),
+		asm.Add.Reg(asm.R1, asm.R0),
+		asm.StoreMem(rFrame, oUntil, asm.R1, asm.DWord),
+	)
+	p.at("started")
+	p.emit(
 		asm.LoadMem(asm.R1, rFrame, oUntil, asm.DWord),
 		asm.JGE.Reg(asm.R0, asm.R1, "wait"),
 		asm.LoadMem(asm.R1, rFrame, oGap, asm.DWord),

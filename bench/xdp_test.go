@@ -111,9 +111,10 @@ func TestSourceProgramWaits(t *testing.T) {
 		number uint64
 	}{
 		{"no pace", func(*sourceState) {}, xdpTX, 6},
+		{"the first, whose time all others go by", func(s *sourceState) { s.Number, s.Gap, s.Until = 0, 3600e9<<gapShift>>4, 1e9 }, xdpTX, 1},
 		{"due", func(s *sourceState) { s.Start, s.Gap = now-5e9, 1e9<<gapShift }, xdpTX, 6},
 		{"not due", func(s *sourceState) { s.Start, s.Gap = now, 3600e9<<gapShift>>4 }, xdpDrop, 5},
-		{"the end of the time", func(s *sourceState) { s.Until = now - 1 }, xdpDrop, 5},
+		{"the end of the time", func(s *sourceState) { s.Start, s.Until = now-5e9, now-1 }, xdpDrop, 5},
 		{"the end of the frames", func(s *sourceState) { s.Limit = 5 }, xdpDrop, 5},
 	} {
 		state, err := ebpf.NewMap(sourceMap())
