@@ -15,7 +15,7 @@ type Attack string
 const (
 	NoAttack  Attack = ""
 	Fragments Attack = "fragment" // the first of a datagram, whose rest never comes
-	Errors    Attack = "icmp"     // that the port is unreachable, about an answer of the destination
+	Errors    Attack = "icmp"     // that the port is unreachable, about an answer of the destination to somebody whom it has not answered
 	TTL       Attack = "ttl"      // it ends at the balancer
 	Port      Attack = "port"     // to the port behind the last one
 )
@@ -76,12 +76,15 @@ func (t *Traffic) attack(frame []byte) (words []word, sum uint64) {
 	return words, sum
 }
 
-// unreachable is an ICMP error, in words: a client has no use for an answer of the first flow's service.
+// stranger is a client that no flow has: an error about an answer to it is about no connection.
+var stranger = netip.MustParseAddr("192.0.2.1")
+
+// unreachable is an ICMP error, in words: the stranger has no use for an answer of the first flow's service.
 func (t *Traffic) unreachable() []uint16 {
 	b := make([]byte, 0, errorLen-20)
 	b = append(b, 3, 3, 0, 0, 0, 0, 0, 0) // destination unreachable: port
 	b = append(b, 0x45, 0, 0, 20+8, 0, 0, 0x40, 0, 63, packet.ProtoUDP, 0, 0)
-	for _, a := range []netip.Addr{t.Dst.First, t.Src.First} {
+	for _, a := range []netip.Addr{t.Dst.First, stranger} {
 		b = append(b, a.AsSlice()...)
 	}
 	binary.BigEndian.PutUint16(b[8+10:], ^fold(words(b[8:28])))

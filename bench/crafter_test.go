@@ -123,7 +123,7 @@ func isAttack(r *rapid.T, x *Traffic, got, good []byte) {
 	case Errors:
 		binary.BigEndian.PutUint16(ip[2:], errorLen)
 		ip[9] = 1
-		vip, client := netip.AddrPortFrom(x.Dst.First, x.DstPorts.First), netip.AddrPortFrom(x.Src.First, x.SrcPorts.First)
+		vip, client := netip.AddrPortFrom(x.Dst.First, x.DstPorts.First), netip.AddrPortFrom(stranger, x.SrcPorts.First)
 		about := pkttest.UDP(vip, client).TTL(63).DF().Bytes()
 		copy(l4, pkttest.ICMPPortUnreachable(x.Src.First, x.Dst.First, about[:28]).Bytes()[20:])
 		l4[errorLen-20-2], l4[errorLen-20-1] = 0, 0 // who quotes eight bytes quotes a checksum; ours is of no packet

@@ -12,10 +12,10 @@ var unattacked = peer{name: "weir without a flood", start: startWeir}
 
 const (
 	floodRun  = 700 * time.Millisecond
-	floodPart = 0.8 // of the most that weir forwards of these frames: with the attack, 1.6 times what it could if they were all good
+	floodPart = 0.5 // of the most that weir forwards of these frames. With the attack that is about what the generator's CPU can send and the kernel receive on it
 )
 
-// floods measures what comes through of good frames, sent at most of what weir can take, when as many again of an attack stand between them.
+// floods measures what comes through of good frames, sent at half of the most that weir forwards, when as many again of an attack stand between them.
 func (s *session) floods() error {
 	attacks := []bench.Attack{bench.Fragments, bench.Errors, bench.TTL, bench.Port}
 	if s.Quick {

@@ -202,21 +202,23 @@ func (g *generator) ends() {
 	if g.hook == hookTC {
 		pass, drop = tcNext, tcShot
 	}
+	g.at("pass_within") // a budget, if it is unusual
+	g.count()
+	if g.hook == hookXDP {
+		g.queue("passed")
+		g.budget("passed")
+	} else {
+		g.jump("passed")
+	}
 	g.at("pass")
 	g.count()
+	g.at("passed")
 	g.emit(asm.Mov.Imm(asm.R0, pass), asm.Return())
 
 	g.at("take")
 	g.count()
 	if g.hook == hookXDP {
-		g.emit(asm.LoadMem(asm.R3, rCtx, xdpQueue, asm.Word), asm.JGE.Imm(asm.R3, int32(g.maps.queues), "lonely"))
-		g.load(asm.R2, sPort, asm.DWord)
-		g.emit(
-			asm.RSh.Imm(asm.R2, slotShift),
-			asm.Mul.Imm(asm.R2, int32(g.maps.queues)),
-			asm.Add.Reg(asm.R2, asm.R3),
-		)
-		g.store(sQueue, asm.R2, asm.Word)
+		g.queue("lonely")
 		g.budget("deliver")
 		g.at("deliver")
 		g.load(asm.R2, sQueue, asm.Word)

@@ -97,9 +97,13 @@ func (g *generator) hosts() {
 	g.at(TakeVXLAN.String())
 	g.unusual(sTuple, usual) // Linux sends what is for a group with a TTL of 1, and it goes no further
 	g.decide(TakeVXLAN)
-	for _, r := range []Reason{TakeNAT, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, TakeRouted, PassVIP} {
+	for _, r := range []Reason{TakeNAT, TakeService, TakeFragment, TakeICMP, TakeTunnelICMP, TakeMalformed, TakeRouted} {
 		g.decideAt(r)
 	}
+	g.at(PassVIP.String())
+	g.unusual(sTuple, unusualPort) // whatever else it is: who pings a VIP takes nothing from the errors about its packets
+	g.emit(asm.Mov.Imm(rOff, int32(PassVIP)))
+	g.jump("pass_within")
 }
 
 // vip is rule 3. The VIP's ports are those of the kind and the address, or what stands for it, on the stack.

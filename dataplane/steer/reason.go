@@ -34,8 +34,8 @@ const (
 	TakeServerICMP     // an ICMP error that quotes a packet to a server and its port
 	TakeRouted         // to a network that is routed
 
-	// what became of frames that were taken and not given to a socket; the program's alone
-	DroppedUnusual  // more fragments, ICMP messages, or packets without TTL than the queue's budget has
+	// what became of frames that were not given to a socket, or to the kernel after all; the program's alone
+	DroppedUnusual  // more fragments, ICMP messages, packets without TTL, or for a VIP and no service of it, than the queue's budget has
 	DroppedNoSocket // none stood in the queue, and the heartbeat is young: weir is about to come (back)
 	PassedStale     // the heartbeat is older than grace: nobody is there, the kernel does what it can
 
