@@ -33,7 +33,7 @@ type Mirror struct {
 // State is the host at one moment. It is not changed any more once it is given out.
 type State struct {
 	Ports     PortMap
-	Links     []Link // of the ports, by port index: the device that frames leave by; the zero Link if it is gone
+	Links     []Link // of the ports, by port index: the device that frames leave by, with the addresses of the one that holds them; the zero Link if it is gone
 	Routes    []route.Route
 	Locals    []netip.Prefix
 	Neighbors []route.Neighbor // by port, then address

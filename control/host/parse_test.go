@@ -86,7 +86,9 @@ func TestBPFMounts(t *testing.T) {
 }
 
 func TestPortsByVLAN(t *testing.T) {
-	links := []Link{{Name: "eth1", Index: 3, Kind: "device"}, {Name: "eth1.100", Index: 7, Kind: "vlan", Parent: 3, VLAN: 100},
+	at := func(prefix string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(prefix)} }
+	links := []Link{{Name: "eth1", Index: 3, Kind: "device", Addresses: at("198.18.0.1/24")},
+		{Name: "eth1.100", Index: 7, Kind: "vlan", Parent: 3, VLAN: 100, Addresses: at("198.18.100.1/24")},
 		{Name: "eth2", Index: 4, Kind: "device"}, {Name: "eth2.100", Index: 8, Kind: "vlan", Parent: 4, VLAN: 100}}
 	m, err := MapPorts(links, []Port{{"eth1", 0}, {"eth1", 100}, {"eth1", 200}, {"eth2", 100}})
 	if err != nil {
@@ -107,6 +109,12 @@ func TestPortsByVLAN(t *testing.T) {
 	}
 	if got := m.links(links); got[1].Name != "eth1" || got[3].Name != "eth2" {
 		t.Errorf("frames leave by %+v", got)
+	} else {
+		for port, want := range [][]netip.Prefix{at("198.18.0.1/24"), at("198.18.100.1/24"), nil, nil} { // each VLAN is a link of its own
+			if !slices.Equal(got[port].Addresses, want) {
+				t.Errorf("port %d has the addresses %v, want %v", port, got[port].Addresses, want)
+			}
+		}
 	}
 	for _, bad := range [][]Port{{{"eth1", 0}, {"eth1", 0}}, {{"eth9", 0}}} {
 		if _, err := MapPorts(links, bad); err == nil || !strings.Contains(err.Error(), bad[0].Interface) {

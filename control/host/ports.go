@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -82,15 +83,20 @@ func (m PortMap) Ifindex(port int) int {
 	return m.l3[port]
 }
 
-// links are the ports' devices, by port; the zero Link for one that is gone.
+// links are the devices that the ports' frames leave by, by port, with the addresses of those that hold them; the zero Link for one that is gone.
 func (m PortMap) links(all []Link) []Link {
 	out := make([]Link, len(m.wire))
 	for i, index := range m.wire {
+		var addresses []netip.Prefix
 		for _, l := range all {
 			if l.Index == index {
 				out[i] = l
 			}
+			if l.Index == m.l3[i] {
+				addresses = l.Addresses
+			}
 		}
+		out[i].Addresses = addresses
 	}
 	return out
 }
