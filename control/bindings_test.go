@@ -281,3 +281,52 @@ func TestAWarningSaysWhatALocalRangeWouldCostTheHost(t *testing.T) {
 	b.must(p.unbind())
 	b.must(p.close())
 }
+
+// TestReloadOfATag: a port that gets a tag is another device from then on, for all that is the kernel's, here one that the host does not have; a
+// reload that is refused leaves it what it was.
+func TestReloadOfATag(t *testing.T) {
+	b := newBindBed(t)
+	tagged := func(tag string) *config.Config {
+		cfg, diags := config.Parse("test.yaml", []byte(`version: 1
+ports: [{name: wan, interface: wan, driver: af_packet, vlan: `+tag+`}]
+services: [{vip: "2001:db8::9", port: 80, backends: [{address: "2001:db8:9::10"}]}]
+`))
+		if config.HasErrors(diags) {
+			t.Fatal(diags)
+		}
+		return cfg
+	}
+	link := netip.MustParsePrefix("198.18.0.1/24")
+	sees := func(what string, s *surroundings, port int) {
+		t.Helper()
+		if has := slices.Contains(s.ports[0].Addresses, link); has != (port == 0) {
+			t.Errorf("%s: the port has %v", what, s.ports[0].Addresses)
+		}
+		for _, r := range s.routes {
+			if r.To == link.Masked() && (len(r.Hops) != 1 || r.Hops[0].Port != port) {
+				t.Errorf("%s: the link is by %+v, want port %d", what, r.Hops, port)
+			}
+		}
+	}
+	p := b.start(tagged("0"))
+	at := func(what, device string) {
+		t.Helper()
+		if got := p.vips.Bound(); len(got) != 1 || got[0].Device != device {
+			t.Errorf("%s: the VIP is %v, want it on %s", what, got, device)
+		}
+	}
+	sees("at the start", p.surroundings(), 0)
+	at("at the start", "wan")
+	next := tagged("100")
+	sees("a tag", p.reconfigured(next), -1)
+	sees("refused", p.reconfigured(tagged("0")), 0)
+	sees("again", p.reconfigured(next), -1)
+	b.bind(p, next)
+	at("a tag", "lo")
+	b.must(b.space.Address("wan", "198.18.3.1/24"))
+	p.note(host.Event{Change: host.ChangeAll})
+	b.must(p.mirror.SetPorts(hostPortsOf(tagged("0"))))
+	if changed, err := p.refresh(); err != nil || !changed {
+		t.Errorf("what a change of ports took in beside is not told of: %v, %v", changed, err)
+	}
+}

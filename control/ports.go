@@ -188,9 +188,12 @@ func (p *ports) surroundings() *surroundings {
 	return s
 }
 
-// reconfigured takes a new configuration, whose ports are the same, and returns its surroundings.
+// reconfigured takes a new configuration, whose ports are the same but for their tags, and returns its surroundings.
 func (p *ports) reconfigured(cfg *config.Config) *surroundings {
 	p.cfg = cfg
+	if err := p.mirror.SetPorts(hostPortsOf(cfg)); err != nil {
+		p.log.Warn("reading the host", "kind", "host", "err", err)
+	}
 	return p.surroundings()
 }
 
@@ -373,6 +376,9 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 		}
 		p.inheritHops()
 		p.groups = p.host.NewGroups()
+	}
+	if p.vips.SetPorts(hostPortsOf(cfg)) {
+		p.bound = false // a VIP may belong elsewhere
 	}
 	p.tendUnderlay()
 	p.reserve(x)

@@ -26,12 +26,12 @@ const (
 // 3: sender and target are the address itself) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6). Who has an entry
 // for the address corrects it at once.
 type announcer struct {
-	h     *Host
-	ports []Port
+	h *Host
 
 	sent, refused atomic.Uint64
 
 	mu    sync.Mutex
+	ports []Port
 	bound map[netip.Addr]bool // what may be announced still
 	ended bool
 	quit  chan struct{}
@@ -40,6 +40,12 @@ type announcer struct {
 
 func (a *announcer) start(h *Host, ports []Port) {
 	a.h, a.ports, a.quit = h, ports, make(chan struct{})
+}
+
+func (a *announcer) setPorts(ports []Port) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ports = ports
 }
 
 // set says what is bound: a later round does not announce what was unbound meanwhile.
@@ -83,7 +89,9 @@ func (a *announcer) round(addrs []netip.Addr) {
 		a.refused.Add(uint64(len(addrs)))
 		return
 	}
+	a.mu.Lock()
 	ports := mapPorts(links, a.ports)
+	a.mu.Unlock()
 	_ = a.h.in(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // protocol 0: sends only
 		if err != nil {

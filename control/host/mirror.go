@@ -26,6 +26,7 @@ type Mirror struct {
 	stale  bool // links, addresses and routes are to be read
 	all    bool // neighbours too
 	moved  bool // neighbours have changed since the last Refresh
+	untold bool // SetPorts has taken in what no Refresh has reported
 	neigh  map[hop]Neighbor
 	state  State
 }
@@ -57,6 +58,17 @@ func (h *Host) NewMirror(ports []Port) (*Mirror, error) {
 
 // State is the host as of the last Refresh.
 func (m *Mirror) State() State { return m.state }
+
+// SetPorts makes the ports others: State is the host's as it is by them now. On an error it is what it was, and the next Refresh tries again.
+func (m *Mirror) SetPorts(ports []Port) error {
+	if slices.Equal(ports, m.config) {
+		return nil
+	}
+	m.config, m.stale = ports, true
+	changed, err := m.Refresh()
+	m.untold = changed
+	return err
+}
 
 // Note takes in one event. What it is about is in State after the next Refresh.
 func (m *Mirror) Note(e Event) {
@@ -108,8 +120,8 @@ func (m *Mirror) Refresh() (changed bool, err error) {
 		next.Neighbors = neighborsOf(next.Ports, m.neigh)
 	}
 	m.stale, m.all, m.moved = false, false, false
-	changed = !reflect.DeepEqual(next, m.state)
-	m.state = next
+	changed = m.untold || !reflect.DeepEqual(next, m.state)
+	m.state, m.untold = next, false
 	return changed, nil
 }
 

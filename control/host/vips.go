@@ -63,6 +63,18 @@ func (h *Host) NewVIPs(ports []Port, stateDir string) (*VIPs, error) {
 	return v, nil
 }
 
+// SetPorts makes the ports others, and reports whether they were: then Set may have another place for a VIP.
+func (v *VIPs) SetPorts(ports []Port) (changed bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if slices.Equal(ports, v.ports) {
+		return false
+	}
+	v.ports = ports
+	v.announce.setPorts(ports)
+	return true
+}
+
 // Set makes the VIPs that weir has bound those of want: unbinds the others, binds what is missing, and announces the addresses that are
 // new. It may be called again at any time, as after a change of the ports' addresses. On an error what could be done is done; the error
 // names the rest.
