@@ -416,8 +416,12 @@ func (c *Control) republish(why string) {
 	c.log.Debug("snapshot", "why", why)
 }
 
-// tell logs what became of servers, one line each. c.mu is held.
+// tell logs what became of servers, one line each, and what of a publication could not be done. c.mu is held.
 func (c *Control) tell() {
+	if c.unsettled != nil {
+		c.log.Error("overlay", "kind", "vxlan", "err", c.unsettled)
+		c.unsettled = nil
+	}
 	for _, e := range c.reg.events {
 		args := []any{"kind", "health", "service", e.Service, "backend", e.Backend, "old", e.From.String(), "new", e.To.String()}
 		if e.Why != "" {

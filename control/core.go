@@ -24,6 +24,7 @@ type core struct {
 	undo       func()  // takes back what the latest prepare did to the registry
 	state      *state  // for the next process; nil: none is kept
 	wide       *layout // of the services' metrics; of an older generation until somebody scrapes
+	unsettled  error   // what of the latest publication could not be done, until somebody is told
 }
 
 // newCore makes an engine over table with an empty registry. secret keeps strangers from aiming at one slot of the fragment map, and random
@@ -71,9 +72,7 @@ func (c *core) publish(cfg *config.Config, x *compiled, now time.Time) error {
 	c.reg.settle()
 	c.cfg, c.generation, c.loaded = cfg, x.snapshot.Generation, now
 	if o := c.reg.overlay; o != nil {
-		if err := o.settle(cfg, c.now()); err != nil {
-			return err
-		}
+		c.unsettled = o.settle(cfg, c.now()) // workers have it: this is no refusal any more
 	}
 	if w := c.reg.watch; w != nil {
 		w.set(cfg)

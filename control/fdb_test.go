@@ -320,3 +320,27 @@ func TestGroupView(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestNoRoomForAStation: a configuration with a static station that the table has no room for is in force all the same, as a whole, and says so.
+func TestNoRoomForAStation(t *testing.T) {
+	const more = `, fdb: [{mac: "02:00:00:00:aa:01", vtep: 198.18.0.3}, {mac: "02:00:00:00:aa:02", vtep: 198.18.0.3}]`
+	b := newAPIBed(t, segment("peers: [198.18.0.3]"))
+	var err error
+	if b.core.reg.overlay.stations, err = vxlan.NewFDB(vxlan.FDBOptions{Capacity: 1, Segments: maxSegments}); err != nil {
+		t.Fatal(err)
+	}
+	generation := b.core.generation
+	b.write(segment("peers: [198.18.0.3]"+more) + "    - {vni: 5002, vtep: 198.18.0.1, accept: any}\n")
+	var o Outcome
+	if status, text := b.ask("POST", "/reload", ""); json.Unmarshal([]byte(text), &o) != nil || !o.OK || o.Generation != generation+1 ||
+		len(o.Diagnostics) == 0 || !strings.Contains(o.Diagnostics[0], "the table is full") {
+		t.Errorf("the reload came to %d %s", status, text)
+	}
+	b.core.mu.Lock()
+	defer b.core.mu.Unlock()
+	if s := b.core.engine.Snapshot(); s.Generation != b.core.generation || len(b.core.reg.overlay.segments) != len(b.core.cfg.VXLAN.Segments) {
+		t.Errorf("workers have generation %d, control %d with %d segments, numbered are %d", s.Generation, b.core.generation,
+			len(b.core.cfg.VXLAN.Segments), len(b.core.reg.overlay.segments))
+	}
+	b.core.reg.overlay.adopt(b.core.cfg, 1) // as control does twice a second
+}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -242,8 +243,9 @@ func segmentOf(cfg *config.Config, c *config.Segment, n *numbered) (*vxlan.Segme
 }
 
 // settle brings the tables in line with the segments that are published now: limits, static entries, and what is behind a peer or port that
-// is gone.
+// is gone. They are in force whatever becomes of it: the error names the static stations that there is no room for.
 func (o *overlay) settle(cfg *config.Config, now int64) error {
+	var errs []error
 	statics := map[station]vxlan.Place{}
 	second := vxlan.SecondOf(now)
 	for i := range cfg.VXLAN.Segments {
@@ -280,7 +282,7 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 	o.statics = statics
 	for s, at := range statics {
 		if err := o.stations.Add(s.segment, s.mac, at, second); err != nil {
-			return err
+			errs = append(errs, err)
 		}
 	}
 	before := o.settled
@@ -293,7 +295,7 @@ func (o *overlay) settle(cfg *config.Config, now int64) error {
 	}
 	o.stations.Flush(func(s vxlan.Station) bool { return !s.Static && !o.same(before[s.Segment], s) })
 	o.hosts.Flush(func(h vxlan.Neighbor) bool { return before[h.Segment].vni != o.settled[h.Segment].vni })
-	return nil
+	return errors.Join(errs...)
 }
 
 // same reports whether what an entry was learned of is still there under its index: another segment, peer or port may have it now.

@@ -121,6 +121,9 @@ func (c *Control) swap(cfg, file *config.Config, edits []config.Edit, lines line
 		return Outcome{Message: err.Error(), Diagnostics: lines}
 	}
 	c.file, c.edits = file, edits
+	if c.unsettled != nil {
+		lines = append(lines, "warning: "+c.unsettled.Error())
+	}
 	c.tell()
 	for _, r := range c.runners {
 		r.Waiter.Notify()

@@ -103,7 +103,7 @@ func (r *replay) apply(cfg *config.Config) error {
 		return err
 	}
 	r.around = s
-	return r.publish(cfg, x, time.Unix(0, r.clock.Now()))
+	return errors.Join(r.publish(cfg, x, time.Unix(0, r.clock.Now())), r.unsettled)
 }
 
 // adopt makes strangers peers as the daemon does, in no time.
