@@ -104,6 +104,8 @@ func (r *registry) examine(b *backend, c *config.Service, x *config.Backend) {
 		r.ended[b.id] = true
 	}
 	b.fit = f
+	at, timed := r.watch.timed[b.key]
+	r.note(func() { r.watch.restore(b.key, at, timed) })
 	r.watch.expect(b)
 }
 

@@ -409,6 +409,31 @@ func TestHealthOverReloads(t *testing.T) {
 	})
 }
 
+// TestRefusalKeepsTime: what becomes otherwise with time alone does so though a configuration that says otherwise was refused.
+func TestRefusalKeepsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := watched("scheduler: wrr, slow_start: 10s, ", "10 weight: 1", "11 weight: 1", "12 weight: 1, state: drain, drain_timeout: 20s")
+		b := newHealthBed(t, slow)
+		b.set(11, true)
+		b.pass(5 * time.Second)
+		b.set(11, false)
+		for b.view(1).State != "slow_start" {
+			b.pass(housekeeping)
+		}
+		refused := watched("scheduler: wrr, ", "10 weight: 1", "11 weight: 1", "12 weight: 1")
+		b.core.mu.Lock()
+		if _, err := b.core.prepare(b.parse(refused), b.surroundings(refused)); err != nil {
+			t.Fatal(err)
+		}
+		b.core.undo()
+		b.core.mu.Unlock()
+		b.pass(20 * time.Second)
+		if x, y := b.view(1), b.view(2); x.State != "up" || y.State != "drained" {
+			t.Errorf("after its slow start the one is %s with %d%%, after its time the other %s", x.State, x.Share, y.State)
+		}
+	})
+}
+
 // TestOneCheckForAll has a hundred services with the same two servers.
 func TestOneCheckForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -57,6 +57,15 @@ func (w *watch) expect(b *backend) {
 	}
 }
 
+// restore takes back expect.
+func (w *watch) restore(key backendKey, at time.Time, timed bool) {
+	if timed {
+		w.timed[key] = at
+	} else {
+		delete(w.timed, key)
+	}
+}
+
 // observed is a service whose backends have checks.
 type observed struct {
 	from  *config.Service
