@@ -409,6 +409,39 @@ func TestHealthOverReloads(t *testing.T) {
 	})
 }
 
+// TestEditedCheckWhileItChanges has a server go down between the compile of a configuration that edits its check and its publication.
+func TestEditedCheckWhileItChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := watched("scheduler: rr, ", "10 weight: 1", "11 weight: 1")
+		b := newHealthBed(t, service)
+		b.pass(3 * time.Second)
+		edited := b.parse(strings.Replace(service, "interval: 1s", "interval: 2s", 1))
+		s, err := offline(edited)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.core.mu.Lock()
+		x, err := b.core.prepare(edited, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.set(11, true)
+		time.Sleep(5 * time.Second) // a reload of ten thousand services takes one of these
+		synctest.Wait()
+		if err := b.core.publish(edited, x, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		b.core.mu.Unlock()
+		b.pass(10 * time.Second)
+		if v := b.view(1); v.State != "down" || v.Check.Up {
+			t.Errorf("it is %s, its check says %v", v.State, v.Check)
+		}
+		if got := b.spread(4); got[10] != 4 {
+			t.Errorf("connections went to %v", got)
+		}
+	})
+}
+
 // TestRefusalKeepsTime: what becomes otherwise with time alone does so though a configuration that says otherwise was refused.
 func TestRefusalKeepsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

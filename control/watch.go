@@ -24,10 +24,14 @@ type watch struct {
 	round    uint64       // of set
 
 	timed map[backendKey]time.Time // when each is to be examined again
+
+	assumed map[health.Check]bool // up, of checks that are not done yet: what the latest compile went by
+	missed  []health.Check        // that turned out otherwise when they were begun
 }
 
 func newWatch(m *health.Monitor) *watch {
-	return &watch{monitor: m, now: time.Now, services: map[serviceKey]*observed{}, users: map[health.Check][]backendKey{}, timed: map[backendKey]time.Time{}}
+	return &watch{monitor: m, now: time.Now, services: map[serviceKey]*observed{}, users: map[health.Check][]backendKey{}, timed: map[backendKey]time.Time{},
+		assumed: map[health.Check]bool{}}
 }
 
 // verdict is what the backend's check says: why it is down, or nothing.
@@ -36,7 +40,11 @@ func (w *watch) verdict(x *config.Backend) string {
 	if !ok {
 		return ""
 	}
-	switch s := w.monitor.State(c); {
+	s := w.monitor.State(c)
+	if w.users[c] == nil {
+		w.assumed[c] = s.Up
+	}
+	switch {
 	case s.Up:
 		return ""
 	case s.Why != "":
@@ -122,6 +130,13 @@ func (w *watch) set(cfg *config.Config) {
 	// One that lost its last user may have found another.
 	drop = slices.DeleteFunc(drop, func(c health.Check) bool { return w.users[c] != nil })
 	w.monitor.Change(add, drop)
+	// One begins in the state of another that is dropped for it, and that may have changed since the compile.
+	for _, c := range add {
+		if up, ok := w.assumed[c]; ok && up != w.monitor.State(c).Up {
+			w.missed = append(w.missed, c)
+		}
+	}
+	clear(w.assumed)
 }
 
 // release takes back uses, and returns the checks that nobody uses any more.
@@ -165,7 +180,9 @@ func (r *registry) attend() (any bool) {
 			any = true
 		}
 	}
-	for _, c := range r.watch.monitor.Changes() {
+	changes := append(r.watch.monitor.Changes(), r.watch.missed...)
+	r.watch.missed = nil
+	for _, c := range changes {
 		for _, key := range r.watch.users[c] {
 			mark(key)
 		}
