@@ -330,3 +330,44 @@ services: [{vip: "2001:db8::9", port: 80, backends: [{address: "2001:db8:9::10"}
 		t.Errorf("what a change of ports took in beside is not told of: %v, %v", changed, err)
 	}
 }
+
+// TestOffloadsOfADeviceMadeAnew: they are switched off as those of the former one were, and on again in the end.
+func TestOffloadsOfADeviceMadeAnew(t *testing.T) {
+	b := newBindBed(t)
+	anew := func() {
+		b.must(b.space.IP("link del wan"))
+		b.must(b.space.IP("link add wan type veth peer name other"))
+	}
+	anew()
+	cfg := b.config("198.18.0.1", "50000-50099", "bind_vips: false")
+	p := b.start(cfg)
+	if err := b.space.Exec(func() error { return p.steering(compiledOf(t, cfg)) }); err != nil {
+		b.must(p.close())
+		t.Skip(err)
+	}
+	const feature = "tx-tcp-segmentation" // of a veth, whose frames no wire finishes
+	on := func() bool {
+		all, err := b.space.Host().Offloads("wan")
+		b.must(err)
+		return all[feature]
+	}
+	if !slices.Contains(p.off["wan"], feature) || on() {
+		t.Fatalf("%s was not switched off: %v", feature, p.off)
+	}
+	anew()
+	if !on() {
+		t.Fatalf("a new device begins without %s", feature)
+	}
+	p.note(host.Event{Change: host.ChangeAll})
+	_, err := p.refresh()
+	b.must(err)
+	b.must(b.space.Exec(func() error { p.tend(); return nil }))
+	if on() {
+		t.Errorf("%s is on", feature)
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+	if !on() {
+		t.Errorf("%s stays off", feature)
+	}
+}

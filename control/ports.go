@@ -38,7 +38,6 @@ type ports struct {
 	groups  *host.Groups
 	tun     *host.TUN
 	program *steer.Program
-	restore []func() error      // offloads
 	off     map[string][]string // offloads that were switched off, by device
 
 	umems   []*afxdp.Umem
@@ -50,6 +49,7 @@ type ports struct {
 	wanted  wanted
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
+	plain   map[int]int       // by port: the device made anew whose offloads were switched off last
 	pending bool              // register must be called again soon
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
 	bound   bool              // they have been, without an error
@@ -81,7 +81,7 @@ type hopKey struct {
 
 // openPorts looks at the devices of the configuration and refuses what cannot work, each by name and with the cure.
 func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *dataplane.Engine) (p *ports, err error) {
-	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}, off: map[string][]string{}}
+	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}, plain: map[int]int{}, off: map[string][]string{}}
 	if p.host, err = host.Open(); err != nil {
 		return nil, err
 	}
@@ -112,14 +112,7 @@ func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *data
 		}
 	}
 	for _, name := range p.devices() {
-		restore, changed, err := p.host.DisableOffloads(name)
-		p.restore, p.off[name] = append(p.restore, restore), changed
-		if len(changed) > 0 {
-			log.Info("offloads switched off while weir runs", "kind", "host", "interface", name, "features", changed)
-		}
-		if err != nil {
-			log.Warn("offloads", "kind", "host", "interface", name, "err", err)
-		}
+		p.disableOffloads(name)
 	}
 	hostPorts := hostPortsOf(cfg)
 	if p.mirror, err = p.host.NewMirror(hostPorts); err != nil {
@@ -129,6 +122,23 @@ func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *data
 		log.Warn("host setting", "kind", "host", "advice", a.String())
 	}
 	return p, nil
+}
+
+// disableOffloads switches off what would hide from us what is on the wire of a device, until close.
+func (p *ports) disableOffloads(name string) {
+	_, changed, err := p.host.DisableOffloads(name)
+	p.wereOn(name, changed)
+	if len(changed) > 0 {
+		p.log.Info("offloads switched off while weir runs", "kind", "host", "interface", name, "features", changed)
+	}
+	if err != nil {
+		p.log.Warn("offloads", "kind", "host", "interface", name, "err", err)
+	}
+}
+
+// wereOn notes offloads that are switched off, beside those of a former device of that name.
+func (p *ports) wereOn(name string, features []string) {
+	p.off[name] = slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.off[name], features))))
 }
 
 // devices are the names of all devices, each once.
@@ -482,10 +492,8 @@ func (p *ports) close() error {
 	if p.tun != nil {
 		errs = append(errs, p.tun.Close())
 	}
-	for _, restore := range p.restore {
-		if restore != nil {
-			errs = append(errs, restore())
-		}
+	for name, features := range p.off {
+		errs = append(errs, p.host.RestoreOffloads(name, features))
 	}
 	if p.vips != nil {
 		_ = os.Remove(stateDir(p.host, p.socket)) // stays if anything is in it

@@ -107,6 +107,10 @@ func (p *ports) register() {
 		if p.owner(i) != i || l.Index == 0 || l.Index == was {
 			continue
 		}
+		if p.plain[i] != l.Index { // it has offloads of its own, of which some stand in the way of native XDP
+			p.plain[i] = l.Index
+			p.disableOffloads(p.cfg.Ports[i].Interface)
+		}
 		// At once, also before the sockets are there: nothing that is ours may reach the kernel.
 		err := p.attach(i)
 		for _, r := range p.rings {

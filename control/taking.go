@@ -410,10 +410,7 @@ func (p *ports) assume(from *predecessor, cfg *config.Config, x *compiled, cpus 
 	device := p.tun
 	p.engine.Punt = func(ip []byte) bool { return device.Write(ip) == 0 }
 	for name, features := range from.offer.Offloads {
-		if len(features) > 0 {
-			p.off[name] = slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.off[name], features))))
-			p.restore = append(p.restore, func() error { return p.host.RestoreOffloads(name, features) })
-		}
+		p.wereOn(name, features)
 	}
 	p.beats = make([]beat, len(cpus))
 	p.openLive()
