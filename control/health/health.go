@@ -82,6 +82,8 @@ type State struct {
 	Took    time.Duration // how long it took
 	Answers uint64        // in all
 	Failed  uint64        // of them
+
+	inherited bool // it began as another check, or another process, had found it
 }
 
 // Answered reports whether there was an answer yet.
@@ -90,13 +92,13 @@ func (s *State) Answered() bool { return !s.Last.IsZero() }
 // Probe does a check once, and returns nil if the server serves. It ends with ctx. Several goroutines call it at once.
 type Probe func(ctx context.Context, c *Check) error
 
-// note takes an answer, and reports whether it has changed the state. The first one decides at once.
+// note takes an answer, and reports whether it has changed the state. The first one decides at once where nothing was known.
 func (s *State) note(c *Check, err error, at time.Time, took time.Duration) (changed bool) {
 	ok := err == nil
 	if was := s.Why == ""; !s.Answered() || was != ok {
 		s.Run = 0
 	}
-	first := !s.Answered()
+	first := !s.Answered() && !s.inherited
 	s.Run++
 	s.Answers++
 	s.Last, s.Took, s.Why = at, took, ""

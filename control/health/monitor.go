@@ -139,8 +139,8 @@ func (m *Monitor) Change(add, drop []Check) {
 
 // initial is the state of a check before its first answer: as another one says that asks the same of the same, or as it is configured.
 func (m *Monitor) initial(c *Check, now time.Time) State {
-	if t := m.kin[c.kin()]; t != nil && (t.state.Answered() || t.state.Up == t.check.Down) { // the latter has it from another
-		return State{Up: t.state.Up, Since: t.state.Since, Why: t.state.Why}
+	if t := m.kin[c.kin()]; t != nil && (t.state.Answered() || t.state.inherited) {
+		return State{Up: t.state.Up, Since: t.state.Since, Why: t.state.Why, inherited: true}
 	}
 	if s, ok := m.before[c.kin()]; ok && now.Before(m.newsTo) {
 		return s

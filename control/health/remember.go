@@ -41,13 +41,13 @@ func (m *Monitor) Known() (all []Known) {
 	return kept
 }
 
-// Remember has checks begin in the state that another process knew, until their first answer. It is called before the first checks are given.
+// Remember has checks begin in the state that another process knew, from which it takes them as many answers as from one that they found themselves. It is called before the first checks are given.
 func (m *Monitor) Remember(all []Known) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.newsTo = time.Now().Add(time.Minute)
 	m.before = make(map[kin]State, len(all))
 	for _, x := range all {
-		m.before[kin{x.Kind, x.Target}] = State{Up: x.Up, Since: x.Since, Why: x.Why}
+		m.before[kin{x.Kind, x.Target}] = State{Up: x.Up, Since: x.Since, Why: x.Why, inherited: true}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -61,4 +62,28 @@ func TestRemembered(t *testing.T) {
 	if got, want := b.State(bad).Since, a.State(bad).Since; !got.Equal(want) {
 		t.Errorf("down since %v, want %v", got, want)
 	}
+}
+
+// TestOneAnswerDoesNotUndoWhatWasKnown: what another process knew, or a check that was edited, is not given up for one answer where it takes three.
+func TestOneAnswerDoesNotUndoWhatWasKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := netip.MustParseAddrPort("198.18.1.1:80")
+		check := Check{Target: target, Interval: 10 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3}
+		edited := check
+		edited.Interval = 20 * time.Second
+		m := NewMonitor(Options{Jitter: func(time.Duration) time.Duration { return 0 }, Probe: func(context.Context, *Check) error { return errors.New("lost") }})
+		defer m.Close()
+		m.Remember([]Known{{TCP, target, true, time.Now(), ""}})
+		for i, c := range []Check{check, edited} {
+			m.Set([]Check{c})
+			time.Sleep(time.Second)
+			if s := m.State(c); !s.Up || s.Failed != 1 {
+				t.Errorf("monitor %d: after one failure of three it is %+v", i, s)
+			}
+		}
+		time.Sleep(time.Minute)
+		if s := m.State(edited); s.Up || s.Failed < 3 {
+			t.Errorf("after three it is %+v", s)
+		}
+	})
 }
