@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
@@ -50,6 +51,7 @@ func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
 			d.errorf(b.Field("lower_threshold"), b.Path+".lower_threshold", "must not be above upper_threshold, %d", b.UpperThreshold)
 		}
 	}
+	d.checkNames(s)
 	if weights == 0 {
 		d.warnf(s.Field("backends"), s.Path+".backends", "all have weight 0: no connection can begin")
 	}
@@ -62,6 +64,28 @@ func (d *decoder) checkBackends(s *Service, segments map[uint32]*Segment) {
 		if !served && familiesOf(s.VIPs) != family(vip.Addr()) {
 			pos, path := d.item(&s.Place, "vips", i)
 			d.errorf(pos, path, "no backend can serve %s: there is none of %s", VIPText(vip), family(vip.Addr()))
+		}
+	}
+}
+
+// checkNames refuses names that are other backends' identities: those go by them, too, in requests and in metrics.
+func (d *decoder) checkNames(s *Service) {
+	var known map[string]*Backend // by identity; made for the first name that looks like one
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if !b.Given("name") || !strings.Contains(b.Name, ":") {
+			continue
+		}
+		if known == nil {
+			known = make(map[string]*Backend, len(s.Backends))
+			for j := range s.Backends {
+				if o := &s.Backends[j]; o.Address.IsValid() && known[o.identity()] == nil {
+					known[o.identity()] = o
+				}
+			}
+		}
+		if o := known[b.Name]; o != nil && o.identity() != b.identity() {
+			d.errorf(b.Field("name"), b.Path+".name", "%s is another backend, in %s: give this one a name of its own", printableText(b.Name), d.line(o.Pos.Line))
 		}
 	}
 }

@@ -55,6 +55,8 @@ func TestChecks(t *testing.T) {
 		{"both conntracks", services("{vip: 198.18.9.9, port: 80, sloppy_tcp: true, conntrack: {sloppy_tcp: true}, backends: [{address: 198.18.1.10}]}"),
 			"services[0].sloppy_tcp: is given in services[0].conntrack, too"},
 		{"max_connections of a service", services("{vip: 198.18.9.9, port: 80, conntrack: {max_connections: 5}, backends: [{address: 198.18.1.10}]}"), "services[0].conntrack.max_connections: unknown key"},
+		{"another backend's address as a name", services(`{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10, name: "198.18.1.11:80"}, {address: 198.18.1.11}]}`),
+			"services[0].backends[0].name: 198.18.1.11:80 is another backend, in line 3: give this one a name of its own"},
 		{"tunnel to another port", services("{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10, forward: gue, port: 81}]}"), "services[0].backends[0].port: must be the service's port 80"},
 		{"fullnat of one backend", services("{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.1.10, forward: fullnat}]}"), "services[0]: fullnat is missing"},
 		{"fullnat without backends", services("{vip: 198.18.9.9, port: 80, forward: fullnat, fullnat: {addresses: [198.18.9.9]}, backends: [{address: 198.18.1.10}]}"),
