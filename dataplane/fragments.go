@@ -10,7 +10,7 @@ import (
 )
 
 // Only the first fragment of a datagram shows its ports, and the others may come to another worker: they carry no ports to hash. So what
-// became of the first is written down here, in a map of all workers by (addresses, protocol, identification), and the others become the
+// became of the first is written down here, in a map of all workers by (addresses, protocol if IPv4, identification), and the others become the
 // same. Nothing is gathered or copied: each fragment goes on at once, but one that comes before its first waits for it (wait list
 // below), for a moment.
 //
@@ -52,7 +52,7 @@ type fragmentKey struct {
 	src, dst conntrack.Addr
 	id       uint32
 	vni      uint32 // of the segment that they come from: other tenants have the same addresses
-	proto    uint8
+	proto    uint8  // 0 with IPv6: fragments of one packet may name different ones (RFC 8200 section 4.5)
 	v6       bool
 }
 
@@ -80,7 +80,9 @@ func (s *fragmentSet) release() { s.lock.Store(0) }
 func keyOf(f *packet.Frame, vni uint32) (k fragmentKey) {
 	k.vni = vni
 	k.src, k.dst = addresses(f, f.L3)
-	k.id, k.proto, k.v6 = f.FragmentID, f.Proto, f.Kind&packet.KindIPv6 != 0
+	if k.id, k.v6 = f.FragmentID, f.Kind&packet.KindIPv6 != 0; !k.v6 {
+		k.proto = f.Proto
+	}
 	return k
 }
 

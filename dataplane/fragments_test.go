@@ -130,3 +130,18 @@ func TestFragments6(t *testing.T) {
 		{name: "between", in: in[1], verdict: Forwarded, port: lan, want: out[1:2]},
 	})
 }
+
+// TestFragments6BehindOptions: the fragments other than the first name what stands right behind the fragment header, which need not be the transport's
+// header, and need not be what the first one names (RFC 8200 section 4.5).
+func TestFragments6BehindOptions(t *testing.T) {
+	b := newBed(t)
+	b.open(client6, vip6, web6)
+	in := pkttest.TCP(client6, vip6).Seq(1).Ack(1).DestOptions().Size(3000).Cut(7, 1200, 2400)
+	out := pkttest.TCP(client6, web6).Seq(1).Ack(1).DestOptions().TTL(63).Size(3000).Cut(7, 1200, 2400)
+	run(t, b, []step{
+		{name: "first", in: in[0], verdict: Forwarded, port: lan, want: out[:1]},
+		{name: "last", in: in[2], verdict: Forwarded, port: lan, want: out[2:]},
+		{name: "between", in: in[1], verdict: Forwarded, port: lan, want: out[1:2]},
+		{name: "twice is once", in: in[1], verdict: Dropped, drop: DropFragmentDuplicate},
+	})
+}
