@@ -217,11 +217,22 @@ func (t *Table) expire(r Ref, now Tick) bool {
 			t.renew(r, x, now)
 			continue
 		}
+		t.keepUp(r, last)
 		if old := atomic.LoadUint32(d); old != 0 {
 			atomic.CompareAndSwapUint32(d, old, due(last, x.timeout()))
 		}
 		if word(atomic.LoadUint64(p)) == x {
 			return false
+		}
+	}
+}
+
+// keepUp moves the latest packet of a direction up to last, the latest of both, if it came so long ago that their difference could soon not be told any
+// more: a server that answers past us is never seen, and its connection may be older than any Tick. expire looks at each connection once in MaxTimeout.
+func (t *Table) keepUp(r Ref, last Tick) {
+	for _, e := range [...]*common{t.common(r), t.common(r ^ refReply)} {
+		if seen := atomic.LoadUint32(&e.seen); last.since(Tick(seen)) > MaxTimeout/2 {
+			atomic.CompareAndSwapUint32(&e.seen, seen, uint32(last)) // else a packet has just come
 		}
 	}
 }

@@ -251,3 +251,32 @@ func TestExpireLeavesInTime(t *testing.T) {
 		t.Errorf("%d ended, want 31", n)
 	}
 }
+
+// A connection may be older than a signed difference of Ticks can tell, and one of its directions silent since it began: that of a server which answers
+// past us, or of who only listens. It ends as every other.
+func TestExpiryOfTheVeryOld(t *testing.T) {
+	day := ticks(24 * time.Hour)
+	for _, days := range []Tick{10, 103, 104, 105, 150, 207, 208, 209, 400} {
+		for _, reply := range []bool{false, true} { // which direction goes on
+			tab, to := newTable(t, 4, 1), DefaultTimeouts()
+			c := nat(1, false, udp)
+			r := mustInsert(t, tab, c, 0, 0)
+			if reply {
+				r = r.Peer()
+			}
+			now := Tick(0)
+			for ; now < days*day; now += ticks(200 * time.Second) {
+				if got := tab.expireAll(0, now); len(got) != 0 {
+					t.Fatalf("expired after %d days while packets come", now/day)
+				}
+				if _, alive := tab.Track(r, 0, &to, now); !alive {
+					t.Fatalf("no use after %d days while packets come", now/day)
+				}
+			}
+			end := now - ticks(200*time.Second) + Tick(to[UDP])
+			if a, b := len(tab.expireAll(0, end-1)), len(tab.expireAll(0, end)); a != 0 || b != 1 {
+				t.Errorf("after %d days (reply: %v): %d expired a tick early and %d in time", days, reply, a, b)
+			}
+		}
+	}
+}
