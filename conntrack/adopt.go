@@ -146,8 +146,8 @@ func (a *adoption) template(r Ref) {
 	if a.s.view.State(r) != Template {
 		return
 	}
-	own := atomic.LoadUint64(a.s.view.control(r)) &^ (1<<32 - 1)
-	if own == 0 {
+	own := atomic.LoadUint64(a.s.view.control(r)) &^ controlChildren
+	if own&controlSerial == 0 {
 		a.drop(r, &t.adopted.Broken)
 		return
 	}
@@ -192,7 +192,7 @@ func (a *adoption) connection(r Ref) {
 	}
 	if template := a.moved[Ref(own)]; own != 0 && template != 0 && *t.control(template)>>32 == own>>32 {
 		*t.control(template)++
-		own = own&^(1<<32-1) | uint64(template)
+		own = own&controlSerial | uint64(template)
 	} else {
 		own = 0
 	}

@@ -74,15 +74,15 @@ func (t *Table) giveWay(w int, except Ref, now Tick) bool {
 	return false
 }
 
-// follow ends the template that a connection which gave way was opened under, if it was the only one, as the kernel does: else a flood
-// would leave a template of each address.
+// follow ends the template that a connection which gave way was opened under, if it was the only one and none before it was established, as the kernel
+// does: else a flood would leave a template of each address, or, in the name of clients who are there, end theirs.
 func (t *Table) follow(r Ref) {
 	own := atomic.LoadUint64(t.control(r))
 	if own == 0 {
 		return
 	}
 	template := Ref(own)
-	if atomic.LoadUint64(t.control(template)) != own&^(1<<32-1)|1 {
+	if atomic.LoadUint64(t.control(template)) != own&controlSerial|1 {
 		return
 	}
 	p := t.life(template)

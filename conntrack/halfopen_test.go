@@ -128,6 +128,59 @@ func TestTemplatesFollow(t *testing.T) {
 	}
 }
 
+// A template that a handshake was completed under is its client's, and stays when a SYN gives way that anybody may have sent in the client's name
+// (IP_VS_CTPL_S_ASSURED). A new process knows that, too.
+func TestAssuredTemplatesStay(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		proto uint8
+		open  uint8
+		agree []packetOf
+		stays bool
+	}{
+		{"TCP", tcp, syn, []packetOf{{true, syn | ack}, {false, ack}, {false, rst}}, true},
+		{"TCP that the server refused", tcp, syn, []packetOf{{true, rst | ack}}, false},
+		{"TCP, established by its first segment", tcp, ack, []packetOf{{false, rst}}, true},
+		{"SCTP", sctp, chunkInit, []packetOf{{false, chunkInit}, {true, chunkInitAck}, {false, chunkCookieEcho}, {true, chunkCookieAck}, {false, chunkAbort}}, true},
+		{"SCTP that the server refused", sctp, chunkInit, []packetOf{{false, chunkInit}, {true, chunkAbort}}, false},
+	} {
+		for _, adopted := range []bool{false, true} {
+			f, to := memfd(t), DefaultTimeouts()
+			tab, err := New(Options{Capacity: 8, Workers: 1, HalfOpen: 1, File: f, Secret: [2]uint64{1, 2}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tpl := template(0)
+			conn := nat(0, false, c.proto)
+			conn.Control, _, _ = tab.Insert(0, &tpl, 0, &to, 0)
+			r := mustInsert(t, tab, conn, c.open, 0)
+			for _, p := range c.agree {
+				ref := r
+				if p.reply {
+					ref = r.Peer()
+				}
+				tab.Track(ref, p.event, &to, 0)
+			}
+			tab.Unlink(0, r)
+			if adopted {
+				tab.Close()
+				tab, err = New(Options{Capacity: 8, Workers: 1, HalfOpen: 1, File: f, Old: f, Keep: all, Secret: [2]uint64{1, 2}})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			spoofed := nat(1, false, c.proto)
+			spoofed.Control = tab.lookup(tpl.Forward)
+			mustInsert(t, tab, spoofed, syn, 0) // SCTP begins in NONE whatever comes
+			mustInsert(t, tab, nat(2, false, c.proto), syn, 0)
+			if stays := tab.lookup(tpl.Forward) != 0; stays != c.stays || tab.Evicted() != 1 {
+				t.Errorf("%s (adopted: %v): %d gave way, the template stays: %v, want %v", c.name, adopted, tab.Evicted(), stays, c.stays)
+			}
+			tab.Close()
+		}
+	}
+}
+
 type packetOf struct {
 	reply bool
 	event uint8

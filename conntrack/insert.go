@@ -193,6 +193,7 @@ func (t *Table) prepare(r Ref, c *Conn, state State, to *Timeouts, now Tick) {
 	p.packets.set(0)
 	e.word = uint64(makeWord(state, flags, word(e.word)+generationUnit, to[state]))
 	t.adopt(r, c)
+	t.assure(r, state)
 }
 
 // publish puts r's slots into the index unless a living connection has one of its tuples. The stretches of both hashes are locked.

@@ -11,11 +11,19 @@ import (
 //
 // The word of a template's reply entry, which nothing else needs, counts its children; that of a child's names its template:
 //
-//	template   serial 63-32 | children 31-0
+//	template   serial 63-32 | assured 31 | children 30-0
 //	child      serial 63-32 | Ref 31-0
+//
+// A template is assured once a connection under it was established: its client is there, and keeps it when others give way (IP_VS_CTPL_S_ASSURED).
 //
 // The serial is the template's alone, so a child whose template was unlinked, and its memory given to another, does not touch that.
 var templateGrace = Ticks(60 * time.Second)
+
+const (
+	controlSerial   = 1<<64 - 1<<32
+	controlAssured  = 1 << 31
+	controlChildren = controlAssured - 1
+)
 
 // TemplateSpace is the space of templates for connections of a space: protocol numbers with bit 6 turned, which no balanced protocol has.
 func TemplateSpace(space uint32) uint32 { return space ^ 0x40 }
@@ -24,7 +32,9 @@ func TemplateSpace(space uint32) uint32 { return space ^ 0x40 }
 func (t *Table) control(r Ref) *uint64 { return &t.common(r | refReply).word }
 
 // children is how many connections the template of r controls.
-func (t *Table) children(r Ref) uint32 { return uint32(atomic.LoadUint64(t.control(r))) }
+func (t *Table) children(r Ref) uint32 {
+	return uint32(atomic.LoadUint64(t.control(r)) & controlChildren)
+}
 
 // Controlled reports whether the connection of r was opened under a template.
 func (t *Table) Controlled(r Ref) bool {
@@ -42,7 +52,7 @@ func (t *Table) adopt(r Ref, c *Conn) {
 		for word(atomic.LoadUint64(t.life(c.Control))).live() {
 			x := atomic.LoadUint64(p)
 			if atomic.CompareAndSwapUint64(p, x, x+1) {
-				own = x&^(1<<32-1) | uint64(c.Control)
+				own = x&controlSerial | uint64(c.Control)
 				break
 			}
 		}
@@ -58,7 +68,24 @@ func (t *Table) release(r Ref) {
 	}
 	for p := t.control(Ref(own)); ; {
 		x := atomic.LoadUint64(p)
-		if x>>32 != own>>32 || uint32(x) == 0 || atomic.CompareAndSwapUint64(p, x, x-1) {
+		if x>>32 != own>>32 || x&controlChildren == 0 || atomic.CompareAndSwapUint64(p, x, x-1) {
+			return
+		}
+	}
+}
+
+// assure notes with the template of r, if r has one, that r has come to a state which says that its client is there.
+func (t *Table) assure(r Ref, s State) {
+	if s != Established && s != SCTPEstablished {
+		return
+	}
+	own := atomic.LoadUint64(t.control(r))
+	if own == 0 {
+		return
+	}
+	for p := t.control(Ref(own)); ; {
+		x := atomic.LoadUint64(p)
+		if x>>32 != own>>32 || x&controlAssured != 0 || atomic.CompareAndSwapUint64(p, x, x|controlAssured) {
 			return
 		}
 	}

@@ -112,6 +112,9 @@ func (t *Table) transit(r Ref, event uint8, to *Timeouts, now Tick) (Change, boo
 				t.lowerSource(r)
 			}
 		}
+		if c.Old != c.New {
+			t.assure(r, c.New)
+		}
 		if to[c.New] < w.timeout() {
 			t.families[r.family()].lower(r.number(), due(now, to[c.New]))
 		}
