@@ -167,6 +167,9 @@ func (t *Table) endAll(w int, refs []Ref, now Tick, out []Ended) (n int) {
 	}
 	for i, r := range refs[:n] {
 		t.vanishFrom(r, &gone[i&(Together-1)])
+		if s := t.State(r); s != UDP && s != Template && t.Len() > t.capacity/2 {
+			t.follow(r)
+		}
 		out[i] = t.bury(w, r)
 	}
 	return n

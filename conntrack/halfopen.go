@@ -75,7 +75,8 @@ func (t *Table) giveWay(w int, except Ref, now Tick) bool {
 }
 
 // follow ends the template that a connection which gave way was opened under, if it was the only one and none before it was established, as the kernel
-// does: else a flood would leave a template of each address, or, in the name of clients who are there, end theirs.
+// does: else a flood would leave a template of each address, or, in the name of clients who are there, end theirs. So it is with one whose time
+// is over once the table is more than half full, where the kernel needs memory to be short: a flood that is too slow for anything to give way lasts.
 func (t *Table) follow(r Ref) {
 	own := atomic.LoadUint64(t.control(r))
 	if own == 0 {

@@ -329,3 +329,73 @@ func TestHalfOpenOfWorkers(t *testing.T) {
 		t.Errorf("at the end %d of %d, %d half-open", tab.Len(), in-gone, tab.HalfOpen())
 	}
 }
+
+// SYNs that are too few for their part of the table, from addresses that nobody has, would leave a template of each for as long as persistence lasts.
+// While half of the table is free nothing differs from the kernel without drop_entry; beyond that a template that led to no handshake ends with its last
+// connection.
+func TestTemplatesOfNobodyDoNotFillTheTable(t *testing.T) {
+	const capacity, seconds = 256, 1000
+	for _, c := range []struct {
+		name  string
+		proto uint8
+		ends  []packetOf // of those that nobody sent
+	}{{"TCP, not answered", tcp, nil}, {"TCP, refused", tcp, []packetOf{{true, rst | ack}}}, {"SCTP", sctp, []packetOf{{false, chunkInit}, {false, chunkInit}}}} {
+		tab, err := New(Options{Capacity: capacity, Workers: 1, Secret: [2]uint64{1, 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := DefaultTimeouts()
+		to[Template] = Ticks(time.Hour)
+		open := func(i int, now Tick) (r Ref, k Tuple) {
+			tpl := template(i)
+			conn := nat(i, false, c.proto)
+			var o Outcome
+			if conn.Control, _, o = tab.Insert(0, &tpl, 0, &to, now); o != Inserted {
+				t.Fatalf("%s: template %d: %v, %d of %d", c.name, i, o, tab.Len(), capacity)
+			}
+			if r, _, o = tab.Insert(0, &conn, syn, &to, now); o != Inserted {
+				t.Fatalf("%s: connection %d: %v, %d of %d", c.name, i, o, tab.Len(), capacity)
+			}
+			return r, tpl.Forward
+		}
+		r, there := open(0, 0)
+		agree := []packetOf{{true, syn | ack}, {false, ack}, {false, rst}}
+		if c.proto == sctp {
+			agree = []packetOf{{false, chunkInit}, {true, chunkInitAck}, {false, chunkCookieEcho}, {true, chunkCookieAck}, {false, chunkAbort}}
+		}
+		track := func(r Ref, packets []packetOf, now Tick) {
+			for _, p := range packets {
+				if p.reply {
+					tab.Track(r.Peer(), p.event, &to, now)
+				} else {
+					tab.Track(r, p.event, &to, now)
+				}
+			}
+		}
+		track(r, agree, 0)
+		var first Tuple
+		for i := 1; i <= seconds; i++ {
+			now := ticks(time.Duration(i) * time.Second)
+			r, k := open(i, now)
+			track(r, c.ends, now)
+			tab.expireAll(0, now)
+			tab.Quiesce(0)
+			if i == 1 {
+				first = k
+			}
+			if tab.Len() <= capacity/2 && tab.lookup(first) == 0 {
+				t.Fatalf("%s: a template ended after %d s, with %d of %d", c.name, i, tab.Len(), capacity)
+			}
+			if tab.Len() > capacity/2+2*62 {
+				t.Fatalf("%s: %d of %d after %d s", c.name, tab.Len(), capacity, i)
+			}
+		}
+		if tab.lookup(there) == 0 {
+			t.Errorf("%s: the template of a client who is there is gone", c.name)
+		}
+		if n := tab.Evicted(); n != 0 {
+			t.Errorf("%s: %d gave way: the test shows nothing", c.name, n)
+		}
+		tab.Close()
+	}
+}
