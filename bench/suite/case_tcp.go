@@ -151,7 +151,7 @@ func (b *bed) accepts(address string, port int) bool {
 	return b.server.Exec(func() error { return dial(address, port) }) == nil
 }
 
-// stream measures one TCP connection that moves as much as goes.
+// stream measures one TCP connection that moves as much as goes. Both its ends are on the generator's CPU: where else they ran would decide the result, and changes by the run.
 func (s *session) stream() error {
 	peers := s.available(&weirNAT, &weirPackets, &pmdXDP, &pmdPacket, &nftNAT, &weirAgain)
 	if s.Quick {
@@ -172,7 +172,8 @@ func (s *session) stream() error {
 				if s.Quick {
 					length = 1
 				}
-				args := []string{"-c", to, "-t", strconv.Itoa(length), "-J", "--connect-timeout", "3000"}
+				ends := fmt.Sprintf("%d,%d", s.CPUs[0], s.CPUs[0]) // as the generator of packets is
+				args := []string{"-c", to, "-t", strconv.Itoa(length), "-A", ends, "-J", "--connect-timeout", "3000"}
 				out, err := b.client.Command("iperf3", args...).Output()
 				if err != nil {
 					return fmt.Errorf("iperf3: %w: %s", err, tail(string(out)))
