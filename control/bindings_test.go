@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/conntrack"
 	"weir/control/config"
 	"weir/control/host"
 	"weir/control/host/testnet"
@@ -369,5 +370,52 @@ func TestOffloadsOfADeviceMadeAnew(t *testing.T) {
 	b.must(p.close())
 	if !on() {
 		t.Errorf("%s stays off", feature)
+	}
+}
+
+// TestWhatCouldNotBePublishedIsTriedAgain: the steering tables refuse, once, and no event tells of what has changed a second time.
+func TestWhatCouldNotBePublishedIsTriedAgain(t *testing.T) {
+	b := newBindBed(t)
+	cfg := b.config("198.18.0.1", "30000-30999", "")
+	p := b.start(cfg)
+	defer func() { b.must(p.vips.Release()) }()
+	load := func(entries int) *steer.Program {
+		program, err := steer.Load(steer.Options{MaxEntries: entries})
+		if err != nil {
+			t.Skipf("needs BPF: %v", err)
+		}
+		return program
+	}
+	table, err := conntrack.New(conntrack.Options{Capacity: 1 << 10, Workers: 1})
+	b.must(err)
+	defer table.Close()
+	c := &Control{core: newCore(table, 1, 1), ports: p, log: p.log}
+	p.engine = c.engine
+	small := load(2)
+	defer small.Close()
+	x, err := c.prepare(cfg, p.surroundings())
+	b.must(err)
+	b.must(c.publish(cfg, x, time.Now()))
+	published := c.engine.Snapshot()
+
+	p.program = small
+	b.must(b.space.Address("wan", "198.18.0.77/24"))
+	p.note(host.Event{Change: host.ChangeAddress})
+	c.follow(false)
+	if c.engine.Snapshot() != published || !c.behind {
+		t.Fatalf("published, though the steering tables refused; behind: %t", c.behind)
+	}
+	c.follow(false) // as after an event that changes nothing
+	if !c.behind {
+		t.Error("forgotten that something was not done")
+	}
+	p.program = load(0)
+	defer p.program.Close()
+	c.follow(true)
+	if c.behind {
+		t.Error("still behind")
+	}
+	if _, own := c.engine.Snapshot().Local[netip.MustParseAddr("198.18.0.77")]; !own {
+		t.Errorf("the workers do not know the new address: %v", c.engine.Snapshot().Local)
 	}
 }

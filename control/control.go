@@ -94,6 +94,7 @@ type Control struct {
 	handed   bool          // a successor works: nothing here is ours any more; written with cutting held, too
 	broken   error         // why there is nothing to hand over, or to go on with
 	taken    *TakeoverView // from whom this process has taken over; guarded by mu
+	behind   bool          // workers do not know yet what has changed; Control's goroutine alone uses it
 	pulse    beat          // of loop
 	stopping atomic.Bool   // loop has ended
 	reported string        // what the service manager was told last; guarded by mu
@@ -289,9 +290,17 @@ func (c *Control) loop(ctx context.Context) error {
 	}
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	var settled, adopting, examined, again <-chan time.Time
+	var settled, adopting, examined, again, late <-chan time.Time
+	lateness := firstLateness
 	ticks := 0
 	for {
+		switch {
+		case !c.behind:
+			lateness = firstLateness
+		case late == nil:
+			late = time.After(lateness)
+			lateness = min(2*lateness, longestLateness)
+		}
 		if d := c.ports.lookAgain(); again == nil && d > 0 {
 			again = time.After(d)
 		}
@@ -331,7 +340,11 @@ func (c *Control) loop(ctx context.Context) error {
 			}
 		case <-settled:
 			settled = nil
-			c.follow()
+			c.follow(false)
+		case <-late:
+			if late = nil; c.behind && !c.frozen {
+				c.follow(true)
+			}
 		case <-again:
 			again = nil
 			c.mu.Lock()
@@ -380,18 +393,27 @@ func (c *Control) loop(ctx context.Context) error {
 }
 
 // follow takes over what has changed on the host.
-func (c *Control) follow() {
+//
+// It is tried again, whole, until it has worked: of a change that could not be read, or published, no event comes a second time.
+func (c *Control) follow(again bool) {
 	changed, err := c.ports.refresh()
 	if err != nil {
 		c.log.Warn("reading the host", "kind", "host", "err", err)
 	}
-	if changed {
+	if changed || again {
 		c.republish("host changed")
 		c.mu.Lock()
 		c.ports.tend() // a device made anew gets its program before traffic finds it
 		c.mu.Unlock()
 	}
+	c.behind = c.behind || err != nil
 }
+
+// How long after what could not be done it is tried again: longer each time, for it costs as much as a reload.
+const (
+	firstLateness   = time.Second
+	longestLateness = time.Minute
+)
 
 // republish makes a snapshot of the same configuration in new surroundings. The generation stays: it counts configurations.
 func (c *Control) republish(why string) {
@@ -404,7 +426,7 @@ func (c *Control) republish(why string) {
 	if err == nil {
 		err = c.ports.rebind(c.cfg, x)
 	}
-	if err != nil {
+	if c.behind = err != nil; c.behind {
 		c.log.Error("snapshot", "why", why, "err", err)
 		return
 	}
