@@ -33,6 +33,7 @@ const (
 	sNet      = sQuote - 88  // number of the prefix that the destination lies in, as in the keys of its ports
 	sKind     = sQuote - 96  // why the frame is unusual, a budgetKind
 	sQueue    = sQuote - 104 // key into sockets and budgets
+	sSocket   = sQuote - 144 // whose a datagram is: struct bpf_sock_tuple
 )
 
 // A tuple on the stack, as offsets from its first byte.

@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -47,9 +48,15 @@ var portFrames = []struct {
 }{
 	{"an unused port", unusualPort, tcp(client4, 4000, vip4, 81)},
 	{"an unused port, IPv6", unusualPort, tcp(client6, 4000, vip6, 81)},
+	{"an unused port of UDP", unusualPort, udp(client4, 4000, vip4, 81)},
+	{"an unused port of UDP, IPv6", unusualPort, udp(client6, 4000, vip6, 81)},
+	{"an echo request, IPv6", unusualPort, icmp(client6, vip6, 128, nil)},
+	{"a segment of a connection of the host's", usual, patch(tcp(client4, 22, vip4, 4000), 20+13, 0x10)},
+	{"a SYN and ACK for the host", usual, patch(tcp(client4, 22, vip4, 4000), 20+13, 0x12)},
+	{"another protocol", usual, raw(client4, vip4, packet.ProtoGRE, 40)},
+	{"an answer to a ping of the host's", unusualICMP, icmp(client4, vip4, 0, nil)},
 	{"an echo request", unusualPort, icmp(client4, vip4, 8, nil)},
-	{"an unused port, and a TTL of 1", unusualPort, ipPacket(client4, vip4, protoTCP, tcpHeader(9, 81), hops(1))},
-	{"another protocol", unusualPort, raw(client4, vip4, packet.ProtoGRE, 40)},
+	{"an unused port, and a TTL of 1", unusualTTL, ipPacket(client4, vip4, protoTCP, tcpHeader(9, 81), hops(1))},
 	{"a port of a prefix", unusualPort, tcp(client4, 4000, ip("198.19.0.0"), 81)},
 }
 
@@ -97,6 +104,31 @@ func TestBudgets(t *testing.T) {
 	one := frame(all[len(all)-1].packet)
 	if drops(t, p, one) || !drops(t, p, one) {
 		t.Error("a limit that was set later does not hold")
+	}
+}
+
+// TestSocketsOfTheHost: a datagram to a VIP's port that a socket of the host has is the host's business, however many there are.
+func TestSocketsOfTheHost(t *testing.T) {
+	r := testRules()
+	r.Unusual = time.Hour
+	p := loaded(t, r, Options{})
+	sock, err := net.ListenUDP("udp", nil) // of both families
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	port := uint16(sock.LocalAddr().(*net.UDPAddr).Port)
+	for range 3 {
+		for _, b := range [][]byte{udp(client4, 4000, vip4, port), udp(client6, 4000, vip6, port)} {
+			if drops(t, p, frame(b)) {
+				t.Error("dropped")
+			}
+		}
+	}
+	sock.Close()
+	one := frame(udp(client4, 4000, vip4, port))
+	if drops(t, p, one) || !drops(t, p, one) {
+		t.Error("without the socket there is a budget of one")
 	}
 }
 

@@ -1,6 +1,10 @@
 package steer
 
-import "github.com/cilium/ebpf/asm"
+import (
+	"github.com/cilium/ebpf/asm"
+
+	"weir/dataplane/packet"
+)
 
 // budgetKind is why a frame is unusual: it costs the worker or the kernel more than others do, and anybody can send as many as he likes. What a queue has no budget for is
 // dropped here, before it takes room in the ring that the others need. The worker, which may have several queues, has a budget of its own and looks more closely.
@@ -11,7 +15,7 @@ const (
 	unusualFragment            // or behind an extension header of IPv6, AH aside
 	unusualICMP
 	unusualTTL  // the TTL or hop limit is used up
-	unusualPort // to a VIP, of no service, echo requests too: the kernel answers, which costs ten times what we do with others
+	unusualPort // to a VIP, and nobody's: the kernel answers, which costs ten times what we do with others
 
 	numBudgets = iota - 1
 )
@@ -40,6 +44,58 @@ func (g *generator) ttl(t int16) {
 	g.emit(asm.JGT.Imm(asm.R2, 1, left))
 	g.unusual(t, unusualTTL)
 	g.at(left)
+}
+
+// answered ends the program for what is the kernel's, though for a VIP. What the kernel would only answer has a budget: echo requests, TCP's SYNs, and UDP for which there is no
+// socket. All else may be the host's own, whose address the VIP may be.
+func (g *generator) answered(r Reason) {
+	const tuple = sSocket // struct bpf_sock_tuple
+	g.load(asm.R1, sKind, asm.DWord)
+	g.emit(asm.JNE.Imm(asm.R1, int32(usual), "bounded"))
+	g.load(asm.R1, sTuple+tProto, asm.Word)
+	g.emit(asm.JEq.Imm(asm.R1, packet.ProtoUDP, "udp"), asm.JNE.Imm(asm.R1, packet.ProtoTCP, "free"))
+	g.header(14, "free")
+	g.emit(
+		asm.LoadMem(asm.R2, asm.R1, 13, asm.Byte),
+		asm.And.Imm(asm.R2, int32(packet.TCPSyn|packet.TCPAck)),
+		asm.JNE.Imm(asm.R2, int32(packet.TCPSyn), "free"),
+	)
+	g.jump("answer_bounded")
+
+	g.at("udp")
+	g.load(asm.R1, sTuple+tFamily, asm.Word)
+	g.emit(asm.JEq.Imm(asm.R1, 6, "udp6"))
+	for i, at := range []int16{tSrc + 12, tDst + 12, tPorts} {
+		g.load(asm.R1, sTuple+at, asm.Word)
+		g.store(tuple+int16(4*i), asm.R1, asm.Word)
+	}
+	g.emit(asm.Mov.Imm(asm.R3, 12))
+	g.jump("socket")
+	g.at("udp6")
+	g.copy16(tuple, sTuple+tSrc)
+	g.copy16(tuple+16, sTuple+tDst)
+	g.load(asm.R1, sTuple+tPorts, asm.Word)
+	g.store(tuple+32, asm.R1, asm.Word)
+	g.emit(asm.Mov.Imm(asm.R3, 36))
+	g.at("socket")
+	g.emit(
+		asm.Mov.Reg(asm.R1, rCtx),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, int32(tuple)),
+		asm.Mov.Imm(asm.R4, -1), // BPF_F_CURRENT_NETNS
+		asm.Mov.Imm(asm.R5, 0),
+		asm.FnSkLookupUdp.Call(),
+		asm.JEq.Imm(asm.R0, 0, "answer_bounded"),
+		asm.Mov.Reg(asm.R1, asm.R0),
+		asm.FnSkRelease.Call(),
+	)
+	g.at("free")
+	g.decide(r)
+	g.at("answer_bounded")
+	g.unusual(sTuple, unusualPort)
+	g.at("bounded")
+	g.emit(asm.Mov.Imm(rOff, int32(r)))
+	g.jump("pass_within")
 }
 
 // queue puts the frame's queue into sQueue, or goes to none where there are so many that it has no number.

@@ -22,8 +22,12 @@ func (g *generator) walks() {
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Byte),
 		asm.JEq.Imm(asm.R2, 3, "quote4"),
 		asm.JEq.Imm(asm.R2, 4, "quote4"),
-		asm.JNE.Imm(asm.R2, 11, hosts),
+		asm.JEq.Imm(asm.R2, 11, "quote4"),
+		asm.JNE.Imm(asm.R2, 8, hosts),
 	)
+	g.at("echo")
+	g.unusual(sTuple, unusualPort)
+	g.jump(hosts)
 	g.at("quote4")
 	g.quote(func() { g.walk4(sQuote, hosts, hosts, hosts) })
 
@@ -37,6 +41,7 @@ func (g *generator) walks() {
 	g.emit(
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Byte),
 		asm.JLT.Imm(asm.R2, 128, "quote6"),
+		asm.JEq.Imm(asm.R2, 128, "echo"),
 		asm.JLT.Imm(asm.R2, 133, hosts),
 		asm.JLE.Imm(asm.R2, 137, PassARPND.String()),
 	)

@@ -101,9 +101,11 @@ func (g *generator) hosts() {
 		g.decideAt(r)
 	}
 	g.at(PassVIP.String())
-	g.unusual(sTuple, unusualPort) // whatever else it is: who pings a VIP takes nothing from the errors about its packets
-	g.emit(asm.Mov.Imm(rOff, int32(PassVIP)))
-	g.jump("pass_within")
+	if g.hook == hookXDP {
+		g.answered(PassVIP)
+	} else {
+		g.decide(PassVIP)
+	}
 }
 
 // vip is rule 3. The VIP's ports are those of the kind and the address, or what stands for it, on the stack.

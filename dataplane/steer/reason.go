@@ -35,7 +35,7 @@ const (
 	TakeRouted         // to a network that is routed
 
 	// what became of frames that were not given to a socket, or to the kernel after all; the program's alone
-	DroppedUnusual  // more fragments, ICMP messages, packets without TTL, or for a VIP and no service of it, than the queue's budget has
+	DroppedUnusual  // more fragments, ICMP messages, packets without TTL, or such for a VIP as the kernel would only answer, than the queue's budget has
 	DroppedNoSocket // none stood in the queue, and the heartbeat is young: weir is about to come (back)
 	PassedStale     // the heartbeat is older than grace: nobody is there, the kernel does what it can
 

@@ -48,9 +48,9 @@ type Rules struct {
 	// the program's alone.
 	Grace time.Duration
 
-	// Unusual is what each fragment, ICMP message, packet without TTL, and packet for a VIP and no service of it takes up of its kind's budget in its queue, on average: one
-	// that comes sooner, after a tenth of a second's worth at once, is dropped before it takes room in a ring, or the kernel's time. 0: there is no limit. It is the XDP
-	// program's alone.
+	// Unusual is what each fragment, ICMP message and packet without TTL takes up, on average, of its kind's budget in its queue; what is for a VIP and the kernel would only
+	// answer takes ten times that. One that comes sooner, after a tenth of a second's worth at once, is dropped before it takes room in a ring, or the kernel's time.
+	// 0: there is no limit. It is the XDP program's alone.
 	Unusual time.Duration
 }
 
