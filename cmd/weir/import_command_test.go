@@ -18,6 +18,8 @@ func TestImportCommand(t *testing.T) {
 	rules, bad := filepath.Join(dir, "rules"), filepath.Join(dir, "bad")
 	write(t, rules, "-A -t 198.18.9.9:80 -s rr\n-a -t 198.18.9.9:80 -r 198.18.1.10:8000 -m\n-A -f 7\n")
 	write(t, bad, "-A -t 198.18.9.9:80 -s rr\n-A -t 198.18.9.9:80 -s rr\n-X\n")
+	listing := filepath.Join(dir, "listing")
+	write(t, listing, "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\nTCP  198.18.9.9:80 rr\n")
 	conf := filepath.Join(dir, "keepalived.conf")
 	write(t, conf, "virtual_server 198.18.9.9 80 {\n protocol TCP\n @one weight 4\n real_server 198.18.1.10 80 {\n TCP_CHECK { warmup 1 }\n }\n}\n")
 	for _, x := range []struct {
@@ -34,6 +36,7 @@ func TestImportCommand(t *testing.T) {
 			stdout: []string{"name: wan", "interface: eth1", "name: lan", "interface: eth2"}},
 		{name: "every error at once", args: []string{"ipvsadm", bad}, code: exitInvalid,
 			stderr: []string{bad + ":2: error: ", bad + `:3: error: unknown option "-X"`}},
+		{name: "a listing instead of rules", args: []string{"ipvsadm", listing}, code: exitInvalid, stderr: []string{listing + ":1: error: this is a listing, as of ipvsadm -Ln: give what `ipvsadm-save -n` prints\n"}},
 		{name: "no such file", args: []string{"ipvsadm", dir + "/none"}, code: exitUsage, stderr: []string{"no such file"}},
 		{name: "a directory", args: []string{"keepalived", dir}, code: exitUsage, stderr: []string{"is a directory"}},
 		{name: "nothing to import", args: nil, code: exitUsage, stderr: []string{"ipvsadm or keepalived"}},

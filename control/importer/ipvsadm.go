@@ -15,6 +15,10 @@ func IPVSAdm(file string, rules []byte, o Options) Result {
 	t := &ipvsadm{reader: newReader(o), byKey: map[string]*service{}, marks: map[string]bool{}}
 	if text := strings.TrimPrefix(string(rules), "\ufeff"); checkText(&t.reader, file, text) {
 		n := 0
+		if strings.HasPrefix(text, "IP Virtual Server version ") {
+			t.errorf(t.at(file, 1), "this is a listing, as of ipvsadm -Ln: give what `ipvsadm-save -n` prints")
+			text = ""
+		}
 		for l := range strings.Lines(text) {
 			n++
 			t.do(t.at(file, n), l)
