@@ -26,7 +26,7 @@ func logFlags(c *cobra.Command) (logger func() (*slog.Logger, error)) {
 			text = old
 		}
 		if err := level.UnmarshalText([]byte(text)); err != nil {
-			return nil, usage(err)
+			return nil, usage(fmt.Errorf("--log-level %s: must be debug, info, warn or error", text))
 		}
 		if *format != "text" && *format != "json" {
 			return nil, usage(fmt.Errorf("--log-format %s: must be text or json", *format))

@@ -82,7 +82,7 @@ func TestLogFlags(t *testing.T) {
 		{args: []string{"--log", "debug"}, debug: true},
 		{args: []string{"--log", "debug", "--log-level", "warn"}},
 		{args: []string{"--log-format", "json"}},
-		{args: []string{"--log-level", "loud"}, err: "loud"},
+		{args: []string{"--log-level", "loud"}, err: "--log-level loud: must be debug, info, warn or error"},
 		{args: []string{"--log-format", "xml"}, err: "--log-format xml: must be text or json"},
 	} {
 		c := &cobra.Command{}
