@@ -67,9 +67,11 @@ func configDiff() *cobra.Command {
 			e.SetIndent("", "  ")
 			err = e.Encode(d)
 		} else {
-			for _, x := range d.Changes {
-				fmt.Println(x)
-			}
+			err = printed(func(w io.Writer) {
+				for _, x := range d.Changes {
+					fmt.Fprintln(w, x)
+				}
+			})
 		}
 		if err == nil && len(d.Changes) > 0 {
 			return &exitError{code: exitDiffers}

@@ -54,8 +54,7 @@ func explainCommand() *cobra.Command {
 		if err := json.Unmarshal(raw, &v); err != nil {
 			return fmt.Errorf("the daemon's answer: %w", err)
 		}
-		printExplain(os.Stdout, &v)
-		return nil
+		return printed(func(w io.Writer) { printExplain(w, &v) })
 	}
 	return c
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"io"
+	"net"
+	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -231,6 +235,53 @@ func TestManualPages(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// emptyDaemon answers every view with nothing in it, and gives the arguments that lead a command to it.
+func emptyDaemon(t *testing.T) (socket []string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "weir.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/config/diff":
+			_, _ = io.WriteString(w, `{"changes": [{"op": "add"}]}`)
+		case "/explain", "/status":
+			_, _ = io.WriteString(w, `{}`)
+		default:
+			_, _ = io.WriteString(w, `[]`)
+		}
+	})}
+	go func() { _ = daemon.Serve(l) }()
+	t.Cleanup(func() { daemon.Close() })
+	return []string{"--socket", path}
+}
+
+// TestFullDisk: what cannot be written has not been printed, and that is no success.
+func TestFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	socket := emptyDaemon(t)
+	for _, line := range []string{"list", "list -o json", "list -o ipvsadm", "status", "conns", "explain tcp 198.18.0.2:1 198.18.9.9:80", "vxlan", "fdb", "config changes", "config diff"} {
+		errs, err := os.Create(filepath.Join(t.TempDir(), "err"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := [2]*os.File{os.Stdout, os.Stderr}
+		os.Stdout, os.Stderr = full, errs
+		code := run(append(strings.Fields(line), socket...))
+		os.Stdout, os.Stderr = was[0], was[1]
+		errs.Close()
+		if said, _ := os.ReadFile(errs.Name()); code != exitFailed || !strings.Contains(string(said), "no space left") {
+			t.Errorf("weir %s: exit %d, says %q", line, code, said)
 		}
 	}
 }

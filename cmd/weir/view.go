@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,13 +95,18 @@ func view[T any](name, short, path string, print func(io.Writer, T)) *cobra.Comm
 			if !nosort {
 				sortIPVSAdm(services)
 			}
-			printIPVSAdm(os.Stdout, services, status.Capacity)
-			return nil
+			return printed(func(w io.Writer) { printIPVSAdm(w, services, status.Capacity) })
 		}
-		print(os.Stdout, v)
-		return nil
+		return printed(func(w io.Writer) { print(w, v) })
 	}
 	return c
+}
+
+// printed has print write to standard output, and tells if not all of it could be written: a disk may be full.
+func printed(print func(io.Writer)) error {
+	b := bufio.NewWriter(os.Stdout)
+	print(b)
+	return b.Flush() // has the first error of all writes
 }
 
 // counted is 1 change, 3 changes.

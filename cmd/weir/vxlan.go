@@ -64,8 +64,7 @@ func show[T any](c *cobra.Command, path, output string, layouts map[string]func(
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return fmt.Errorf("the daemon's answer: %w", err)
 	}
-	print(os.Stdout, v)
-	return nil
+	return printed(func(w io.Writer) { print(w, v) })
 }
 
 // printSegments prints one line for each segment, peer and access port; verbose adds what a line has no room for.
