@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -143,6 +144,9 @@ func follow(c *cobra.Command, path string, take func(io.Reader) error) error {
 	for n := 0; ; n++ {
 		select {
 		case err := <-done:
+			if errors.As(err, new(*fs.PathError)) {
+				return err // of our own file: the daemon has no part in it
+			}
 			return errors.Join(err, summarize(resp))
 		case <-signals:
 			if n > 0 || client.EndSight(resp) != nil {

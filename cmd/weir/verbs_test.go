@@ -285,3 +285,12 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestCaptureFile: a file that cannot be made is no fault of the daemon's.
+func TestCaptureFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "none", "a.pcapng")
+	code, _, stderr := runIn(t, "", append([]string{"capture", "-w", file}, emptyDaemon(t)...))
+	if want := "weir: open " + file + ": no such file or directory\n"; code != exitFailed || stderr != want {
+		t.Errorf("exit %d, says %q, want %q", code, stderr, want)
+	}
+}
