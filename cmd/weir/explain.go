@@ -131,7 +131,7 @@ func printScheduler(w io.Writer, s *control.SchedulerView) {
 			case c.Overloaded:
 				note = "overloaded"
 			case c.Weight == 0:
-				note = "drained"
+				note = "weight 0"
 			}
 			row(mark, c.Name, within(hostPort(c.Address, c.Port), c.VNI), c.Weight, c.Active, c.Inactive, cost, note)
 		}
