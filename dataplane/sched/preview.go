@@ -87,7 +87,10 @@ func (p *Plan) Preview(s *State, f *Flow) Preview {
 		again.Seed(s.random.Load())
 		v.Chosen, v.Why = p.twoChoices(&again), "two are drawn by weight, the one with the lower (256 x active + inactive) / weight is taken"
 	}
-	if v.Chosen < 0 && !slices.ContainsFunc(v.Candidates, func(c Candidate) bool { return c.Usable() }) {
+	switch {
+	case len(v.Candidates) == 0:
+		v.Why = "the list is empty: servers that are down or drained are not in it"
+	case v.Chosen < 0 && !slices.ContainsFunc(v.Candidates, func(c Candidate) bool { return c.Usable() }):
 		v.Why = "none is usable: weight 0, or overloaded"
 	}
 	return v

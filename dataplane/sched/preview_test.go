@@ -53,7 +53,7 @@ func TestPreviewSaysWhy(t *testing.T) {
 		{"lblc", 0, []int32{1, 2}, []int{0, 0}, 0, "the cache has no usable one for the address asked for: the lowest (256 x active + inactive) / weight, the first of equals", []float64{0, 0}},
 		{"twos", 0, []int32{1}, []int{1}, 0, "two are drawn by weight", []float64{256}},
 		{"wlc", 0, []int32{0, 0}, []int{0, 0}, -1, "none is usable: weight 0, or overloaded", []float64{0, 0}},
-		{"rr", 0, nil, nil, -1, "none is usable: weight 0, or overloaded", nil},
+		{"rr", 0, nil, nil, -1, "the list is empty: servers that are down or drained are not in it", nil},
 	} {
 		t.Run(fmt.Sprint(x.scheduler, x.weights, x.active), func(t *testing.T) {
 			var dests []Dest
