@@ -41,8 +41,11 @@ func removeParents(h *host.Host, socket string) {
 
 // Cleanup removes what a dead weir with that admin socket left in this network namespace, and tells what.
 func Cleanup(socket string) (removed []string, err error) {
-	if pid, err := peerPID(socket); err == nil {
+	switch pid, err := peerPID(socket); {
+	case err == nil:
 		return nil, fmt.Errorf("admin socket %s: %w as pid %d: stop it instead", socket, ErrRunning, pid)
+	case errors.Is(err, os.ErrPermission): // so it may be alive
+		return nil, notAdmitted(err)
 	}
 	h, err := host.Open()
 	if err != nil {

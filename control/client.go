@@ -39,7 +39,10 @@ func NewClient(path string) *Client {
 			var d net.Dialer
 			x, err := d.DialContext(ctx, "unix", path)
 			if err != nil {
-				if errors.Is(err, os.ErrPermission) || ctx.Err() != nil {
+				if errors.Is(err, os.ErrPermission) {
+					return nil, notAdmitted(err)
+				}
+				if ctx.Err() != nil {
 					return nil, err
 				}
 				return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, path, err)
@@ -48,6 +51,11 @@ func NewClient(path string) *Client {
 		},
 	}
 	return c
+}
+
+// notAdmitted adds to the error of a socket that one may not use who may.
+func notAdmitted(err error) error {
+	return fmt.Errorf("%w (it is for root and for the group of the socket: sudo, or a member of group weir where weir runs as user weir)", err)
 }
 
 // silence is the error of a daemon that has taken a connection and does not answer.

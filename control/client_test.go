@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestClientGivesUp has daemons that take the connection and then fall silent, before the answer and within it.
@@ -89,4 +91,12 @@ func quietDaemon(t *testing.T, handle http.HandlerFunc) *Client {
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Close() })
 	return NewClient(l.Addr().String())
+}
+
+// TestClientIsNotAdmitted has a socket that one may not use: the error says so still, and who may.
+func TestClientIsNotAdmitted(t *testing.T) {
+	err := notAdmitted(&net.OpError{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Name: "/run/weir.sock", Net: "unix"}, Err: os.NewSyscallError("connect", unix.EACCES)})
+	if !errors.Is(err, os.ErrPermission) || !strings.HasPrefix(err.Error(), "dial unix /run/weir.sock: connect: permission denied (") || !strings.Contains(err.Error(), "group weir") {
+		t.Error(err)
+	}
 }

@@ -173,6 +173,22 @@ func TestMissingCapabilities(t *testing.T) {
 	})
 }
 
+// TestCleanupBesideAWeirOfAnother: who may not ask whether a weir is alive removes nothing of it, whatever rights he has.
+func TestCleanupBesideAWeirOfAnother(t *testing.T) {
+	needs(t, "setpriv")
+	b := newBed(t, options{servers: 1})
+	b.echoes(8000)
+	must(t, os.Chmod(filepath.Dir(b.dir), 0o755))
+	must(t, os.Chmod(b.dir, 0o755))
+	d := b.start(b.tcp())
+	works(t, b.client, hostPort(vip4, 80), 1)
+	line := append(as("+net_admin,+net_raw"), weir(t), "cleanup", "--socket", d.socket)
+	if r := command(t, b.lb.Command(line[0], line[1:]...)); r.code != 6 || r.out != "" || !strings.Contains(r.errors, "permission denied (it is for root") {
+		t.Errorf("%v, want exit 6, who may use the socket, and nothing removed", r)
+	}
+	works(t, b.client, hostPort(vip4, 80), 1)
+}
+
 // TestUpgradeWithoutRoot: a weir that is not root's is followed by its own child on SIGUSR2, which has the rights that it had and no others, and in
 // turn by that one's.
 func TestUpgradeWithoutRoot(t *testing.T) {
