@@ -42,6 +42,7 @@ type state struct {
 	homeless string // why the table has no file, if one was wanted
 
 	last  []byte // of the legend, as it was written
+	lost  bool   // the legend could not be written, and there is none
 	moved string // where the table was before, until the legend says where it is
 }
 
@@ -314,19 +315,22 @@ func (s *state) write(r *legend) {
 		_ = os.Remove(s.moved)
 		s.moved = ""
 	}
-	if s.last = b; err != nil {
+	s.last, s.lost = b, err != nil
+	if s.lost {
 		s.last = nil
 		_ = os.Remove(name)
 		s.log.Error("what connections are about is not kept: they end with this process", "err", err)
 	}
 }
 
-// close leaves what there is for the next process, or nothing if there is no connection.
+// close leaves what there is for the next process, or nothing if there is no connection, or no legend that says what they are about.
 func (s *state) close(connections int) error {
 	if s.file == nil {
 		return nil
 	}
-	if connections > 0 {
+	if connections > 0 && s.lost {
+		s.log.Warn("connections end with this process: what they are about could not be written", "connections", connections)
+	} else if connections > 0 {
 		s.log.Info("connections are kept for the next start; `weir cleanup` lets them go", "connections", connections, "file", s.path)
 		return errors.Join(s.file.Close(), s.lock.Close())
 	}

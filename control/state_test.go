@@ -375,6 +375,30 @@ func TestACleanStopLeavesConnectionsOrNothing(t *testing.T) {
 	}
 }
 
+// Where the legend could not be written, as /run was full, the table is of no use to the next process.
+func TestACleanStopWithoutALegendPromisesNothing(t *testing.T) {
+	l := newLife(t)
+	l.start(web("10 1"))
+	l.connect()
+	if err := os.MkdirAll(filepath.Join(l.dir, legendFile+".new", "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l.reload(web("10 1", "11 1"))
+	n := l.core.engine.Table.Len()
+	if err := l.core.engine.Table.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.state.close(n); err != nil {
+		t.Fatal(err)
+	}
+	if log := l.log.String(); strings.Contains(log, "are kept") || !strings.Contains(log, "connections end with this process") {
+		t.Errorf("%d connections, the log says:\n%s", n, log)
+	}
+	if tables, _ := filepath.Glob(filepath.Join(l.place, "*")); len(tables) != 0 {
+		t.Errorf("leaves %v", tables)
+	}
+}
+
 func TestStationsAreKnownAgain(t *testing.T) {
 	const head = `version: 1
 ports:
