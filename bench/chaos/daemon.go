@@ -34,6 +34,7 @@ type daemon struct {
 
 	log     tail
 	cmd     *testnet.Cmd
+	process atomic.Int64 // of cmd; who only looks on must not wait for a change of it
 	ended   chan struct{}
 	running atomic.Bool // it answers, as far as we have to do with it
 	reload  sync.Mutex  // one reload at a time, and none while it is not running
@@ -52,7 +53,7 @@ func newDaemon(space *testnet.Space, exe, dir string, env []string) *daemon {
 
 func (d *daemon) file() string   { return filepath.Join(d.dir, "weir.yaml") }
 func (d *daemon) socket() string { return filepath.Join(d.dir, "weir.sock") }
-func (d *daemon) pid() int       { return d.cmd.Process.Pid }
+func (d *daemon) pid() int       { return int(d.process.Load()) }
 
 // write replaces the configuration file at once.
 func (d *daemon) write(text string) error {
@@ -72,15 +73,15 @@ func (d *daemon) start(more ...string) error {
 		// It joins before it has any memory: what a process has already stays where it was counted.
 		line = append([]string{"/bin/sh", "-c", `echo $$ > "$0" && exec "$@"`, d.group.procs()}, line...)
 	}
-	d.cmd = d.space.Command(line[0], line[1:]...)
-	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
-	d.cmd.Env = append(os.Environ(), d.env...)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for the suite
-	if err := d.cmd.Start(); err != nil {
+	cmd, ended := d.space.Command(line[0], line[1:]...), make(chan struct{})
+	cmd.Stdout, cmd.Stderr = &d.log, &d.log
+	cmd.Env = append(os.Environ(), d.env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for the suite
+	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended, cmd := make(chan struct{}), d.cmd
-	d.ended = ended
+	d.cmd, d.ended = cmd, ended
+	d.process.Store(int64(cmd.Process.Pid))
 	go func() {
 		_ = cmd.Wait()
 		close(ended)
