@@ -82,6 +82,7 @@ func (c *checker) saw(s *subject, what Sight, began, at time.Time, format string
 // violation notes what must never happen. s may be nil: then it is nobody's in particular.
 func (c *checker) violation(s *subject, at time.Time, format string, args ...any) {
 	v := Violation{At: at.Sub(c.journal.start).Seconds(), What: fmt.Sprintf(format, args...)}
+	c.journal.note("%8.3f VIOLATION: %s", v.At, v.What) // at once: a run may die before it reports
 	from := at.Add(-15 * time.Second)
 	var told []moment
 	if s != nil {
