@@ -202,13 +202,11 @@ func (g *generator) ends() {
 	if g.hook == hookTC {
 		pass, drop = tcNext, tcShot
 	}
-	g.at("pass_within") // a budget, if it is unusual
-	g.count()
 	if g.hook == hookXDP {
+		g.at("pass_within") // a budget
+		g.count()
 		g.queue("passed")
 		g.budget("passed")
-	} else {
-		g.jump("passed")
 	}
 	g.at("pass")
 	g.count()

@@ -93,6 +93,9 @@ func loaded(t testing.TB, r *Rules, o Options) *Program {
 		t.Fatalf("Load: %+v", err)
 	}
 	t.Cleanup(func() { p.Close() })
+	if errors.As(p.tcErr, new(*ebpf.VerifierError)) { // Load goes on without it, for kernels that have no tc of ours
+		t.Fatalf("Load: tc: %+v", p.tcErr)
+	}
 	if err := p.Add(r); err != nil {
 		t.Fatal(err)
 	}
