@@ -3,6 +3,7 @@ package chaos
 import (
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,8 +20,9 @@ func TestWaits(t *testing.T) {
 		t.Skipf("needs two CPUs: there are %d (%v)", cpus.Count(), err)
 	}
 	w := waits{}
-	stop, ready := make(chan struct{}), make(chan error)
-	defer close(stop)
+	var stop atomic.Bool
+	defer stop.Store(true)
+	ready := make(chan error)
 	for range 2 {
 		go func() {
 			runtime.LockOSThread() // for good: the thread ends with the goroutine
@@ -31,12 +33,7 @@ func TestWaits(t *testing.T) {
 				}
 			}
 			ready <- unix.SchedSetaffinity(0, &one)
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 			}
 		}()
 	}
