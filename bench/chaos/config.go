@@ -58,7 +58,8 @@ func (s *setting) text() string {
 	service(vip4, fmt.Sprintf("port: %d, scheduler: wrr, forward: vxlan", portVXLAN), tenant4, tcpPort, fmt.Sprintf(", vni: %d", vni))
 	service(vip4, fmt.Sprintf("port: %d, scheduler: wrr, persistence: {timeout: 300s}", portStick), server4, tcpPort, "")
 	service(vip4, fmt.Sprintf("port: %d, protocol: udp, scheduler: wrr", udpPort), server4, udpPort, "")
-	service(vip6, fmt.Sprintf("port: %d, protocol: udp, scheduler: mh", udpPort), server6, udpPort, "")
+	// Without the flag a new client of a server of weight 0 is refused, as by IPVS.
+	service(vip6, fmt.Sprintf("port: %d, protocol: udp, scheduler: mh, flags: [mh-fallback]", udpPort), server6, udpPort, "")
 	for i := range s.spare {
 		service(vip4, fmt.Sprintf("port: %d, scheduler: rr", 1000+i), server4, tcpPort, "")
 	}
