@@ -174,7 +174,8 @@ func FuzzEnter(f *testing.F) {
 			t.Fatalf("%d bytes are gone, %d tags left", tags, frame.VLANs)
 		}
 		kept := frame.Headers
-		if packet.Parse(frame); frame.Headers != kept && kept.VLANs < 2 {
+		third := kept.EtherType == packet.EtherTypeVLAN || kept.EtherType == packet.EtherTypeQinQ // a tag that Parse took for the payload
+		if packet.Parse(frame); frame.Headers != kept && !third {
 			t.Fatalf("headers %+v, parsed anew %+v", kept, frame.Headers)
 		}
 	})
