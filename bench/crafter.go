@@ -122,10 +122,16 @@ func (c *crafter) next(b []byte, when int64) int {
 		binary.BigEndian.PutUint16(l4[16:], ^fold(sum+uint64(tick)))
 	}
 	if s.attack != nil && c.number&1 != 0 {
-		for _, w := range s.attack {
-			binary.BigEndian.PutUint16(b[w.at:], w.value)
+		sum := s.ipSum + addrs + s.attackSum
+		for i := range s.attack {
+			w := &s.attack[i]
+			v := w.of(c.number >> 1)
+			binary.BigEndian.PutUint16(b[w.at:], v)
+			if w.part != 0 && w.summed() {
+				sum += uint64(v)
+			}
 		}
-		binary.BigEndian.PutUint16(b[24:], ^fold(s.ipSum+addrs+s.attackSum))
+		binary.BigEndian.PutUint16(b[24:], ^fold(sum))
 		b[n-stampLen] = 0
 	}
 	c.number++

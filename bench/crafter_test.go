@@ -65,6 +65,10 @@ func drawTraffic(r *rapid.T, kinds ...Kind) Traffic {
 		if len(t.Mix) == 1 {
 			attacks = append(attacks, Errors)
 		}
+		attacks = append(attacks, Station)
+		if t.Dst.Count() == 1 {
+			attacks = append(attacks, Neighbor)
+		}
 		t.Attack = rapid.SampledFrom(attacks).Draw(r, "attack")
 	}
 	if err := t.complete(); err != nil {
@@ -89,7 +93,7 @@ func TestCrafter(t *testing.T) {
 			n := c.next(b, when)
 			want := twin(&x, flow, x.Mix[order[i%len(order)]].Bytes-fcs, stream, number, when)
 			if x.Attack != NoAttack && number&1 != 0 {
-				isAttack(r, &x, b[:n], want)
+				isAttack(r, &x, number/2, b[:n], want)
 				continue
 			}
 			if !bytes.Equal(b[:n], want) {
@@ -105,8 +109,8 @@ func TestCrafter(t *testing.T) {
 	})
 }
 
-// isAttack holds a frame of the attack against the good one that it stands for.
-func isAttack(r *rapid.T, x *Traffic, got, good []byte) {
+// isAttack holds the nth frame of the attack against the good one that it stands for.
+func isAttack(r *rapid.T, x *Traffic, nth uint64, got, good []byte) {
 	want := bytes.Clone(good)
 	want[len(want)-stampLen] = 0
 	ip, l4 := want[14:], want[34:]
@@ -119,6 +123,13 @@ func isAttack(r *rapid.T, x *Traffic, got, good []byte) {
 		l4[6], l4[7] = 0, 0
 	case Port:
 		binary.BigEndian.PutUint16(l4[2:], x.DstPorts.Last+1)
+		l4[6], l4[7] = 0, 0
+	case Station:
+		binary.BigEndian.PutUint16(want[6:], madeUp)
+		binary.BigEndian.PutUint32(want[8:], uint32(nth))
+		l4[6], l4[7] = 0, 0
+	case Neighbor:
+		binary.BigEndian.PutUint16(ip[18:], uint16(nth))
 		l4[6], l4[7] = 0, 0
 	case Errors:
 		binary.BigEndian.PutUint16(ip[2:], errorLen)

@@ -236,21 +236,30 @@ func (p *code) attack(largest *shape) {
 		asm.Mov.Reg(asm.R3, rFrame),
 		asm.Add.Imm(asm.R3, end),
 		asm.JGT.Reg(asm.R3, asm.R2, "abort"),
-		asm.RSh.Imm(rNumber, 56),
-		asm.And.Imm(rNumber, 1),
-		asm.JEq.Imm(rNumber, 0, "good"),
+		asm.HostTo(asm.BE, rNumber, asm.DWord),
+		asm.Mov.Reg(asm.R2, rNumber),
+		asm.And.Imm(asm.R2, 1),
+		asm.JEq.Imm(asm.R2, 0, "good"),
 		asm.StoreImm(asm.R1, 0, 0, asm.Byte),
 		asm.LoadMem(asm.R4, rFrame, 24, asm.Half),
 		asm.HostTo(asm.BE, asm.R4, asm.Half),
 		asm.Xor.Imm(asm.R4, 0xffff),
 		asm.Add.Imm(asm.R4, int32(fold(largest.attackSum))),
 	)
+	for _, w := range largest.attack {
+		if w.part == 0 {
+			p.emit(asm.StoreImm(rFrame, int16(w.at), int64(binary.NativeEndian.Uint16([]byte{byte(w.value >> 8), byte(w.value)})), asm.Half))
+			continue
+		}
+		p.emit(asm.Mov.Reg(asm.R5, rNumber), asm.RSh.Imm(asm.R5, int32(1+16*(w.part-1))), asm.And.Imm(asm.R5, 0xffff))
+		if w.summed() {
+			p.emit(asm.Add.Reg(asm.R4, asm.R5))
+		}
+		p.put(asm.R5, int16(w.at), asm.Half)
+	}
 	p.fold(asm.R4)
 	p.emit(asm.Xor.Imm(asm.R4, 0xffff))
 	p.put(asm.R4, 24, asm.Half)
-	for _, w := range largest.attack {
-		p.emit(asm.StoreImm(rFrame, int16(w.at), int64(binary.NativeEndian.Uint16([]byte{byte(w.value >> 8), byte(w.value)})), asm.Half))
-	}
 	p.emit(asm.Ja.Label("done"))
 	p.at("good")
 	p.emit(asm.Mov.Imm(asm.R1, 0))

@@ -104,6 +104,7 @@ func TestTrafficThatCannotBe(t *testing.T) {
 		{"attack over IPv6", Traffic{Src: six, Dst: six, Mix: Mix{{128, 1}}, Attack: TTL}, "udp over IPv4"},
 		{"attack among SYNs", Traffic{Src: four, Dst: four, Kind: SYN, Attack: TTL}, "udp over IPv4"},
 		{"no port is left", Traffic{Src: four, Dst: four, SrcPorts: Ports{1, 1}, DstPorts: Ports{1, 65535}, Attack: Port}, "none is left"},
+		{"many destinations", Traffic{Src: four, Dst: Range{four.First, four.First.Next()}, Attack: Neighbor}, "one destination"},
 		{"no room for an error", Traffic{Src: four, Dst: four, Attack: Errors}, "92 bytes at least"},
 		{"errors of many sizes", Traffic{Src: four, Dst: four, Mix: IMIX, Attack: Errors}, "one size"},
 	} {

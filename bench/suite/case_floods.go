@@ -15,47 +15,64 @@ const (
 	floodPart = 0.5 // of the most that weir forwards of these frames. With the attack that is about what the generator's CPU can send and the kernel receive on it
 )
 
+// floodScene is what stands in the way of some floods.
+type floodScene struct {
+	*peer
+	attacks []bench.Attack
+}
+
 // floods measures what comes through of good frames, sent at half of the most that weir forwards, when as many again of an attack stand between them.
 func (s *session) floods() error {
-	attacks := []bench.Attack{bench.Fragments, bench.Errors, bench.TTL, bench.Port}
-	if s.Quick {
-		attacks = attacks[:2]
+	scenes := []floodScene{
+		{&weirNAT, []bench.Attack{bench.Fragments, bench.Errors, bench.TTL, bench.Port}},
+		{&weirVTEP, []bench.Attack{bench.Station}},
+		{&weirRouter, []bench.Attack{bench.Neighbor}},
 	}
-	const size = "96" // an ICMP error is longer than 64 bytes
-	var most []float64
+	if s.Quick {
+		scenes = []floodScene{{&weirNAT, []bench.Attack{bench.Fragments, bench.Errors}}}
+	}
+	most := make([][]float64, len(scenes))
 	var failed []error
 	for s.results.round = range s.runs(enoughPairs) {
-		failed = append(failed, s.with(&weirNAT, 1, func(b *bed, r *running) error {
-			if err := s.warm(b, r, flowsUsual); err != nil {
-				return err
+		for i, x := range scenes {
+			failed = append(failed, s.with(x.peer, 1, func(b *bed, r *running) error { return s.flood(b, r, x.attacks, &most[i]) }))
+			if s.ctx.Err() != nil {
+				return s.ctx.Err()
 			}
-			t, err := s.flooded(b, r, load{size: size, flows: flowsUsual, length: s.length(floodRun)})
+		}
+	}
+	for _, x := range scenes {
+		for _, attack := range x.attacks {
+			s.results.compare("floods", string(attack), "pps", map[string]float64{unattacked.name: 0.95}, &unattacked)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// flood measures a running weir with each of the attacks, and without. most is what it forwarded in each round, of frames without an attack.
+func (s *session) flood(b *bed, r *running, attacks []bench.Attack, most *[]float64) error {
+	const size = "96" // an ICMP error is longer than 64 bytes
+	if err := s.warm(b, r, flowsUsual); err != nil {
+		return err
+	}
+	t, err := s.flooded(b, r, load{size: size, flows: flowsUsual, length: s.length(floodRun)})
+	if err != nil {
+		return err
+	}
+	*most = append(*most, t.ReceivedPPS)
+	rate := floodPart * Median(*most)
+	for _, attack := range attacks {
+		for _, p := range turn([]*peer{&weirNAT, &unattacked, &weirAgain}, s.results.round) {
+			l := load{size: size, rate: rate, flows: flowsUsual, length: s.length(floodRun)}
+			if p != &unattacked {
+				l.rate, l.more = 2*rate, []string{"--attack", string(attack)}
+			}
+			t, err := s.through(b, r, l)
 			if err != nil {
 				return err
 			}
-			most = append(most, t.ReceivedPPS)
-			rate := floodPart * Median(most)
-			for _, attack := range attacks {
-				for _, p := range turn([]*peer{&weirNAT, &unattacked, &weirAgain}, s.results.round) {
-					l := load{size: size, rate: rate, flows: flowsUsual, length: s.length(floodRun)}
-					if p != &unattacked {
-						l.rate, l.more = 2*rate, []string{"--attack", string(attack)}
-					}
-					t, err := s.through(b, r, l)
-					if err != nil {
-						return err
-					}
-					s.results.add("floods", string(attack), p.name, "pps", t.ReceivedPPS, r, t.command)
-				}
-			}
-			return nil
-		}))
-		if s.ctx.Err() != nil {
-			return s.ctx.Err()
+			s.results.add("floods", string(attack), p.name, "pps", t.ReceivedPPS, r, t.command)
 		}
 	}
-	for _, attack := range attacks {
-		s.results.compare("floods", string(attack), "pps", map[string]float64{unattacked.name: 0.95}, &unattacked)
-	}
-	return errors.Join(failed...)
+	return nil
 }

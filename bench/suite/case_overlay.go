@@ -14,8 +14,10 @@ const (
 
 var (
 	weirVTEP = peer{name: weirNAT.name, start: startWeirVTEP}
-	weirTwin = peer{name: weirAgain.name, start: startWeirVTEP}
-	kernVTEP = peer{name: "kernel bridge and vxlan", needs: []string{"bridge"}, start: startKernelVTEP}
+	// weirRouter routes between segments.
+	weirRouter = peer{name: weirNAT.name, start: startWeirRouter}
+	weirTwin   = peer{name: weirAgain.name, start: startWeirVTEP}
+	kernVTEP   = peer{name: "kernel bridge and vxlan", needs: []string{"bridge"}, start: startKernelVTEP}
 )
 
 func intoSegment() []string {
@@ -45,6 +47,41 @@ func startWeirVTEP(s *session, b *bed) (*running, error) {
 	r, err := startWeirWith(s, b, vtepConfig(s.CPUs[1]))
 	if err == nil {
 		r.target = intoSegment()
+	}
+	return r, err
+}
+
+// routerConfig has two segments with a port each and a gateway between them.
+func routerConfig(cpu int) string {
+	text := fmt.Sprintf(`version: 1
+engine:
+  workers: {cpus: "%d"}
+  wait: adaptive
+  state_dir: none
+ports:
+  - {name: wan, interface: d0, xdp_send: live}
+  - {name: lan, interface: d1, xdp_send: live}
+vxlan:
+  segments:
+`, cpu)
+	for i, port := range []string{"wan", "lan"} {
+		text += fmt.Sprintf("    - {vni: %d, vtep: %s, access: [{port: %s}], gateway: {address: %s, mac: %q, reaches: [%d]}}\n",
+			vni+i, gatewayDut, port, fmt.Sprintf("172.%d.255.1/16", 16+i), segmentMAC(i), vni+1-i)
+	}
+	return text
+}
+
+// segmentMAC is the gateway's address in the i-th segment.
+func segmentMAC(i int) string { return fmt.Sprintf("02:00:00:00:50:%02x", i) }
+
+func startWeirRouter(s *session, b *bed) (*running, error) {
+	const to = "172.17.0.2" // its host answers ARP
+	if err := b.gen.Address("g1", to+"/16"); err != nil {
+		return nil, err
+	}
+	r, err := startWeirWith(s, b, routerConfig(s.CPUs[1]))
+	if err == nil {
+		r.target = []string{"--dst-mac", segmentMAC(0), "--src", "172.16.0.1", "--dst", to, "--dst-port", fmt.Sprint(port)}
 	}
 	return r, err
 }

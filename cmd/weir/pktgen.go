@@ -77,7 +77,7 @@ More lost than --max-loss allows is a failure: exit code 1.`,
 	f.Uint64Var(&o.Traffic.Flows, "flows", 1, "flows, taken in order of source port, then source address; 0: all there are")
 	f.BoolVar(&o.Traffic.Shuffle, "shuffle", false, "flows in random order")
 	f.Uint8Var(&o.Traffic.TTL, "ttl", 64, "time to live or hop limit")
-	attack := f.String("attack", "", "every second frame is unstamped and of a flood: fragment, icmp (port unreachable), ttl (of 1) or port (the one behind --dst-port)")
+	attack := f.String("attack", "", "every second frame is unstamped and of a flood: fragment, icmp (port unreachable), ttl (of 1), port (the one behind --dst-port), station (a source MAC each) or neighbor (to others of --dst's /16)")
 	size := f.String("size", "64", "bytes with check sequence: N, N:WEIGHT,... or imix (28:16:4 of 64, 594, 1518)")
 	rate := f.String("rate", "max", "frames a second: 1000, 20k, 1.5M, or max")
 	f.Uint64Var(&o.Count, "count", 0, "end after so many frames")
