@@ -3,10 +3,12 @@ package health
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -136,8 +138,12 @@ func (p *pinger) read(conn *net.IPConn) {
 	b := make([]byte, 256)
 	for {
 		n, from, err := conn.ReadFromIP(b)
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // no memory: others still wait for theirs
+			time.Sleep(10 * time.Millisecond)
+			continue
 		}
 		addr, _ := netip.AddrFromSlice(from.IP)
 		if seq, ok := p.parse(b[:n]); ok {
