@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -76,6 +77,32 @@ func TestWhatFits(t *testing.T) {
 				t.Errorf("%s: %v, want %q in it", x.name, err, s)
 			}
 		}
+	}
+}
+
+// TestChangesAreTakenOver: what was changed beside the file is made again by the successor, whatever is in it: words, numbers, mappings with numbers.
+func TestChangesAreTakenOver(t *testing.T) {
+	b := newAPIBed(t, web("10 2", "11 1", "13 1"))
+	b.must("PATCH", "/services/web/backends/198.18.1.10", `{"weight": 5, "upper_threshold": 100000000}`)
+	b.must("PATCH", "/services/web/backends/198.18.1.11", `{"state": "drain", "check": {"type": "tcp", "port": 8080}}`)
+	b.must("POST", "/services/web/backends", `{"address": "198.18.1.12", "port": 8000, "weight": 3}`)
+	b.must("DELETE", "/services/web/backends/198.18.1.13", "")
+	former, successor := conversation(t)
+	sent := make(chan error, 1)
+	go func() { sent <- former.Send(time.Second, "offer", &offer{Edits: b.control.edits}) }()
+	var o offer
+	if _, err := successor.Receive(time.Second, "offer", &o); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	cfg, edits, lost := kept(b.control.file, o.Edits)
+	if len(lost) > 0 || len(edits) != 4 {
+		t.Fatalf("%d of 4 changes are made again, lost are %q", len(edits), lost)
+	}
+	if more := config.Changes(b.core.cfg, cfg); len(more) > 0 {
+		t.Errorf("the successor runs something else: %v", more)
 	}
 }
 

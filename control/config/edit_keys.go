@@ -18,7 +18,6 @@ type Object map[string]any
 // ParseObject reads a JSON object. Numbers stay as they are written, so that they are judged as those of a file.
 func ParseObject(b []byte) (o Object, err error) {
 	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
 	if err := d.Decode(&o); err != nil {
 		return nil, fmt.Errorf("must be a JSON object of keys: %w", err)
 	}
@@ -29,6 +28,19 @@ func ParseObject(b []byte) (o Object, err error) {
 		return nil, errors.New("must be a JSON object of keys, not null")
 	}
 	return o, nil
+}
+
+// UnmarshalJSON keeps numbers as they are written wherever an object stands: an edit that comes with a takeover is made again, and of a float nobody
+// could tell any more that it was written as a whole number.
+func (o *Object) UnmarshalJSON(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var keys map[string]any
+	if err := d.Decode(&keys); err != nil {
+		return err
+	}
+	*o = keys
+	return nil
 }
 
 // Shown is o without its secrets.
