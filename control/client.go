@@ -71,11 +71,14 @@ func (c *Client) silence(after time.Duration) error {
 // do sends a request. The answer's body must be closed, and is waited for without end if endless.
 func (c *Client) do(r *http.Request, endless bool) (*http.Response, error) {
 	wait := c.Patience
-	switch d, err := time.ParseDuration(r.URL.Query().Get("interval")); {
-	case r.Method != http.MethodGet:
+	if r.Method != http.MethodGet {
 		wait = max(wait, waitForControl+c.Patience)
-	case err == nil && d > 0:
-		wait += d // rates are those of so long
+	} else {
+		for _, asked := range []string{"interval", "wait"} { // rates are those of so long, and where nothing happens events are none for so long
+			if d, err := time.ParseDuration(r.URL.Query().Get(asked)); err == nil && d > 0 {
+				wait += d
+			}
+		}
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	timer := time.AfterFunc(wait, func() { cancel(c.silence(wait)) })

@@ -43,6 +43,10 @@ func TestClientGivesUp(t *testing.T) {
 			time.Sleep(5 * little)
 			writeJSON(w, http.StatusOK, Status{PID: 42})
 		}, "/rates?interval=1m", ""},
+		{"was asked to wait for something to happen", little, func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(5 * little)
+			writeJSON(w, http.StatusOK, Status{PID: 42})
+		}, "/events?after=4&wait=30s", ""},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			client := quietDaemon(t, x.handle)
