@@ -89,6 +89,12 @@ type State struct {
 // Answered reports whether there was an answer yet.
 func (s *State) Answered() bool { return !s.Last.IsZero() }
 
+// known reports whether the state is more than what was configured.
+func (s *State) known() bool { return s.Answered() || s.inherited }
+
+// heir is the state that another check begins in.
+func (s *State) heir() State { return State{Up: s.Up, Since: s.Since, Why: s.Why, inherited: true} }
+
 // Probe does a check once, and returns nil if the server serves. It ends with ctx. Several goroutines call it at once.
 type Probe func(ctx context.Context, c *Check) error
 

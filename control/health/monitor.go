@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -25,11 +26,13 @@ type Monitor struct {
 	cancel  context.CancelFunc
 	wake    chan struct{} // the schedule has changed, or a probe has ended
 	ended   sync.WaitGroup
+	seed    maphash.Seed // of alike
 
 	mu      sync.Mutex
 	targets map[Check]*target
-	kin     map[kin]*target // one of those that ask the same of the same
-	before  map[kin]State   // what another process knew, as long as that is news: see Remember
+	alike   map[uint64]*target // one of those that ask the same, by its digest
+	kin     map[kin]*family
+	before  map[kin]State // what another process knew, as long as that is news: see Remember
 	newsTo  time.Time
 	due     schedule
 	running int
@@ -47,13 +50,63 @@ type target struct {
 	gone  bool
 }
 
-// kin is what a check has in common with one that replaces it: the server's state is not forgotten because its interval was edited.
+// asked is what c asks, whatever its pace: the server's state is not forgotten because its interval was edited.
+func (c *Check) asked() Check {
+	a := *c
+	a.Interval, a.Timeout, a.Rise, a.Fall, a.Down = 0, 0, 0, 0, false
+	return a
+}
+
+// digest is of what c asks. A table of the checks themselves would be as large as that of the targets.
+func (m *Monitor) digest(c *Check) uint64 { return maphash.Comparable(m.seed, c.asked()) }
+
+// kin is what a check has in common with one that replaces it though it asks for something else.
 type kin struct {
 	kind   Kind
 	target netip.AddrPort
 }
 
 func (c *Check) kin() kin { return kin{c.Kind, c.Target} }
+
+// family are the checks of one kin. Their answers may well differ: one server serves many names, and each has a check of its own.
+type family struct {
+	of       map[*target]struct{}
+	up, down int // of those whose state is known
+}
+
+// count adds t to its family's counts, or with -1 takes it from them.
+func (f *family) count(t *target, by int) {
+	switch {
+	case !t.state.known():
+	case t.state.Up:
+		f.up += by
+	default:
+		f.down += by
+	}
+}
+
+// join has later checks begin in the state of t, as initial says, and leave ends that.
+func (m *Monitor) join(t *target) {
+	f := m.kin[t.check.kin()]
+	if f == nil {
+		f = &family{of: map[*target]struct{}{}}
+		m.kin[t.check.kin()] = f
+	}
+	f.of[t] = struct{}{}
+	f.count(t, 1)
+	m.alike[m.digest(&t.check)] = t
+}
+
+func (m *Monitor) leave(t *target) {
+	f := m.kin[t.check.kin()]
+	f.count(t, -1)
+	if delete(f.of, t); len(f.of) == 0 {
+		delete(m.kin, t.check.kin())
+	}
+	if d := m.digest(&t.check); m.alike[d] == t {
+		delete(m.alike, d)
+	}
+}
 
 // firstWithin is how soon after it was given a check is done for the first time, at random, so that a thousand are not done at once.
 const firstWithin = time.Second
@@ -69,7 +122,7 @@ func NewMonitor(o Options) *Monitor {
 	if o.Jitter == nil {
 		o.Jitter = func(d time.Duration) time.Duration { return rand.N(max(d, 1)) }
 	}
-	m := &Monitor{options: o, wake: make(chan struct{}, 1), targets: map[Check]*target{}, kin: map[kin]*target{}}
+	m := &Monitor{options: o, wake: make(chan struct{}, 1), seed: maphash.MakeSeed(), targets: map[Check]*target{}, alike: map[uint64]*target{}, kin: map[kin]*family{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.ended.Go(m.run)
 	return m
@@ -99,7 +152,7 @@ func (m *Monitor) Set(checks []Check) {
 }
 
 // Change has the checks in add done from now on, and those in drop no more; none is in both. Those that are done already keep their state and
-// their turn; of what is dropped nothing is remembered, but that a check of the same kind and target that is added with it begins in its state.
+// their turn; of what is dropped nothing is remembered, but that a check which is added with it may begin in its state: see initial.
 func (m *Monitor) Change(add, drop []Check) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -122,9 +175,7 @@ func (m *Monitor) Change(add, drop []Check) {
 		}
 		delete(m.targets, c)
 		t.gone = true
-		if m.kin[c.kin()] == t {
-			delete(m.kin, c.kin())
-		}
+		m.leave(t)
 		if t.index >= 0 {
 			heap.Remove(&m.due, t.index)
 		} else if t.stop != nil {
@@ -132,15 +183,24 @@ func (m *Monitor) Change(add, drop []Check) {
 		}
 	}
 	for _, t := range fresh { // after all of them have begun as those before
-		m.kin[t.check.kin()] = t
+		m.join(t)
 	}
 	m.poke()
 }
 
-// initial is the state of a check before its first answer: as another one says that asks the same of the same, or as it is configured.
+// initial is the state of a check before its first answer: as another one says that asks the same, or as all say that ask something of the same
+// target in the same way, or as it is configured. Where those differ none speaks for another: a name that is down would take down all servers of one
+// whose check was edited.
 func (m *Monitor) initial(c *Check, now time.Time) State {
-	if t := m.kin[c.kin()]; t != nil && (t.state.Answered() || t.state.inherited) {
-		return State{Up: t.state.Up, Since: t.state.Since, Why: t.state.Why, inherited: true}
+	if t := m.alike[m.digest(c)]; t != nil && t.state.known() && t.check.asked() == c.asked() {
+		return t.state.heir()
+	}
+	if f := m.kin[c.kin()]; f != nil && (f.up > 0) != (f.down > 0) {
+		for t := range f.of {
+			if t.state.known() {
+				return t.state.heir()
+			}
+		}
 	}
 	if s, ok := m.before[c.kin()]; ok && now.Before(m.newsTo) {
 		return s
@@ -237,9 +297,12 @@ func (m *Monitor) ask(ctx context.Context, t *target, began time.Time) {
 	m.running--
 	changed := false
 	if !t.gone && m.ctx.Err() == nil {
+		f := m.kin[t.check.kin()]
+		f.count(t, -1)
 		if changed = t.state.note(&t.check, err, at, at.Sub(began)); changed {
 			m.changed = append(m.changed, t.check)
 		}
+		f.count(t, 1)
 		i := t.check.Interval
 		t.next = began.Add(i - i/20 + m.options.Jitter(i/10))
 		if t.next.Before(at) {

@@ -177,6 +177,65 @@ func TestSetKeepsWhatStays(t *testing.T) {
 	})
 }
 
+// TestNamesOfOneServer edits the checks of two names that one server serves, of which one is down: whichever was given last, no check begins with what
+// was found out about the other name.
+func TestNamesOfOneServer(t *testing.T) {
+	for _, darkLast := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var lit atomic.Bool // dark.example is up, too
+			m := NewMonitor(Options{Jitter: func(d time.Duration) time.Duration { return d / 2 }, Probe: func(_ context.Context, c *Check) error {
+				if c.Host == "dark.example" && !lit.Load() {
+					return errDead
+				}
+				return nil
+			}})
+			defer m.Close()
+			named := func(host string, interval time.Duration) Check {
+				c := server(1)
+				c.Kind, c.Host, c.Interval = HTTP, host, interval
+				return c
+			}
+			bright, dark := named("bright.example", 2*time.Second), named("dark.example", 2*time.Second)
+			if darkLast {
+				m.Set([]Check{bright, dark})
+			} else {
+				m.Set([]Check{dark, bright})
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			slowBright, slowDark := named("bright.example", 10*time.Second), named("dark.example", 10*time.Second)
+			if b, d := m.State(slowBright), m.State(slowDark); !b.Up || d.Up {
+				t.Fatalf("dark last %v: edited, bright begins as %+v, dark as %+v", darkLast, b, d)
+			}
+			other, otherDown := named("other.example", 2*time.Second), named("other.example", 2*time.Second)
+			otherDown.Down = true
+			if u, d := m.State(other), m.State(otherDown); !u.Up || d.Up || u.inherited || d.inherited {
+				t.Errorf("dark last %v: a third name begins as %+v, with init_state down as %+v", darkLast, u, d)
+			}
+			m.Set([]Check{slowBright, slowDark})
+			if b, d := m.State(slowBright), m.State(slowDark); !b.Up || d.Up || b.Answered() || d.Answered() {
+				t.Errorf("dark last %v: after the edit bright is %+v, dark %+v", darkLast, b, d)
+			}
+			lit.Store(true)
+			time.Sleep(25 * time.Second)
+			synctest.Wait()
+			if s := m.State(slowDark); !s.Up {
+				t.Fatalf("dark last %v: dark is up, and it is %+v", darkLast, s)
+			}
+			if s := m.State(otherDown); !s.Up {
+				t.Errorf("dark last %v: where all agree a third name begins as %+v", darkLast, s)
+			}
+			lit.Store(false)
+			time.Sleep(45 * time.Second)
+			synctest.Wait()
+			m.Set([]Check{slowDark})
+			if s := m.State(other); s.Up {
+				t.Errorf("dark last %v: where the only one is down a third name begins as %+v", darkLast, s)
+			}
+		})
+	}
+}
+
 // TestACheckUnderWayIsDroppedWithItsTarget: its answer comes late and says nothing.
 func TestACheckUnderWayIsDroppedWithItsTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
