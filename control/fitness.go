@@ -12,7 +12,7 @@ import (
 // condition is what a backend is for new connections, and what becomes of old ones.
 //
 //	up -> down -> slow start -> up     by its check
-//	up -> drain -> drained             by the configuration; drained when drain_timeout is over
+//	up -> drain -> drained             by the configuration; drained when drain_timeout is over, also if it is down by then
 //	up -> down                         by the configuration, too
 type condition uint8
 
@@ -113,26 +113,31 @@ func (r *registry) examine(b *backend, c *config.Service, x *config.Backend) {
 func (f fitness) examined(failure string, c *config.Service, x *config.Backend, now time.Time) fitness {
 	was := f
 	f.next, f.why, f.tenths = time.Time{}, "", 0
+	var end time.Time // of its drain; zero: there is none
+	switch {
+	case x.State != "drain":
+		f.drain = time.Time{}
+	case f.drain.IsZero():
+		f.drain = now
+	}
+	if x.State == "drain" && x.DrainTimeout > 0 {
+		end = f.drain.Add(x.DrainTimeout)
+	}
 	switch {
 	case x.State == "down":
 		f.condition, f.why = down, stateDown
+	case !end.IsZero() && !now.Before(end): // whatever its check says: who drains a server to stop it often has its check fail first
+		f.condition, f.why = drained, fmt.Sprintf("drain_timeout of %v is over", x.DrainTimeout)
 	case failure != "":
-		f.condition, f.why = down, failure
+		f.condition, f.why, f.next = down, failure, end
 	case now.Before(f.shunned):
 		f.condition, f.next = down, f.shunned
+		if !end.IsZero() && end.Before(f.next) {
+			f.next = end
+		}
 		f.why = fmt.Sprintf("%d SYNs in a row without an answer", f.shaken.why)
 	case x.State == "drain":
-		if f.drain.IsZero() {
-			f.drain = now
-		}
-		f.condition = drain
-		if x.DrainTimeout > 0 {
-			if end := f.drain.Add(x.DrainTimeout); now.Before(end) {
-				f.next = end
-			} else {
-				f.condition, f.why = drained, fmt.Sprintf("drain_timeout of %v is over", x.DrainTimeout)
-			}
-		}
+		f.condition, f.next = drain, end
 	default:
 		if was.off() {
 			f.up = now
@@ -143,9 +148,6 @@ func (f fitness) examined(failure string, c *config.Service, x *config.Backend, 
 			f.tenths = int32(max(1, slowSteps*now.Sub(f.up)/c.SlowStart))
 			f.next = f.up.Add((c.SlowStart*time.Duration(f.tenths+1) + slowSteps - 1) / slowSteps)
 		}
-	}
-	if x.State != "drain" {
-		f.drain = time.Time{}
 	}
 	return f
 }

@@ -358,6 +358,60 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// TestDrainOfAServerThatStops: an application that is drained fails its check as soon as it is told to stop. Its connections go on, as on_down says,
+// but not beyond drain_timeout, which counts from the reload whenever the check began to fail.
+func TestDrainOfAServerThatStops(t *testing.T) {
+	drained := watched("scheduler: rr, ", "10 weight: 1", "11 weight: 1, state: drain, drain_timeout: 20s")
+	for _, x := range []struct {
+		name   string
+		before bool // it fails before it is drained
+		again  bool // and is well again before the time is over
+	}{{"it stops while it drains", false, false}, {"it was down before", true, false}, {"it comes back", false, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newHealthBed(t, watched("scheduler: rr, ", "10 weight: 1", "11 weight: 1"))
+			b.pass(2 * time.Second)
+			b.until(11)
+			port := b.port
+			if b.set(11, x.before); x.before {
+				b.pass(5 * time.Second)
+			}
+			b.reload(drained)
+			b.set(11, true)
+			b.pass(5 * time.Second)
+			if v := b.view(1); v.State != "down" || v.Check.Up {
+				t.Errorf("%s: it is %+v", x.name, v)
+			}
+			if got := b.send(port, false); got != 11 {
+				t.Errorf("%s: its connection goes to %d", x.name, got)
+			}
+			b.set(11, !x.again)
+			b.pass(10 * time.Second)
+			if v := b.view(1); x.again != (v.State == "drain") || x.again && (v.EndsInS < 4 || v.EndsInS > 5) {
+				t.Errorf("%s: after 15s it is %+v", x.name, v)
+			}
+			if got := b.send(port, false); got != 11 {
+				t.Errorf("%s: after 15s its connection goes to %d", x.name, got)
+			}
+			b.pass(5500 * time.Millisecond)
+			if v := b.view(1); v.State != "drained" || v.Left != 0 || !strings.Contains(v.Why, "drain_timeout of 20s is over") {
+				t.Errorf("%s: after its time it is %+v", x.name, v)
+			}
+			if got := b.send(port, false); got != 0 {
+				t.Errorf("%s: a segment after the deadline went to %d", x.name, got)
+			}
+			b.set(11, false)
+			b.pass(5 * time.Second)
+			if v := b.view(1); v.State != "drained" {
+				t.Errorf("%s: in the end it is %+v", x.name, v)
+			}
+			b.reload(watched("scheduler: rr, ", "10 weight: 1", "11 weight: 1"))
+			if got := b.spread(10); got[11] != 5 {
+				t.Errorf("%s: when it is back, connections went to %v", x.name, got)
+			}
+		})
+	}
+}
+
 // TestHealthOverReloads reloads other things, the check itself, and what is refused, while a server is down.
 func TestHealthOverReloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
