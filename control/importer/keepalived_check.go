@@ -121,7 +121,7 @@ func (r *reader) checker(x *block, comments *[]Note) *check {
 	}
 	types := map[string]string{"TCP_CHECK": "tcp", "HTTP_GET": "http", "SSL_GET": "https", "DNS_CHECK": "dns", "MISC_CHECK": "exec", "UDP_CHECK": "udp", "PING_CHECK": "icmp"}
 	c.set("type", types[x.key()])
-	urls := 0
+	urls, dynamic := 0, false
 	for _, y := range x.inside {
 		if c.pace.line(r, y) {
 			continue
@@ -159,12 +159,17 @@ func (r *reader) checker(x *block, comments *[]Note) *check {
 		case "require_reply":
 			r.reply(c, y, comments)
 		case "misc_dynamic", "dynamic":
-			r.notef(y.pos, comments, "%s: a check of weir's says yes or no; weights stay", key)
+			dynamic = true // such a program hardly ever ends with 0: as a check it would take down servers that are well
+			r.notef(y.pos, comments, "%s: keepalived takes an end with 2 to 255 for a success and makes a weight of it, but a check of weir's succeeds with 0 alone; "+
+				"until you write one that does the server counts as up", key)
 		case "user":
 			r.notef(y.pos, comments, "user %s: programs run as weir's own user", y.arg(1))
 		default:
 			r.quietf(y.pos, "%s: %s has nothing like it in weir's checks", key, x.key())
 		}
+	}
+	if dynamic {
+		return nil
 	}
 	if x.key() == "HTTP_GET" || x.key() == "SSL_GET" {
 		if urls == 0 {
