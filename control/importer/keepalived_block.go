@@ -19,6 +19,18 @@ func (b *block) arg(n int) string {
 	return ""
 }
 
+// on reads a switch of a server or checker, which keepalived takes alone for on, and with true, on, yes, false, off or no behind it. ok is false for any
+// other word: keepalived ignores the line then.
+func (b *block) on() (on, ok bool) {
+	switch b.argOr(1, "on") {
+	case "true", "on", "yes":
+		return true, true
+	case "false", "off", "no":
+		return false, true
+	}
+	return false, false
+}
+
 // maxNesting is how deep blocks may stand in each other. keepalived's own go no deeper than four.
 const maxNesting = 32
 

@@ -59,7 +59,7 @@ func (p *pace) line(r *reader, x *block) bool {
 		}
 		p.retry = n
 	case "alpha":
-		p.alpha = x
+		p.alpha = r.toggle(x, p.alpha)
 	case "virtualhost":
 		p.host = x.arg(1)
 	case "delay_before_retry":
@@ -70,6 +70,15 @@ func (p *pace) line(r *reader, x *block) bool {
 		return false
 	}
 	return true
+}
+
+// toggle is x, which holds from now on instead of what was, or what was if keepalived ignores x.
+func (r *reader) toggle(x, was *block) *block {
+	if _, ok := x.on(); !ok {
+		r.quietf(x.pos, "%s %s: must be on or off; keepalived ignores it, too", x.key(), quoted(x.arg(1)))
+		return was
+	}
+	return x
 }
 
 // timer takes seconds, with a fraction.
@@ -180,9 +189,6 @@ func (r *reader) checker(x *block, comments *[]Note) *check {
 			c.set("status", "200-299") // keepalived's default
 		}
 	}
-	if c.pace.alpha != nil && strings.EqualFold(c.pace.alpha.argOr(1, "on"), "off") {
-		c.pace.alpha = nil
-	}
 	return c
 }
 
@@ -286,7 +292,9 @@ func (c *check) settled(server, service pace) *check {
 	s.set("rise", "1")
 	s.set("fall", strconv.Itoa(min(p.retry+1, 100)))
 	if p.alpha != nil {
-		s.set("init_state", "down")
+		if on, _ := p.alpha.on(); on { // off of a checker holds against on of its server
+			s.set("init_state", "down")
+		}
 	}
 	return s
 }

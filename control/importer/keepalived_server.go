@@ -49,7 +49,7 @@ func (v *virtualServer) serverLine(s *server, x *block) {
 	}
 	switch key := x.key(); key {
 	case "inhibit_on_failure":
-		s.inhibits = x
+		s.inhibits = v.toggle(x, s.inhibits)
 	case "weight":
 		v.number(x, &s.weight)
 	case "lvs_method", "lb_kind":

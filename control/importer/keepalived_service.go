@@ -289,13 +289,19 @@ func (v *virtualServer) inhibit(tell bool) bool {
 	var some *block
 	all := true
 	for i := range v.servers {
-		if x := v.servers[i].inhibits; x != nil {
+		x := v.servers[i].inhibits
+		if x == nil {
+			x = v.inhibits // which has no word behind it that counts
+		} else if on, _ := x.on(); !on {
+			x = nil
+		}
+		if x != nil {
 			some = x
 		} else {
 			all = false
 		}
 	}
-	if v.inhibits != nil || all && some != nil {
+	if all && some != nil {
 		return true
 	}
 	if some != nil && tell {
