@@ -66,7 +66,7 @@ func captureCommand() *cobra.Command {
 	filterFlags(c)
 	file := c.Flags().StringP("write", "w", "", "the file, - for standard output")
 	c.Flags().Int("snaplen", 0, "keep so many bytes of a packet, 0: all")
-	c.RunE = func(c *cobra.Command, _ []string) (err error) {
+	c.RunE = func(c *cobra.Command, _ []string) error {
 		out := os.Stdout
 		switch {
 		case *file == "":
@@ -76,14 +76,14 @@ func captureCommand() *cobra.Command {
 				return usage(errors.New("-w -: standard output is a terminal; pcapng is for a file or a pipe"))
 			}
 		}
-		return follow(c, "/capture", func(body io.Reader) error {
+		return follow(c, "/capture", func(body io.Reader) (err error) {
 			if *file != "-" {
 				if out, err = os.OpenFile(*file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600); err != nil { // payload is private
 					return err
 				}
 				defer func() { err = errors.Join(err, out.Close()) }()
 			}
-			_, err := io.Copy(out, body)
+			_, err = io.Copy(out, body)
 			return err
 		})
 	}
