@@ -192,7 +192,11 @@ func (c *Control) handler() http.Handler {
 			answer(w, nil, err)
 			return
 		}
-		outcome := c.Reload(keep)
+		outcome, err := c.Reload(keep)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
 		status := http.StatusOK
 		if !outcome.OK {
 			status = http.StatusUnprocessableEntity

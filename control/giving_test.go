@@ -106,6 +106,17 @@ func TestNobodyEndsASuccessorsConnections(t *testing.T) {
 	}
 }
 
+// TestReloadOfWhoHasLeft: a process that has handed over has refused no configuration, and has no generation that keeps running.
+func TestReloadOfWhoHasLeft(t *testing.T) {
+	c := &Control{core: newCoreBed(t, web("10 1")).core, log: slog.New(slog.DiscardHandler), asks: make(chan func()), left: make(chan struct{})}
+	close(c.left)
+	w := httptest.NewRecorder()
+	c.handler().ServeHTTP(w, httptest.NewRequest("POST", "/reload", nil))
+	if text := w.Body.String(); w.Code != 503 || !strings.Contains(text, ErrLeft.Error()) || strings.Contains(text, "generation") {
+		t.Errorf("%d %s", w.Code, text)
+	}
+}
+
 // TestTheSuccessorHasEnded: this process begins anew when the successor that does not work is dead, killed if it must be, and not before.
 func TestTheSuccessorHasEnded(t *testing.T) {
 	for _, gone := range []bool{true, false} {

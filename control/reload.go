@@ -19,12 +19,12 @@ type Outcome struct {
 }
 
 // Reload loads the configuration file anew, as SIGHUP does, and tells what came of it. Changes that are not in the file are undone, or, with
-// keep, made again on the new one where it has their service and backend.
-func (c *Control) Reload(keep bool) (o Outcome) {
-	if err := c.do(func() { o = c.reload(keep) }); err != nil {
-		return Outcome{Message: err.Error()}
+// keep, made again on the new one where it has their service and backend. The error says that nothing was loaded, whatever is in the file.
+func (c *Control) Reload(keep bool) (o Outcome, err error) {
+	if stuck := c.do(func() { o = c.reload(keep) }); stuck != nil {
+		return Outcome{}, stuck
 	}
-	return o
+	return o, nil
 }
 
 // reload is all or nothing: whatever is wrong, the running configuration stays.
