@@ -175,7 +175,7 @@ func (c *Control) offer() (o *offer, files []int, err error) {
 		file, _ := u.Share()
 		dup(fileMemory(w), int(file.Fd()))
 		x := workerOffer{Chunks: u.Pool().Chunks(), ChunkSize: u.Pool().ChunkSize(), Pages: u.Pages()}
-		for _, q := range c.ports.xdp(w) {
+		for _, q := range u.Queues() { // in the order that the memory's owners are numbered by, which need not be that of our ports: see assumeWorker
 			q, fd, e := q.Offer()
 			add(fileSocket(w, len(x.Queues)), fd, e)
 			x.Queues = append(x.Queues, q)
@@ -183,16 +183,6 @@ func (c *Control) offer() (o *offer, files []int, err error) {
 		o.Workers = append(o.Workers, x)
 	}
 	return o, files, err
-}
-
-// xdp are the AF_XDP queues of worker number w, in the order in which they were opened.
-func (p *ports) xdp(w int) (all []*afxdp.Queue) {
-	for _, q := range p.queues[w] {
-		if q, ok := q.(*afxdp.Queue); ok {
-			all = append(all, q)
-		}
-	}
-	return all
 }
 
 // surrender says where everything stands; the workers have stopped. generations are those that queues had when they were offered.

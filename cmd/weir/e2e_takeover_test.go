@@ -59,6 +59,26 @@ func whole(t *testing.T, d *daemon) {
 	}
 }
 
+// TestTakeoversWithPortsInAnotherOrder: a successor whose file names its ports in another order goes on, and so does the successor of that one, which is offered
+// its sockets by the numbers that frame memory knows them by, whatever the order of its former's ports.
+func TestTakeoversWithPortsInAnotherOrder(t *testing.T) {
+	needsPins(t)
+	b := newBed(t, options{})
+	b.echoes(8000)
+	d := b.start(b.tcp())
+	works(t, b.client, hostPort(vip4, 80), 3)
+	turned := b.tcp("ports:\n  - {name: lan, interface: lan, driver: af_xdp}\n  - {name: wan, interface: wan, driver: af_xdp}")
+	for i, config := range []string{turned, turned, b.tcp(), b.tcp()} {
+		d = b.takeover(d, config)
+		works(t, b.client, hostPort(vip4, 80), 3)
+		works(t, b.client, hostPort(vip6, 80), 3)
+		whole(t, d)
+		if t.Failed() {
+			t.Fatalf("after takeover %d", i+1)
+		}
+	}
+}
+
 // TestTakeoverLosesNoPacket numbers a steady flow of datagrams from one server to a client's, through weirs that follow one another. Each arrives, once, as
 // long as a takeover takes no longer than the rings last.
 func TestTakeoverLosesNoPacket(t *testing.T) {

@@ -135,6 +135,16 @@ func mapMemory(size int, huge bool) (m []byte, pages string, err error) {
 // Pool is the pool over the memory.
 func (u *Umem) Pool() *packet.Pool { return u.pool }
 
+// Queues are those of u, in the order of their numbers: that of [UmemState].
+func (u *Umem) Queues() (all []*Queue) {
+	for _, q := range u.queues {
+		if q != nil {
+			all = append(all, q)
+		}
+	}
+	return all
+}
+
 // Close unmaps the memory. All its queues must be closed before.
 func (u *Umem) Close() error {
 	for _, q := range u.queues {
