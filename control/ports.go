@@ -50,6 +50,7 @@ type ports struct {
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
 	plain   map[int]int       // by port: the device made anew whose offloads were switched off last
+	deaf    map[int]string    // by port: that its device receives on queues that no worker looks at, if it does
 	pending bool              // register must be called again soon
 	wants   []netip.Prefix    // VIPs and full NAT addresses to be bound
 	bound   bool              // they have been, without an error
@@ -81,7 +82,7 @@ type hopKey struct {
 
 // openPorts looks at the devices of the configuration and refuses what cannot work, each by name and with the cure.
 func openPorts(log *slog.Logger, socket string, cfg *config.Config, engine *dataplane.Engine) (p *ports, err error) {
-	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}, plain: map[int]int{}, off: map[string][]string{}}
+	p = &ports{log: log, socket: socket, cfg: cfg, engine: engine, wanted: wanted{}, missing: map[string]string{}, guarded: map[int]guard{}, plain: map[int]int{}, deaf: map[int]string{}, off: map[string][]string{}}
 	if p.host, err = host.Open(); err != nil {
 		return nil, err
 	}
@@ -266,10 +267,7 @@ func (p *ports) checkQueues(workers int) error {
 			}
 			continue
 		}
-		want := fmt.Sprintf("ethtool -L %s rx %d tx %d", c.Interface, workers, workers)
-		if l.Channels.Combined {
-			want = fmt.Sprintf("ethtool -L %s combined %d", c.Interface, workers)
-		}
+		want := asManyQueues(c.Interface, &l.Channels, workers)
 		switch n := max(l.Channels.Rx, 1); {
 		case n > workers:
 			return fmt.Errorf("ports[%d] %s: %s receives on %d queues, but there are %d workers: `%s`, or more workers", i, c.Name, c.Interface, n, workers, want)
@@ -278,6 +276,30 @@ func (p *ports) checkQueues(workers int) error {
 		}
 	}
 	return nil
+}
+
+// asManyQueues is the command that gives a device as many queues as there are workers.
+func asManyQueues(dev string, c *host.Channels, workers int) string {
+	if c.Combined {
+		return fmt.Sprintf("ethtool -L %s combined %d", dev, workers)
+	}
+	return fmt.Sprintf("ethtool -L %s rx %d tx %d", dev, workers, workers)
+}
+
+// countQueues looks for what checkQueues refuses at the start and may come later: `ethtool -L`, which the kernel allows as long as no queue with a socket goes, or
+// a device that is made anew and has more queues. What is ours and comes on those is dropped, so the port must not look well.
+func (p *ports) countQueues() {
+	for i := range p.cfg.Ports {
+		c := &p.cfg.Ports[i]
+		if p.owner(i) != i || c.Driver != "af_xdp" || !c.Queues.All {
+			continue
+		}
+		p.deaf[i] = ""
+		if now, err := p.host.Channels(c.Interface); err == nil && now.Rx > p.workers {
+			p.deaf[i] = fmt.Sprintf("%s receives on %d queues, but there are %d workers, and what comes on the others is lost: `%s`, or restart weir with more workers",
+				c.Interface, now.Rx, p.workers, asManyQueues(c.Interface, &now, p.workers))
+		}
+	}
 }
 
 // ringSize is the entries of each AF_XDP ring; a worker's memory has room for four times that of each port and a few vectors.
@@ -428,6 +450,7 @@ func (p *ports) refresh() (changed bool, err error) {
 
 // tend looks after what no event tells.
 func (p *ports) tend() {
+	p.countQueues()
 	p.register()
 	p.renew()
 	p.letGo()

@@ -163,6 +163,8 @@ func (p *ports) register() {
 			trouble[i] = "the device is down"
 		case !l.Carrier:
 			trouble[i] = "the link is down"
+		case p.deaf[i] != "":
+			trouble[i] = p.deaf[i]
 		case p.cfg.Ports[i].Driver == "af_xdp" && l.MTU > p.maxMTU:
 			trouble[i] = fmt.Sprintf("the MTU is %d, but larger frames than those of %d are lost: restart weir", l.MTU, p.maxMTU)
 		}

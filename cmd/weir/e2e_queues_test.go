@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weir/control/host/testnet"
 )
 
 // TestQueuesByNumber gives a worker the second queue of wan alone: what comes in there is balanced, what comes in on the first is dropped, and the
@@ -84,4 +86,31 @@ services:`
 		}
 		d = b.start(b.config(ports, service))
 	}
+}
+
+// TestQueuesThatCameLater: what comes on a queue that a device did not have at the start is lost, so weir says so for as long as it has it.
+func TestQueuesThatCameLater(t *testing.T) {
+	needs(t, "ethtool")
+	b := newBed(t, options{servers: 1, queues: 2, driver: "af_xdp", xdpMode: "native"})
+	b.echoes(8000)
+	for _, c := range []struct {
+		space *testnet.Space
+		args  []string
+	}{{b.client, []string{"eth0", "tx", "1"}}, {b.lb, []string{"wan", "rx", "1"}}, {b.fabric, []string{"lb", "tx", "1"}}, {b.lb, []string{"lan", "rx", "1"}}} {
+		if r := command(t, c.space.Command("ethtool", append([]string{"-L"}, c.args...)...)); r.code != 0 {
+			t.Skipf("one queue for %v: %v", c.args, r)
+		}
+	}
+	d := b.start(b.tcp())
+	works(t, b.client, hostPort(vip4, 80), 3)
+	if r := command(t, b.lb.Command("ethtool", "-L", "wan", "rx", "2")); r.code != 0 {
+		t.Skipf("a second queue beside one with a socket: %v", r)
+	}
+	d.warns("wan", true)
+	if out := d.cli("status"); !strings.Contains(out, "wan receives on 2 queues, but there are 1 workers") {
+		t.Errorf("weir status does not say what is wrong:\n%s", out)
+	}
+	must(t, b.lb.Command("ethtool", "-L", "wan", "rx", "1").Run())
+	d.warns("wan", false)
+	works(t, b.client, hostPort(vip4, 80), 3)
 }

@@ -103,6 +103,12 @@ func TestLinkTellsWhatThePortIs(t *testing.T) {
 		l.Channels.Rx != 2 || l.Channels.Tx != 2 || l.Channels.Combined || l.MAC != [6]byte{2, 0, 0, 0, 1, 0xc} {
 		t.Errorf("wan is %+v", l)
 	}
+	if c, err := p.h.Channels("wan"); err != nil || c != l.Channels {
+		t.Errorf("its channels alone are %+v, %v", c, err)
+	}
+	if c, err := p.h.Channels("eth7"); err == nil {
+		t.Errorf("a device that is not there has %+v", c)
+	}
 	want := map[string]bool{"198.18.0.1/24": true, "2001:db8::1/64": true}
 	for _, a := range l.Addresses {
 		delete(want, a.String())

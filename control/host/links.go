@@ -79,16 +79,34 @@ func (h *Host) Link(name string) (Link, error) {
 	err = h.ethtool(func(e *ethtool.Ethtool) error {
 		// A driver that knows neither ioctl (lo, some tunnels) is not an error: the queue counts of netlink stand.
 		l.Driver, _ = e.DriverName(name)
-		if c, err := e.GetChannels(name); err == nil {
-			l.Channels = Channels{
-				Rx: int(c.RxCount + c.CombinedCount), Tx: int(c.TxCount + c.CombinedCount),
-				MaxRx: int(c.MaxRx + c.MaxCombined), MaxTx: int(c.MaxTx + c.MaxCombined),
-				Combined: c.MaxCombined > 0,
-			}
+		if c, err := channelsOf(e, name); err == nil {
+			l.Channels = c
 		}
 		return nil
 	})
 	return l, err
+}
+
+// Channels are those of the device of that name, and of no others: no event tells of a change of them, so who must know looks, which should be cheap.
+// The error is that of a device that is gone, or of a driver that does not tell.
+func (h *Host) Channels(name string) (c Channels, err error) {
+	err = h.ethtool(func(e *ethtool.Ethtool) (err error) {
+		c, err = channelsOf(e, name)
+		return fail("ETHTOOL_GCHANNELS", name, err)
+	})
+	return c, err
+}
+
+func channelsOf(e *ethtool.Ethtool, name string) (Channels, error) {
+	c, err := e.GetChannels(name)
+	if err != nil {
+		return Channels{}, err
+	}
+	return Channels{
+		Rx: int(c.RxCount + c.CombinedCount), Tx: int(c.TxCount + c.CombinedCount),
+		MaxRx: int(c.MaxRx + c.MaxCombined), MaxTx: int(c.MaxTx + c.MaxCombined),
+		Combined: c.MaxCombined > 0,
+	}, nil
 }
 
 // SetUp sets the device administratively up or down.
