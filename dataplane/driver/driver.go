@@ -44,7 +44,7 @@ type Stats struct {
 
 	RxRingFull        uint64 // the kernel had no room in the receive ring
 	FillRingEmpty     uint64 // the kernel had no chunk to put a frame in
-	RxDropped         uint64 // longer than a chunk's room, or still in the receive ring when the device vanished
+	RxDropped         uint64 // longer than a chunk's room, still in the receive ring when the device vanished, or several packets in one frame
 	InvalidDescriptor uint64 // the kernel refused a descriptor of ours: a bug
 
 	Wakeups uint64 // system calls made to move frames

@@ -80,17 +80,18 @@ var _ driver.Queue = (*Queue)(nil)
 // counters are written by the worker and read by anyone.
 type counters struct {
 	received, sent, sendLost, ringFull, invalid, wakeups atomic.Uint64
-	tooLong, merged, outgoing, inconsistent              atomic.Uint64
+	tooLong, merged, outgoing, inconsistent, unread      atomic.Uint64
 	summed, reopened                                     atomic.Uint64
 	up                                                   atomic.Bool
 }
 
-// Counters is what a packet socket has that other drivers have not. The first four are frames that never reached Receive.
+// Counters is what a packet socket has that other drivers have not. The first five are frames that never reached Receive.
 type Counters struct {
 	TooLong      uint64 // longer than the device's MTU or a chunk allows
 	Merged       uint64 // several packets in one frame: GRO, LRO, or TSO of a veth's other end
 	Outgoing     uint64 // this host's own, from kernels that cannot leave them out
 	Inconsistent uint64 // the ring's header contradicts itself: a bug of the kernel's or of ours
+	Unread       uint64 // still in the ring when it was given up: the device is gone, or its MTU has outgrown the ring
 	Summed       uint64 // frames whose checksum we had to compute
 	Reopened     uint64 // times that a lost device came back
 }
@@ -126,10 +127,12 @@ func (q *Queue) FD() int { return q.sock.rx }
 // Held implements [driver.Queue]: frames that Send took and Flush has not yet sent. What is in the receive ring is in no chunk.
 func (q *Queue) Held() int { return q.tx.n }
 
-// Stats implements [driver.Queue]. RxRingFull is as of the last look, at most lookEvery before the last Flush.
+// Stats implements [driver.Queue]. RxRingFull is as of the last look, at most lookEvery before the last Flush. What Counters tells apart is RxDropped
+// here, or nobody would hear of a sender whose merged frames all are lost; the host's own frames, which are no loss, are not among them.
 func (q *Queue) Stats() driver.Stats {
 	c := &q.counter
-	return driver.Stats{Received: c.received.Load(), Sent: c.sent.Load(), SendLost: c.sendLost.Load(), RxRingFull: c.ringFull.Load(),
+	dropped := c.tooLong.Load() + c.merged.Load() + c.inconsistent.Load() + c.unread.Load()
+	return driver.Stats{Received: c.received.Load(), Sent: c.sent.Load(), SendLost: c.sendLost.Load(), RxRingFull: c.ringFull.Load(), RxDropped: dropped,
 		InvalidDescriptor: c.invalid.Load(), Wakeups: c.wakeups.Load(), Up: c.up.Load(), Mode: "af_packet"}
 }
 
@@ -137,7 +140,7 @@ func (q *Queue) Stats() driver.Stats {
 func (q *Queue) Counters() Counters {
 	c := &q.counter
 	return Counters{TooLong: c.tooLong.Load(), Merged: c.merged.Load(), Outgoing: c.outgoing.Load(),
-		Inconsistent: c.inconsistent.Load(), Summed: c.summed.Load(), Reopened: c.reopened.Load()}
+		Inconsistent: c.inconsistent.Load(), Unread: c.unread.Load(), Summed: c.summed.Load(), Reopened: c.reopened.Load()}
 }
 
 // Close implements [driver.Queue]. What was sent and not flushed is tried once.

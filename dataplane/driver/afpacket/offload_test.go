@@ -199,7 +199,8 @@ func TestWhatCannotBeRestoredIsDroppedByName(t *testing.T) {
 		{"even where they would fit", func(t *testing.T) { sendUDP(t, "198.18.0.2", make([]byte, 400), 100) }, Counters{Merged: 1}, 0},
 	} {
 		subtest(t, tt.name, func(t *testing.T) {
-			before, received := q.Counters(), q.Stats().Received
+			before, was := q.Counters(), q.Stats()
+			received := was.Received
 			tt.send(t)
 			var d [8]packet.Desc
 			until(t, q, "the frame", func() bool {
@@ -214,6 +215,9 @@ func TestWhatCannotBeRestoredIsDroppedByName(t *testing.T) {
 				Inconsistent: c.Inconsistent - before.Inconsistent}
 			if got != tt.want || q.Stats().Received-received != tt.received {
 				t.Errorf("counted %+v and %d received, want %+v and %d", got, q.Stats().Received-received, tt.want, tt.received)
+			}
+			if n := q.Stats().RxDropped - was.RxDropped; n != tt.want.TooLong+tt.want.Merged {
+				t.Errorf("%d frames are lost to who asks for no more than a driver has to tell, want %d", n, tt.want.TooLong+tt.want.Merged)
 			}
 			if q.pool.Free() != q.pool.Chunks() {
 				t.Errorf("%d of %d chunks are free", q.pool.Free(), q.pool.Chunks())

@@ -33,6 +33,17 @@ func newRxRing(mem []byte, slot, room int) rxRing {
 	return rxRing{mem: mem, size: slot, mask: uint32(len(mem)/slot - 1), room: uint32(room)}
 }
 
+// waiting is how many frames are in the ring.
+func (r *rxRing) waiting() (n uint64) {
+	for slots := uint64(len(r.mem) / max(r.size, 1)); n < slots; n++ {
+		slot := r.mem[int((r.next+uint32(n))&r.mask)*r.size:][:r.size]
+		if status(r.header(slot))&unix.TP_STATUS_USER == 0 {
+			break
+		}
+	}
+	return n
+}
+
 // Receive implements [driver.Queue]. Frames for which the pool has no chunk wait in the ring.
 func (q *Queue) Receive(d []packet.Desc) int {
 	r := &q.rx

@@ -120,8 +120,9 @@ func (q *Queue) join(fd int) error {
 	return nil
 }
 
-// shut closes what open made.
+// shut closes what open made. What is in the ring is lost.
 func (q *Queue) shut() error {
+	q.counter.unread.Add(q.rx.waiting())
 	mem := q.rx.mem
 	q.rx = rxRing{}
 	err := q.sock.close()
