@@ -17,7 +17,8 @@ var _ driver.Queue = (*Queue)(nil)
 //
 // While the device is gone the queue has no socket: FD is -1, rings of one entry stand in for the kernel's, and everything given to
 // Send is lost. While its link is down, frames that were already in the send ring stay there, at most the ring's size, and leave
-// when it is up again.
+// when it is up again; but of a device that is up without a carrier the kernel takes one each time that somebody waits on the socket, and
+// loses it: see drained.
 type Queue struct {
 	// read for every packet
 	socket
@@ -33,6 +34,7 @@ type Queue struct {
 	doubted bool       // the device refused a frame: ask whether its carrier is there
 	held    int        // chunks in all rings and in the kernel
 	sending int        // those of them that are on their way out
+	stuck   int        // entries of tx that the kernel had not taken when we looked last, while the link is down
 	owed    int        // fill entries that the kernel has used since the last refill, as far as we have seen
 	batch   int        // refill when as many are owed
 	touched byte       // keeps the compiler from leaving out a read
@@ -156,6 +158,8 @@ func (q *Queue) Flush() (pending bool) {
 		if q.fd < 0 {
 			return !q.closed
 		}
+	} else if q.unsent {
+		q.drained()
 	}
 	if q.owed >= q.batch || q.owed > 0 && q.idle {
 		q.refill(&q.socket)

@@ -22,6 +22,25 @@ import (
 func (q *Queue) setUp(up bool) {
 	q.up = up
 	q.isUp.Store(up)
+	if !up {
+		q.stuck = int(q.tx.left())
+	}
+}
+
+// drained counts what the kernel has taken out of the send ring while the link is down and we do not call it. Who waits on a socket in copy mode drives its sending
+// (xsk_poll in the kernel), and a device that is up without a carrier drops what it is given, without a word to anybody. If there is a carrier these have left, and we
+// are late to know.
+func (q *Queue) drained() {
+	left := int(q.tx.left())
+	if left >= q.stuck {
+		return
+	}
+	if q.dev.flags()&unix.IFF_RUNNING == 0 {
+		q.lost.Add(uint64(q.stuck - left))
+	} else {
+		q.watched = time.Time{} // so that watch looks now
+	}
+	q.stuck = left
 }
 
 // watch asks after the device, ten times a second at most: the kernel tells an AF_XDP socket nothing by itself.

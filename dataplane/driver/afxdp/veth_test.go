@@ -210,6 +210,39 @@ func TestNoCarrier(t *testing.T) {
 	carries(t, u, a)
 }
 
+// A worker that sleeps until the carrier is back drives the sending of what is in the ring by waiting. All of that is lost, and counted.
+func TestSleepingWithoutCarrier(t *testing.T) {
+	inNamespace(t)
+	u := testUmem(t, UmemOptions{})
+	a := openPort(t, u, "va", Options{})
+	carries(t, u, a)
+	sent := a.Stats().Sent
+	setLink(t, "vap", false)
+	eventually(t, "the kernel says that the carrier is gone", func() bool { return a.dev.flags()&unix.IFF_RUNNING == 0 })
+	const frames = 100
+	var d []packet.Desc
+	for i := range uint32(frames) {
+		d = append(d, place(t, u, testFrame(i, 60)))
+	}
+	if n := a.Send(d); n != frames {
+		t.Fatalf("Send took %d of %d", n, frames)
+	}
+	a.watched = time.Time{} // the first refused frame is evidence enough, now
+	a.Flush()
+	if left := a.tx.left(); a.Stats().Up || left == 0 {
+		t.Fatalf("up %v, %d frames wait in the ring; want a link that is down and some", a.Stats().Up, left)
+	}
+	eventually(t, "waiting has emptied the ring", func() bool {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(a.FD()), Events: unix.POLLIN}}, 0)
+		a.Flush()
+		return a.tx.left() == 0 && a.sending == 0
+	})
+	if s := a.Stats(); s.SendLost != frames || s.Sent != sent {
+		t.Errorf("%d frames are lost and %d sent, want all %d lost", s.SendLost, s.Sent-sent, frames)
+	}
+	conserve(t, u, 0)
+}
+
 // The device of a port is deleted and made again: the queue comes back by itself, with a new socket; the other port goes on all
 // the while. Whether the first socket of the memory is lost, the one that joined, or both, makes no difference.
 func TestDeviceDeletedAndMadeAgain(t *testing.T) {
