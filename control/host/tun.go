@@ -142,7 +142,8 @@ func (t *TUN) configure(o TUNOptions) error {
 			"to the kernel are dropped if the host has no route to their source (cure: sysctl -w net/ipv4/conf/all/rp_filter=0)", all, t.name, dummy)
 		header := addrHeader(t.index, dummy, 0)
 		header[3] = unix.RT_SCOPE_HOST // never the source of anything
-		err := t.h.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_ACK, nil, header,
+		// The device of another process' TUN has the address already: without NLM_F_REPLACE the kernel says EEXIST.
+		err := t.h.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, nil, header,
 			nl.NewRtAttr(unix.IFA_LOCAL, dummy.AsSlice()), nl.NewRtAttr(unix.IFA_ADDRESS, dummy.AsSlice()))
 		if err != nil {
 			return fail("RTM_NEWADDR", dummy.String()+" on "+t.name, err)

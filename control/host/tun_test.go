@@ -131,6 +131,30 @@ func TestTUNDevice(t *testing.T) {
 	must(t, first.Close())
 }
 
+// TestTUNIsTakenOver: also where the host's reverse path filter has given the device an address, which it then has already.
+func TestTUNIsTakenOver(t *testing.T) {
+	for _, filter := range []string{"0", "1", "2"} {
+		t.Run("rp_filter "+filter, func(t *testing.T) {
+			p := newPair(t)
+			must(t, p.lb.Sysctl("net/ipv4/conf/all/rp_filter", filter))
+			former := newTUN(t, p.h, host.TUNOptions{MTU: 1400})
+			fd, err := unix.FcntlInt(uintptr(former.FD()), unix.F_DUPFD_CLOEXEC, 0)
+			must(t, err)
+			tun, err := p.h.AdoptTUN(fd, former.Name(), host.TUNOptions{MTU: 1500})
+			if err != nil {
+				unix.Close(fd)
+				t.Fatal(err)
+			}
+			defer func() { must(t, tun.Close()) }()
+			l, err := p.h.Link(former.Name())
+			must(t, err)
+			if tun.Index() != former.Index() || tun.Warning() != former.Warning() || !l.Up || l.MTU != 1500 || len(l.Addresses) > 1 {
+				t.Errorf("it is %+v, of index %d, warning %q", l, tun.Index(), tun.Warning())
+			}
+		})
+	}
+}
+
 func TestTUNWritesOfSeveralWorkersAllArrive(t *testing.T) {
 	p := newPair(t)
 	tun := newTUN(t, p.h, host.TUNOptions{})
