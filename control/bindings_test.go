@@ -373,6 +373,45 @@ func TestOffloadsOfADeviceMadeAnew(t *testing.T) {
 	}
 }
 
+// TestAccessPortsTakeEveryFrame: hardware leaves out what is for other stations than itself, which are all that a segment has. A device made anew is told so, too.
+func TestAccessPortsTakeEveryFrame(t *testing.T) {
+	b := newBindBed(t)
+	p := b.start(b.config("198.18.0.50", "40000-40099", ""))
+	plain := p.cfg
+	with, diags := config.Parse("test.yaml", []byte(`version: 1
+ports: [{name: wan, interface: wan, driver: af_packet}]
+vxlan: {segments: [{vni: 1, vtep: 198.18.0.1, peers: [198.18.0.2], access: [{port: wan, vlan: 7}]}]}
+`))
+	if config.HasErrors(diags) {
+		t.Fatal(diags)
+	}
+	at := func(what string, want ...int) {
+		t.Helper()
+		p.tendUnderlay()
+		if got := p.promisc.Devices(); !slices.Equal(got, want) {
+			t.Errorf("%s: devices %v take every frame, want %v", what, got, want)
+		}
+	}
+	at("without segments")
+	p.cfg = with
+	first := p.mirror.State().Links[0].Index
+	at("an access port", first)
+	b.must(b.space.IP("link del wan"))
+	b.must(b.space.IP("link add wan type veth peer name other"))
+	p.note(host.Event{Change: host.ChangeAll})
+	_, err := p.refresh()
+	b.must(err)
+	second := p.mirror.State().Links[0].Index
+	if second == first {
+		t.Fatal("it is the same device")
+	}
+	at("a device made anew", second)
+	p.cfg = plain
+	at("without segments again")
+	b.must(p.unbind())
+	b.must(p.close())
+}
+
 // TestWhatCouldNotBePublishedIsTriedAgain: the steering tables refuse, once, and no event tells of what has changed a second time.
 func TestWhatCouldNotBePublishedIsTriedAgain(t *testing.T) {
 	b := newBindBed(t)

@@ -36,6 +36,7 @@ type ports struct {
 	vips    *host.VIPs
 	local   *host.LocalPorts
 	groups  *host.Groups
+	promisc *host.Promiscuous
 	tun     *host.TUN
 	program *steer.Program
 	off     map[string][]string // offloads that were switched off, by device
@@ -390,7 +391,7 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 			return err
 		}
 		p.inheritHops()
-		p.groups = p.host.NewGroups()
+		p.groups, p.promisc = p.host.NewGroups(), p.host.NewPromiscuous()
 	}
 	if p.vips.SetPorts(hostPortsOf(cfg)) {
 		p.bound = false // a VIP may belong elsewhere
@@ -471,7 +472,7 @@ func (p *ports) unbind() error {
 		errs = append(errs, p.keeper.Release())
 	}
 	if p.groups != nil {
-		errs = append(errs, p.groups.Close())
+		errs = append(errs, p.groups.Close(), p.promisc.Close())
 	}
 	return errors.Join(errs...)
 }

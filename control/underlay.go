@@ -22,8 +22,9 @@ func (p *ports) hostLinks() []config.Link {
 	return links
 }
 
-// tendUnderlay looks after what the segments need of the host: that it has joined their groups, has our VTEPs' addresses, and none on access ports. What is
-// wrong is logged when it changes; it is nothing to refuse, as addresses may come later, and move.
+// tendUnderlay looks after what the segments need of the host: that it has joined their groups, has our VTEPs' addresses, and none on access ports, whose devices
+// take every frame: what stations say to others behind a tunnel, or to the gateway, is for MAC addresses that these devices do not have. What is wrong is
+// logged when it changes; it is nothing to refuse, as addresses may come later, and move.
 func (p *ports) tendUnderlay() {
 	if p.groups == nil {
 		return
@@ -54,6 +55,9 @@ func (p *ports) tendUnderlay() {
 	if err := p.groups.Set(want); err != nil {
 		trouble["groups"] = err.Error()
 	}
+	if err := p.promisc.Set(p.accessDevices()); err != nil {
+		trouble["access ports"] = err.Error()
+	}
 	for what, why := range trouble {
 		if p.under[what] != why {
 			p.log.Warn("underlay", "kind", "vxlan", "what", what, "err", why)
@@ -65,4 +69,17 @@ func (p *ports) tendUnderlay() {
 		}
 	}
 	p.under = trouble
+}
+
+// accessDevices are the devices of access ports that are there, by index, each once.
+func (p *ports) accessDevices() (all []int) {
+	links := p.mirror.State().Links
+	for i := range p.cfg.VXLAN.Segments {
+		for _, a := range p.cfg.VXLAN.Segments[i].Access {
+			if port := portNamed(p.cfg, a.Port); port >= 0 && links[port].Index != 0 && !slices.Contains(all, links[port].Index) {
+				all = append(all, links[port].Index)
+			}
+		}
+	}
+	return all
 }
