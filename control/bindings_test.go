@@ -412,6 +412,28 @@ vxlan: {segments: [{vni: 1, vtep: 198.18.0.1, peers: [198.18.0.2], access: [{por
 	b.must(p.close())
 }
 
+// TestAGoneDeviceHasNoSmallMTU: routes of the configuration still lead there, and whoever sends by them would be told of it.
+func TestAGoneDeviceHasNoSmallMTU(t *testing.T) {
+	b := newBindBed(t)
+	p := b.start(b.config("198.18.0.50", "40000-40099", ""))
+	if mtu := p.surroundings().ports[0].MTU; mtu != 1500 {
+		t.Errorf("MTU %d, want the device's, 1500", mtu)
+	}
+	b.must(b.space.IP("link del wan"))
+	p.note(host.Event{Change: host.ChangeAll})
+	_, err := p.refresh()
+	b.must(err)
+	if mtu := p.surroundings().ports[0].MTU; mtu < 1500 {
+		t.Errorf("the device is gone: MTU %d", mtu)
+	}
+	p.cfg.Ports[0].MTU = 1400
+	if mtu := p.surroundings().ports[0].MTU; mtu != 1400 {
+		t.Errorf("the device is gone: MTU %d, want the configuration's, 1400", mtu)
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}
+
 // TestWhatCouldNotBePublishedIsTriedAgain: the steering tables refuse, once, and no event tells of what has changed a second time.
 func TestWhatCouldNotBePublishedIsTriedAgain(t *testing.T) {
 	b := newBindBed(t)

@@ -166,6 +166,11 @@ func (p *ports) surroundings() *surroundings {
 		if c.MTU != 0 && (mtu == 0 || c.MTU < mtu) {
 			mtu = c.MTU
 		}
+		if mtu == 0 {
+			// The device is gone. What is sent there is lost, be it by a route or an access port of the configuration; but its senders must not be told of an
+			// MTU of 0, which they would go by for ten minutes (RFC 1191), nor cookies announce a segment size that fits it.
+			mtu = maxMTU
+		}
 		port := portOf(p.cfg, i, mac, mtu, addresses)
 		port.Filtered = c.Driver == "af_xdp"
 		port.Device = p.owner(i)
