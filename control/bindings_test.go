@@ -480,3 +480,47 @@ func TestWhatCouldNotBePublishedIsTriedAgain(t *testing.T) {
 		t.Errorf("the workers do not know the new address: %v", c.engine.Snapshot().Local)
 	}
 }
+
+// TestWhatCouldNotBeBoundIsTriedAgain: a VIP is lost, cannot be bound for want of a record of it, and then can; no event tells of that.
+func TestWhatCouldNotBeBoundIsTriedAgain(t *testing.T) {
+	b := newBindBed(t)
+	const vip = "198.18.9.9"
+	cfg := b.config("198.18.0.1", "30000-30999", "")
+	p := b.start(cfg)
+	defer func() { b.must(p.vips.Release()) }()
+	table, err := conntrack.New(conntrack.Options{Capacity: 1 << 10, Workers: 1})
+	b.must(err)
+	defer table.Close()
+	c := &Control{core: newCore(table, 1, 1), ports: p, log: p.log}
+	p.engine = c.engine
+	if p.program, err = steer.Load(steer.Options{}); err != nil {
+		t.Skipf("needs BPF: %v", err)
+	}
+	defer p.program.Close()
+	x, err := c.prepare(cfg, p.surroundings())
+	b.must(err)
+	b.must(c.publish(cfg, x, time.Now()))
+
+	follow := func(again bool) {
+		b.must(b.space.Exec(func() error { c.follow(again); return nil }))
+	}
+	dir := stateDir(b.space.Host(), b.socket)
+	b.must(os.RemoveAll(dir))
+	b.must(os.WriteFile(dir, nil, 0o600)) // nothing can be written below it
+	b.must(b.space.IP("address del " + vip + "/32 dev lo"))
+	b.must(b.space.Address("wan", "198.18.0.77/24")) // an address of the host's own, which weir looks after its VIPs for
+	p.note(host.Event{Change: host.ChangeAddress})
+	follow(false)
+	if got := b.locals(vip); got != nil || !c.behind {
+		t.Fatalf("local %v without a record; behind: %t", got, c.behind)
+	}
+	follow(true)
+	if !c.behind {
+		t.Error("forgotten that something was not done")
+	}
+	b.must(os.Remove(dir))
+	follow(true)
+	if got := b.locals(vip); len(got) != 1 || c.behind {
+		t.Errorf("local %v; behind: %t", got, c.behind)
+	}
+}

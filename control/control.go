@@ -397,6 +397,9 @@ func (c *Control) loop(ctx context.Context) error {
 // It is tried again, whole, until it has worked: of a change that could not be read, or published, no event comes a second time.
 func (c *Control) follow(again bool) {
 	changed, err := c.ports.refresh()
+	if again {
+		err = errors.Join(err, c.ports.bindAgain())
+	}
 	if err != nil {
 		c.log.Warn("reading the host", "kind", "host", "err", err)
 	}

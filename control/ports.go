@@ -454,6 +454,16 @@ func (p *ports) refresh() (changed bool, err error) {
 	return changed, err
 }
 
+// bindAgain binds what could not be bound, if there is any: the mirror has taken in by now what moved it, so refresh sees no reason to.
+func (p *ports) bindAgain() error {
+	if p.vips == nil || p.bound {
+		return nil
+	}
+	err := p.vips.Set(p.wants)
+	p.bound = err == nil
+	return err
+}
+
 // tend looks after what no event tells.
 func (p *ports) tend() {
 	p.countQueues()
