@@ -467,18 +467,21 @@ func (p *ports) settle(x *compiled) error {
 	if err := p.program.Look(); err != nil {
 		return err
 	}
-	if err := p.program.Add(x.rules); err != nil {
-		return err
-	}
+	// Whatever fails, each link that can be had must be ours: Remove, with the next snapshot, takes those that are not for leftovers, and detaches them.
+	errs := []error{p.program.Add(x.rules)}
 	for i := range p.cfg.Ports {
 		if p.owner(i) != i {
 			continue
 		}
 		if err := p.attach(i); err != nil {
-			return fmt.Errorf("ports[%d] %s: %w", i, p.cfg.Ports[i].Name, err)
+			delete(p.guarded, i) // so that register attaches it, once it can be
+			errs = append(errs, fmt.Errorf("ports[%d] %s: %w", i, p.cfg.Ports[i].Name, err))
 		}
 	}
 	p.tendLive()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	_, err := p.program.Remove()
 	return err
 }

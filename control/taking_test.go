@@ -15,7 +15,9 @@ import (
 	"weir/conntrack"
 	"weir/control/config"
 	"weir/control/handover"
+	"weir/control/host"
 	"weir/dataplane/driver/afxdp"
+	"weir/dataplane/steer"
 )
 
 // offered is what a weir of two workers on two devices offers.
@@ -177,4 +179,50 @@ func TestTableByAnothersWord(t *testing.T) {
 			s.file.Close()
 		}
 	}
+}
+
+// TestSettleWithADeviceGone: one that went while packets changed hands leaves the others guarded, and is guarded itself when it has come back.
+func TestSettleWithADeviceGone(t *testing.T) {
+	b := newBindBed(t)
+	b.must(b.space.IP("link add lan type veth peer name other"))
+	cfg, diags := config.Parse("test.yaml", []byte(`version: 1
+ports: [{name: wan, interface: wan, xdp_mode: generic}, {name: lan, interface: lan, xdp_mode: generic}]
+services: [{vip: 198.18.9.9, port: 80, backends: [{address: 198.18.0.10}]}]
+`))
+	if config.HasErrors(diags) {
+		t.Fatal(diags)
+	}
+	var p *ports
+	b.must(b.space.Exec(func() (err error) {
+		p, err = openPorts(slog.New(slog.DiscardHandler), b.socket, cfg, nil)
+		return err
+	}))
+	x, err := newRegistry(64, 1).compile(cfg, 1, p.surroundings())
+	b.must(err)
+	if p.program, err = steer.Load(steer.Options{Rules: x.rules}); err != nil {
+		t.Skipf("needs BPF: %v", err)
+	}
+	for i, l := range p.mirror.State().Links { // as of the sockets that were taken over
+		p.guarded[i] = guard{l.Index, afxdp.ModeGeneric}
+	}
+	guarded := func(device string) bool {
+		id, _, err := b.space.Host().XDP(device)
+		return err == nil && id != 0
+	}
+	b.must(b.space.IP("link del wan"))
+	if err := b.space.Exec(func() error { return p.settle(x) }); err == nil || !strings.Contains(err.Error(), "wan") {
+		t.Errorf("nothing is said of the device that is gone: %v", err)
+	}
+	if !guarded("lan") {
+		t.Error("the other device is not guarded")
+	}
+	b.must(b.space.IP("link add wan type veth peer name another"))
+	p.note(host.Event{Change: host.ChangeAll})
+	_, err = p.refresh()
+	b.must(err)
+	b.must(b.space.Exec(func() error { p.register(); return nil }))
+	if !guarded("wan") {
+		t.Error("the device that came back is not guarded")
+	}
+	b.must(p.close())
 }
