@@ -14,8 +14,9 @@ import (
 // waits is how long each of weir's workers has been ready to run without a CPU, in ns by thread. Workers are the threads that may run on one CPU alone.
 type waits map[int]uint64
 
-// waitedLong is the wait within a tenth of a second in which a ring of 2048 frames may overflow, and not by weir's doing.
-const waitedLong = 5 * time.Millisecond
+// waitedLong is the wait within a tenth of a second in which a ring of 2048 frames may overflow, and not by weir's doing: a server that goes on after it stood
+// still answers a million frames a second. A process that has the CPU before a worker keeps it for some 3 ms.
+const waitedLong = 2 * time.Millisecond
 
 // look is the longest that a worker of the process has waited since the look before. A thread that was not there then has not.
 func (w waits) look(pid int) (longest time.Duration) {
