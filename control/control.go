@@ -426,17 +426,17 @@ func (c *Control) republish(why string) {
 	if err == nil {
 		err = c.ports.apply(x, func() error { return c.engine.Publish(x.snapshot) })
 	}
-	if err == nil {
+	if err == nil { // the connections of who is gone from it end now or never, whatever could not be done besides
+		c.purge(x)
+		c.tell()
+		for _, r := range c.runners {
+			r.Waiter.Notify()
+		}
 		err = c.ports.rebind(c.cfg, x)
 	}
 	if c.behind = err != nil; c.behind {
 		c.log.Error("snapshot", "why", why, "err", err)
 		return
-	}
-	c.purge(x)
-	c.tell()
-	for _, r := range c.runners {
-		r.Waiter.Notify()
 	}
 	c.log.Debug("snapshot", "why", why)
 }
