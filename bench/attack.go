@@ -9,7 +9,7 @@ import (
 )
 
 // Attack is what every second frame is instead, if anything: one that a balancer has more work with than with others, or none at all, among those that it should go
-// on with. It bears no stamp, so that nobody counts it as received or lost.
+// on with. It bears no stamp that counts, so that nobody takes it for received or lost.
 type Attack string
 
 const (

@@ -132,7 +132,7 @@ func (c *crafter) next(b []byte, when int64) int {
 			}
 		}
 		binary.BigEndian.PutUint16(b[24:], ^fold(sum))
-		b[n-stampLen] = 0
+		b[n-stampLen] = attackMagic
 	}
 	c.number++
 	return n

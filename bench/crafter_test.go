@@ -112,7 +112,7 @@ func TestCrafter(t *testing.T) {
 // isAttack holds the nth frame of the attack against the good one that it stands for.
 func isAttack(r *rapid.T, x *Traffic, nth uint64, got, good []byte) {
 	want := bytes.Clone(good)
-	want[len(want)-stampLen] = 0
+	want[len(want)-stampLen] = attackMagic
 	ip, l4 := want[14:], want[34:]
 	switch x.Attack {
 	case Fragments:

@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// sink receives by an XDP program: it counts a stamped frame, notes how long it took, and drops it. Other frames go to the kernel, which
+// sink receives by an XDP program: it counts a stamped frame, notes how long it took, and drops it, as it drops those of an attack. Other frames go to the kernel, which
 // answers ARP. There is no thread of ours.
 type sink struct {
 	name    string
@@ -136,10 +136,11 @@ func sinkCode(state int) asm.Instructions {
 		asm.Mov.Imm(asm.R4, stampLen),
 		asm.FnXdpLoadBytes.Call(),
 		asm.JNE.Imm(asm.R0, 0, "pass"),
-		asm.LoadMem(asm.R1, asm.RFP, stamp, asm.Byte),
-		asm.JNE.Imm(asm.R1, stampMagic, "pass"),
 		asm.LoadMem(asm.R1, asm.RFP, stamp+2, asm.Half),
 		asm.JNE.Imm(asm.R1, 0, "pass"),
+		asm.LoadMem(asm.R1, asm.RFP, stamp, asm.Byte),
+		asm.JEq.Imm(asm.R1, attackMagic, "drop"),
+		asm.JNE.Imm(asm.R1, stampMagic, "pass"),
 		asm.FnKtimeGetNs.Call(),
 		asm.Mov.Reg(rNow, asm.R0),
 		asm.StoreImm(asm.RFP, key, 0, asm.Word),

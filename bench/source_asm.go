@@ -240,7 +240,7 @@ func (p *code) attack(largest *shape) {
 		asm.Mov.Reg(asm.R2, rNumber),
 		asm.And.Imm(asm.R2, 1),
 		asm.JEq.Imm(asm.R2, 0, "good"),
-		asm.StoreImm(asm.R1, 0, 0, asm.Byte),
+		asm.StoreImm(asm.R1, 0, attackMagic, asm.Byte),
 		asm.LoadMem(asm.R4, rFrame, 24, asm.Half),
 		asm.HostTo(asm.BE, asm.R4, asm.Half),
 		asm.Xor.Imm(asm.R4, 0xffff),

@@ -18,6 +18,8 @@ import (
 const (
 	stampLen   = 18
 	stampMagic = 0x77
+	// attackMagic is there instead in a frame of an attack, which the far end drops uncounted: what its kernel would do with it is not what is measured.
+	attackMagic = 0x78
 	// maxNumber keeps two bytes of each stamp zero, so that 24 bits tell a stamp from other bytes.
 	maxNumber = 1 << 48
 )

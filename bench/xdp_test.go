@@ -71,12 +71,12 @@ func TestSourceProgram(t *testing.T) {
 			got := o.DataOut
 			attacks := x.Attack != NoAttack && c.number&1 != 0
 			at := len(got) - stampLen
-			if attacks && got[at] == 0 { // the rest of the stamp is there, and its time is what the crafter must be told
+			if attacks && got[at] == attackMagic { // the rest of the stamp is there, and its time is what the crafter must be told
 				got[at] = stampMagic
 			}
 			_, _, when, ok := readStamp(got)
 			if attacks {
-				got[at] = 0
+				got[at] = attackMagic
 			}
 			due := int64(1e9 + 3*c.number)
 			if x.Kind == SYN {
@@ -171,6 +171,7 @@ func TestSinkProgram(t *testing.T) {
 		{"a frame of yesterday", frame(86400e9, stampMagic), xdpDrop, 0},
 		{"another magic", frame(1e6, 0), xdpPass, 0},
 		{"a short one", make([]byte, 20), xdpPass, 0},
+		{"a frame of an attack", frame(1e6, attackMagic), xdpDrop, 0},
 		{"no stamp", pkttest.TCP(a, b).SYN().Payload(bytes.Repeat([]byte{stampMagic}, 18)).Frame(macA, macB), xdpPass, 0},
 	} {
 		before, after := newHistogram(), newHistogram()
@@ -181,7 +182,7 @@ func TestSinkProgram(t *testing.T) {
 		if err != nil || action != x.want {
 			t.Errorf("%s: action %d, %v; want %d", x.name, action, err, x.want)
 		}
-		if x.want == xdpDrop {
+		if _, _, _, stamped := readStamp(x.frame); stamped {
 			frames, size = frames+1, size+uint64(len(x.frame)+fcs)
 		}
 		gotFrames, gotSize, err := s.read(after)

@@ -64,14 +64,18 @@ func (s *session) flood(b *bed, r *running, attacks []bench.Attack, most *[]floa
 	for _, attack := range attacks {
 		for _, p := range turn([]*peer{&weirNAT, &unattacked, &weirAgain}, s.results.round) {
 			l := load{size: size, rate: rate, flows: flowsUsual, length: s.length(floodRun)}
-			if p != &unattacked {
+			part := 1.0 // of what arrives
+			switch {
+			case p != &unattacked:
 				l.rate, l.more = 2*rate, []string{"--attack", string(attack)}
+			case attack == bench.Station: // what nobody's station says is forwarded as what others say: beside as many of those, then
+				l.rate, part = 2*rate, 0.5
 			}
 			t, err := s.through(b, r, l)
 			if err != nil {
 				return err
 			}
-			s.results.add("floods", string(attack), p.name, "pps", t.ReceivedPPS, r, t.command)
+			s.results.add("floods", string(attack), p.name, "pps", part*t.ReceivedPPS, r, t.command)
 		}
 	}
 	return nil
