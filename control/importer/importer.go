@@ -78,12 +78,13 @@ type service struct {
 	scheduler   string
 	flags       []string // of the scheduler
 	onePacket   bool
-	persistence *persistence // nil: none
-	check       *check       // of all backends; nil: none, or each has its own
-	onDown      string       // empty without checks
-	inhibit     bool         // a server that is down keeps its place
-	backends    []backend    // in the kernel's order
-	comments    []Note       // what was left out of it
+	persistence *persistence           // nil: none
+	check       *check                 // of all backends; nil: none, or each has its own
+	onDown      string                 // empty without checks
+	inhibit     bool                   // a server that is down keeps its place
+	backends    []backend              // in the order of the input until settle, then in the kernel's
+	at          map[netip.AddrPort]int // where in backends each is, until settle
+	comments    []Note                 // what was left out of it
 }
 
 // persistence is how long, and for how large a network of clients.
@@ -106,6 +107,38 @@ type backend struct {
 	check        *check
 	unchecked    bool // whatever the service's check says
 	comments     []Note
+	deleted      bool // of no account any more
+}
+
+// id is what tells a server of a service from the others.
+func (b *backend) id() netip.AddrPort { return netip.AddrPortFrom(b.address, b.port) }
+
+// find is where in s.backends the server is that b names.
+func (s *service) find(b *backend) (i int, ok bool) {
+	i, ok = s.at[b.id()]
+	return i, ok
+}
+
+// add adds a server that is not there.
+func (s *service) add(b backend) {
+	if s.at == nil {
+		s.at = map[netip.AddrPort]int{}
+	}
+	s.at[b.id()] = len(s.backends)
+	s.backends = append(s.backends, b)
+}
+
+// remove takes out the server at i. Those behind it stay where they are until settle.
+func (s *service) remove(i int) {
+	delete(s.at, s.backends[i].id())
+	s.backends[i].deleted = true
+}
+
+// settle ends the reading: the servers come in the kernel's order, which adds each in front of the others.
+func (s *service) settle() {
+	s.backends = slices.DeleteFunc(s.backends, func(b backend) bool { return b.deleted })
+	slices.Reverse(s.backends)
+	s.at = nil
 }
 
 const (

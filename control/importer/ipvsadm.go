@@ -26,6 +26,7 @@ func IPVSAdm(file string, rules []byte, o Options) Result {
 	}
 	d := &document{origin: "the rules of ipvsadm", ports: o.Ports, timeouts: t.timeouts}
 	for _, s := range t.services {
+		s.settle()
 		d.services = append(d.services, *s)
 	}
 	return t.result(d)
@@ -135,7 +136,7 @@ func (t *ipvsadm) rule(at Pos, l *line) error {
 		t.services, t.byKey[key] = append(t.services, s), s // whatever its options: its servers are not to blame
 		return t.options(at, l, s)
 	case "edit-service":
-		edited := &service{pos: s.pos, vips: s.vips, port: s.port, protocol: s.protocol, backends: s.backends}
+		edited := &service{pos: s.pos, vips: s.vips, port: s.port, protocol: s.protocol, backends: s.backends, at: s.at}
 		if err := t.options(at, l, edited); err != nil {
 			return err
 		}

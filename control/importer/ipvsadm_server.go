@@ -3,7 +3,6 @@ package importer
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 )
 
@@ -23,18 +22,18 @@ func (t *ipvsadm) server(at Pos, l *line, s *service) error {
 			return err
 		}
 	}
-	i := slices.IndexFunc(s.backends, func(x backend) bool { return x.address == b.address && x.port == b.port })
+	i, there := s.find(&b)
 	switch {
-	case l.command == "add-server" && i >= 0:
+	case l.command == "add-server" && there:
 		return fmt.Errorf("%s: the server exists already, line %d", hostPort(a, b.port), s.backends[i].pos.Line)
 	case l.command == "add-server":
-		s.backends = slices.Insert(s.backends, 0, b) // as the kernel does
-	case i < 0:
+		s.add(b)
+	case !there:
 		return fmt.Errorf("%s: no such server", hostPort(a, b.port))
 	case l.command == "edit-server":
 		s.backends[i] = b
 	default:
-		s.backends = slices.Delete(s.backends, i, i+1)
+		s.remove(i)
 	}
 	return nil
 }

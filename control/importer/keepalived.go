@@ -150,6 +150,7 @@ func (k *keepalived) group(b *block) {
 	}
 	g := &group{pos: b.pos}
 	k.groups[name] = g
+	taken := map[netip.AddrPort]bool{}
 	for _, x := range b.inside {
 		if x.key() == "fwmark" {
 			k.notef(x.pos, nil, "fwmark %s: weir's services are addresses and ports, not firewall marks; left out", x.arg(1))
@@ -173,10 +174,11 @@ func (k *keepalived) group(b *block) {
 				break
 			}
 			m := member{x.pos, a, number}
-			if slices.ContainsFunc(g.members, func(o member) bool { return o.vip == a && o.port == number }) {
+			if taken[netip.AddrPortFrom(a, number)] {
 				k.quietf(x.pos, "%s is in the group already", hostPort(a, number))
 				continue
 			}
+			taken[netip.AddrPortFrom(a, number)] = true
 			g.members = append(g.members, m)
 		}
 	}

@@ -138,7 +138,7 @@ func (v *virtualServer) backend(s *service, x *server, first bool) (backend, boo
 	if b.lower > b.upper {
 		say.errorf(b.pos, "%s: lthreshold %d is above uthreshold %d", at, b.lower, b.upper)
 	}
-	if slices.ContainsFunc(s.backends, func(o backend) bool { return o.address == b.address && o.port == b.port }) {
+	if _, there := s.find(&b); there {
 		say.notef(b.pos, &s.comments, "%s is there already; left out", at)
 		return b, false
 	}

@@ -272,15 +272,18 @@ func (v *virtualServer) finish(b *block, members []member) {
 func (v *virtualServer) fill(s *service, first bool) {
 	for i := range v.servers {
 		if b, ok := v.backend(s, &v.servers[i], first); ok {
-			s.backends = slices.Insert(s.backends, 0, b) // as the kernel does
+			s.add(b)
 		}
 	}
+	var backup []backend
 	if v.sorry != nil {
 		if b, ok := v.backend(s, v.sorry, first); ok {
 			b.backup = true
-			s.backends = append(s.backends, b)
+			backup = append(backup, b)
 		}
 	}
+	s.settle()
+	s.backends = append(s.backends, backup...)
 	s.watch(v.inhibit(first))
 }
 
