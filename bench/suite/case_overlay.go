@@ -25,22 +25,14 @@ func intoSegment() []string {
 }
 
 func vtepConfig(cpu int) string {
-	return fmt.Sprintf(`version: 1
-engine:
-  workers: {cpus: "%d"}
-  wait: adaptive
-  state_dir: none
-ports:
-  - {name: access, interface: d0, xdp_send: live}
-  - {name: underlay, interface: d1, xdp_send: live}
-vxlan:
+	return weirPorts(fmt.Sprint(cpu)) + fmt.Sprintf(`vxlan:
   segments:
     - vni: %d
       vtep: %s
       peers: [%s]
-      access: [{port: access}]
+      access: [{port: wan}]
       fdb: [{mac: %q, vtep: %s}]
-`, cpu, vni, gatewayDut, server, station, server)
+`, vni, gatewayDut, server, station, server)
 }
 
 func startWeirVTEP(s *session, b *bed) (*running, error) {
@@ -53,17 +45,7 @@ func startWeirVTEP(s *session, b *bed) (*running, error) {
 
 // routerConfig has two segments with a port each and a gateway between them.
 func routerConfig(cpu int) string {
-	text := fmt.Sprintf(`version: 1
-engine:
-  workers: {cpus: "%d"}
-  wait: adaptive
-  state_dir: none
-ports:
-  - {name: wan, interface: d0, xdp_send: live}
-  - {name: lan, interface: d1, xdp_send: live}
-vxlan:
-  segments:
-`, cpu)
+	text := weirPorts(fmt.Sprint(cpu)) + "vxlan:\n  segments:\n"
 	for i, port := range []string{"wan", "lan"} {
 		text += fmt.Sprintf("    - {vni: %d, vtep: %s, access: [{port: %s}], gateway: {address: %s, mac: %q, reaches: [%d]}}\n",
 			vni+i, gatewayDut, port, fmt.Sprintf("172.%d.255.1/16", 16+i), segmentMAC(i), vni+1-i)

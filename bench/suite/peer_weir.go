@@ -9,9 +9,9 @@ import (
 	"weir/control"
 )
 
-// weirConfig is the daemon's configuration: NAT for UDP and TCP, round robin, as nftables is told. It sends live frames where the far end takes them.
-func weirConfig(cpus string, conns int, weights [servers]int) string {
-	text := fmt.Sprintf(`version: 1
+// weirPorts is the part that all of the daemon's configurations have: its CPUs, and the two devices.
+func weirPorts(cpus string) string {
+	return fmt.Sprintf(`version: 1
 engine:
   workers: {cpus: %q}
   wait: adaptive
@@ -19,9 +19,12 @@ engine:
 ports:
   - {name: wan, interface: d0, xdp_send: live}
   - {name: lan, interface: d1, xdp_send: live}
-conntrack: {max_connections: %d}
-services:
-`, cpus, conns)
+`, cpus)
+}
+
+// weirConfig is the daemon's configuration: NAT for UDP and TCP, round robin, as nftables is told. It sends live frames where the far end takes them.
+func weirConfig(cpus string, conns int, weights [servers]int) string {
+	text := weirPorts(cpus) + fmt.Sprintf("conntrack: {max_connections: %d}\nservices:\n", conns)
 	for _, s := range []struct {
 		name, protocol string
 		vip, port      int
