@@ -10,32 +10,32 @@ import (
 // unattacked is weir in the same rounds without the flood.
 var unattacked = peer{name: "weir without a flood", start: startWeir}
 
-const (
-	floodRun  = 700 * time.Millisecond
-	floodPart = 0.5 // of the most that weir forwards of these frames. With the attack that is about what the generator's CPU can send and the kernel receive on it
-)
+const floodRun = 700 * time.Millisecond
 
 // floodScene is what stands in the way of some floods.
 type floodScene struct {
 	*peer
+	part    float64 // good frames are sent at this part of the most that weir forwards of them
 	attacks []bench.Attack
 }
 
-// floods measures what comes through of good frames, sent at half of the most that weir forwards, when as many again of an attack stand between them.
+// floods measures what comes through of good frames, sent at a part of the most that weir forwards, when as many again of an attack stand between them.
+// The part is a half: with the attack that is about what the generator's CPU can send and the kernel receive on it. Of made-up stations, whose frames
+// are forwarded as others are, a quarter, as otherwise both together would be all that weir can.
 func (s *session) floods() error {
 	scenes := []floodScene{
-		{&weirNAT, []bench.Attack{bench.Fragments, bench.Errors, bench.TTL, bench.Port}},
-		{&weirVTEP, []bench.Attack{bench.Station}},
-		{&weirRouter, []bench.Attack{bench.Neighbor}},
+		{&weirNAT, 0.5, []bench.Attack{bench.Fragments, bench.Errors, bench.TTL, bench.Port}},
+		{&weirVTEP, 0.25, []bench.Attack{bench.Station}},
+		{&weirRouter, 0.5, []bench.Attack{bench.Neighbor}},
 	}
 	if s.Quick {
-		scenes = []floodScene{{&weirNAT, []bench.Attack{bench.Fragments, bench.Errors}}}
+		scenes = []floodScene{{&weirNAT, 0.5, []bench.Attack{bench.Fragments, bench.Errors}}}
 	}
 	most := make([][]float64, len(scenes))
 	var failed []error
 	for s.results.round = range s.runs(enoughPairs) {
 		for i, x := range scenes {
-			failed = append(failed, s.with(x.peer, 1, func(b *bed, r *running) error { return s.flood(b, r, x.attacks, &most[i]) }))
+			failed = append(failed, s.with(x.peer, 1, func(b *bed, r *running) error { return s.flood(b, r, x, &most[i]) }))
 			if s.ctx.Err() != nil {
 				return s.ctx.Err()
 			}
@@ -49,8 +49,8 @@ func (s *session) floods() error {
 	return errors.Join(failed...)
 }
 
-// flood measures a running weir with each of the attacks, and without. most is what it forwarded in each round, of frames without an attack.
-func (s *session) flood(b *bed, r *running, attacks []bench.Attack, most *[]float64) error {
+// flood measures a running weir with each of the scene's attacks, and without. most is what it forwarded in each round, of frames without an attack.
+func (s *session) flood(b *bed, r *running, x floodScene, most *[]float64) error {
 	const size = "96" // an ICMP error is longer than 64 bytes
 	if err := s.warm(b, r, flowsUsual); err != nil {
 		return err
@@ -60,8 +60,8 @@ func (s *session) flood(b *bed, r *running, attacks []bench.Attack, most *[]floa
 		return err
 	}
 	*most = append(*most, t.ReceivedPPS)
-	rate := floodPart * Median(*most)
-	for _, attack := range attacks {
+	rate := x.part * Median(*most)
+	for _, attack := range x.attacks {
 		for _, p := range turn([]*peer{&weirNAT, &unattacked, &weirAgain}, s.results.round) {
 			l := load{size: size, rate: rate, flows: flowsUsual, length: s.length(floodRun)}
 			part := 1.0 // of what arrives

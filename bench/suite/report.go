@@ -16,7 +16,7 @@ var headings = []struct{ section, title, text string }{
 	{"throughput", "Throughput by binary search (RFC 2544)", "NDR: no frame lost. PDR: at most 0.5 %. On a shared machine a stall of the machine is a loss, so that NDR varies."},
 	{"overload", "Beyond the PDR", "64 bytes. What comes through should not fall when more is offered."},
 	{"reload", "Reload under load", "64 bytes at half the PDR, with and without other weights being loaded five times a second."},
-	{"floods", "Beside a flood", "Good frames of 96 bytes, half of what weir forwards at most, and between any two of them one of an attack: first fragments, ICMP errors about answers, a TTL of 1, an unused port. What is counted are the good ones."},
+	{"floods", "Beside a flood", "Good frames of 96 bytes, half of what weir forwards at most (beside made-up stations, whose frames are forwarded, too, a quarter), and between any two of them one of an attack: first fragments, ICMP errors about answers, a TTL of 1, an unused port, a source nobody knows, a destination without a neighbour. What is counted are the good ones."},
 	{"flows", "By number of flows", "64 bytes, flows in random order, each with a connection before the runs."},
 	{"workers", "By number of workers", "64 bytes, sent by AF_XDP on as many queues. With no CPU left for the generator, workers take turns with it."},
 	{"connections", "New TCP connections", "wrk against nginx, one connection for each request; and `weir pktgen --traffic connect` against itself, more offered than goes."},
