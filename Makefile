@@ -5,9 +5,9 @@ GO       ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test test-ipvs demo chaos bench bench-go lint fuzz setup dist deb rpm image test-packages clean
+.PHONY: build test test-ipvs demo chaos bench bench-go profile lint fuzz setup dist deb rpm image test-packages clean
 
-# GOAMD64=v3 builds for CPUs with AVX2 (2013 and later): 1% less for each packet, measured by BenchmarkNAT.
+# GOAMD64=v3 builds for CPUs with AVX2 (2013 and later): 1% less for each packet, measured by BenchmarkNAT. Go takes cmd/weir/default.pgo by itself.
 build: ## bin/weir, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/weir ./cmd/weir
 
@@ -43,6 +43,11 @@ bench: build ## weir beside other forwarders on this machine (as root, Debian), 
 
 bench-go: ## the pipeline on memory rings; needs no root
 	$(GO) test -run '^$$' -bench . ./bench/...
+
+# By it the compiler chooses what to inline: after a change of the pipeline's functions, when the machine is quiet.
+profile: ## cmd/weir/default.pgo anew, from where the pipeline's benchmarks spend their time
+	$(GO) test -pgo=off -run '^$$' -bench '$(PROFILED)' -cpuprofile cmd/weir/default.pgo -o /dev/null ./bench
+PROFILED = BenchmarkNAT$$/conns=1000(00)?$$|BenchmarkNAT6$$/conns=1000(00)?$$|BenchmarkNewConn$$|BenchmarkVXLAN|BenchmarkNATVXLAN|BenchmarkRequests|BenchmarkBridge
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt these:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
