@@ -78,6 +78,9 @@ func (t *Table) copyOne(i *Info, r Ref, now Tick) bool {
 func (t *Table) Find(now Tick, tuple *Tuple, f func(Ref, *Info)) bool {
 	t.ranging.Lock()
 	defer t.ranging.Unlock()
+	if t.index == nil { // closed
+		return false
+	}
 	me := len(t.workers) - 1
 	t.Wake(me)
 	defer t.workers[me].quiet.Store(asleep)

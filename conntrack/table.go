@@ -86,7 +86,7 @@ type Table struct {
 	secret    [2]uint64
 	adopted   Adopted
 	waiting   []Tuple    // see Waiting
-	ranging   sync.Mutex // one Range at a time
+	ranging   sync.Mutex // one Range at a time, and no Close meanwhile
 	enlarging sync.Mutex // one Enlarge at a time
 }
 
@@ -202,11 +202,15 @@ func randomWord() uint64 {
 // ID names t, also after another process has taken it over.
 func (t *Table) ID() uint64 { return t.memory.header().id }
 
-// Close gives the memory back; a file keeps what is in it. No worker and no Range may be running, and none may touch t or an entry of it afterwards.
+// Close gives the memory back; a file keeps what is in it. No worker may be running, and none may touch t or an entry of it afterwards. Range, Delete, Purge and
+// Find may: they find nothing more.
 func (t *Table) Close() error {
+	t.ranging.Lock()
+	defer t.ranging.Unlock()
 	t.index, t.v4, t.v6 = nil, nil, nil
 	for f := range t.families {
 		t.families[f].deadlines, t.splices[f] = nil, nil
+		t.families[f].fresh.Store(0)
 	}
 	return t.memory.close()
 }
