@@ -357,7 +357,7 @@ func (c *Control) firstRounds() {
 	}
 }
 
-// settleIn makes the host ours, now that packets are. What fails is told and tried again by a reload; it is no reason to stop forwarding.
+// settleIn makes the host ours, now that packets are. What fails is told and tried again; it is no reason to stop forwarding.
 func (c *Control) settleIn(cfg *config.Config, x *compiled) {
 	c.provided = c.provide()
 	c.mu.Lock()
@@ -367,6 +367,7 @@ func (c *Control) settleIn(cfg *config.Config, x *compiled) {
 	c.tell()
 	if err := errors.Join(c.ports.settle(x), c.ports.bind(c.cfg, x)); err != nil {
 		c.log.Error("after the takeover", "kind", "takeover", "err", err)
+		c.behind = true
 	}
 	if l, ok := c.listener.(*net.UnixListener); ok {
 		l.SetUnlinkOnClose(true)
