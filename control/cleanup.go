@@ -31,6 +31,18 @@ func stateDir(h *host.Host, socket string) string {
 	return filepath.Join(runDir, instance(h, socket))
 }
 
+// otherStateDirs are those of other weirs of this namespace, living or not.
+func otherStateDirs(h *host.Host, socket string) (all []string) {
+	own := stateDir(h, socket)
+	dirs, _ := filepath.Glob(filepath.Join(runDir, fmt.Sprintf("%d-*", h.Namespace()))) // an error would be of the pattern
+	for _, d := range dirs {
+		if d != own {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
 // removeParents removes the directories around those of this instance, if no other is in them.
 func removeParents(h *host.Host, socket string) {
 	_ = os.Remove(filepath.Dir(stateDir(h, socket)))
@@ -53,7 +65,7 @@ func Cleanup(socket string) (removed []string, err error) {
 	}
 	defer h.Close()
 	var errs []error
-	bindings, err := h.CleanupVIPs(stateDir(h, socket))
+	bindings, err := h.CleanupVIPs(stateDir(h, socket), otherStateDirs(h, socket)...)
 	errs = append(errs, err)
 	for _, b := range bindings {
 		removed = append(removed, "vip "+b.String())
@@ -63,14 +75,14 @@ func Cleanup(socket string) (removed []string, err error) {
 	for _, r := range ports {
 		removed = append(removed, "reserved ports "+r.String())
 	}
+	if path, _ := pinPath(h, socket); path != "" {
+		pins, err := steer.Cleanup(path)
+		removed, errs = append(removed, pins...), append(errs, err)
+	}
 	neighbors, err := h.CleanupNeighbors()
 	errs = append(errs, err)
 	for _, n := range neighbors {
 		removed = append(removed, "neighbor "+n.Addr.String())
-	}
-	if path, _ := pinPath(h, socket); path != "" {
-		pins, err := steer.Cleanup(path)
-		removed, errs = append(removed, pins...), append(errs, err)
 	}
 	kept, err := forgetState(h, socket)
 	removed, errs = append(removed, kept...), append(errs, err)

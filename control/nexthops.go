@@ -69,10 +69,9 @@ func (p *ports) leaving() (all []netip.Addr) {
 // inheritHops has a new keeper go on with what workers of the weir before wanted, clients above all. Else their entries would be deleted this moment, while
 // their packets arrive: more of them than wait for a neighbour.
 func (p *ports) inheritHops() {
-	ports := p.mirror.State().Ports
 	need, now := p.needed(), time.Now()
 	p.keeper.Each(func(ifindex int, addr netip.Addr) {
-		if hop := (hopKey{ifindex, addr}); !need[hop] && ports.Port(ifindex) >= 0 {
+		if hop := (hopKey{ifindex, addr}); !need[hop] {
 			p.wanted.note(hop, now)
 		}
 	})

@@ -336,7 +336,8 @@ func (p *ports) bind(cfg *config.Config, x *compiled) (err error) {
 		if p.local, err = p.host.NewLocalPorts(dir); err != nil {
 			return err
 		}
-		if p.keeper, err = p.host.NewKeeper(); err != nil {
+		devices := p.mirror.State().Ports
+		if p.keeper, err = p.host.NewKeeper(func(ifindex int) bool { return devices.Port(ifindex) >= 0 }); err != nil {
 			return err
 		}
 		p.inheritHops()

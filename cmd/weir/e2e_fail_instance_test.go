@@ -18,6 +18,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 
 	"weir/control"
+	"weir/control/host/testnet"
 	"weir/dataplane/packet/pkttest"
 )
 
@@ -67,6 +68,52 @@ func TestDaemonsInTwoNamespacesDoNotMeet(t *testing.T) {
 	}
 	works(t, two.client, hostPort(vip4, 80), 3)
 	one.nothingLeft(d1)
+}
+
+// Whatever becomes of one of two weirs in a namespace, each on its own devices, the other's VIPs and neighbours stay as they are.
+func TestDaemonsInOneNamespaceLeaveEachOtherAlone(t *testing.T) {
+	b := newBed(t, options{})
+	b.echoes(8000)
+	other := b.space("other")
+	must(t, b.net.Veth(testnet.End{Space: other, Name: "eth0", MAC: "02:00:00:00:07:02"}, testnet.End{Space: b.lb, Name: "net2", MAC: "02:00:00:00:07:01"}))
+	must(t, other.Address("eth0", "198.18.7.2/24"))
+	must(t, b.lb.Address("net2", "198.18.7.1/24"))
+	d := b.start(b.tcp())
+	works(t, b.client, hostPort(vip4, 80), 1)
+
+	changes := &output{}
+	monitor := b.lb.Command("ip", "monitor", "neigh", "address")
+	monitor.Stdout, monitor.Stderr = changes, changes
+	must(t, monitor.Start())
+	t.Cleanup(func() { _ = monitor.Process.Kill(); _ = monitor.Wait() })
+	const second = "version: 1\nports: [{name: net, interface: net2}]\nservices:\n  - {vip: 198.18.9.70, port: 80, protocol: tcp, backends: [{address: 198.18.7.2, port: 8000}]}\n"
+	dir := t.TempDir()
+	x := launch(t, b.lb, dir, second)
+	x.ready()
+	if r := x.try("reload"); r.code != 0 {
+		t.Errorf("reload: %v", r)
+	}
+	x.kill()
+	r := x.try("cleanup")
+	if r.code != 0 || !strings.Contains(r.out, "vip 198.18.9.70") || !strings.Contains(r.out, "neighbor 198.18.7.2") || has(t, b.lb, "198.18.9.70") {
+		t.Errorf("cleanup after the second: %v", r)
+	}
+	x = launch(t, b.lb, dir, second)
+	x.ready()
+	if code := x.stop(); code != 0 {
+		t.Errorf("the second: exit %d", code)
+	}
+	eventually(t, 5*time.Second, "the second's VIP goes", func() bool { return strings.Count(changes.String(), "Deleted") >= 4 }) // twice the VIP, twice the neighbour
+	for line := range strings.Lines(changes.String()) {
+		if strings.Contains(line, "Deleted") && !strings.Contains(line, "net2") && !strings.Contains(line, "198.18.9.70") {
+			t.Errorf("of the first's: %s", line)
+		}
+	}
+	works(t, b.client, hostPort(vip4, 80), 1)
+	if code := d.stop(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	b.nothingLeft(d)
 }
 
 func TestAStaleSocketIsReplacedAndAFileIsNot(t *testing.T) {

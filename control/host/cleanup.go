@@ -2,15 +2,24 @@ package host
 
 import (
 	"errors"
+	"maps"
 )
 
-// CleanupVIPs takes away what a dead weir has left in this namespace: what the state directory says, and whatever bears the mark. It
-// must not run beside a living weir, whose VIPs bear the same.
-func (h *Host) CleanupVIPs(stateDir string) (removed []Binding, err error) {
+// CleanupVIPs takes away what a dead weir has left in this namespace: what the state directory says, and whatever bears the mark but is of the record of
+// another weir, living or not, in one of the directories others.
+func (h *Host) CleanupVIPs(stateDir string, others ...string) (removed []Binding, err error) {
 	store := newStateFile(stateDir, "vips", h)
 	recorded, err := store.readVIPs()
 	if err != nil {
 		return nil, err
+	}
+	theirs := map[Binding]bool{}
+	for _, dir := range others {
+		x, err := newStateFile(dir, "vips", h).readVIPs()
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(theirs, x)
 	}
 	links, err := h.Links()
 	if err != nil {
@@ -27,7 +36,7 @@ func (h *Host) CleanupVIPs(stateDir string) (removed []Binding, err error) {
 	var errs []error
 	for _, held := range have {
 		marked, known := recorded[held.Binding]
-		if !held.alone || held.protocol != Protocol && (!known || marked) {
+		if _, other := theirs[held.Binding]; other || !held.alone || held.protocol != Protocol && (!known || marked) {
 			continue
 		}
 		if err := h.unbind(held.ifindex, held.Binding); err != nil {
@@ -63,15 +72,20 @@ func (h *Host) CleanupLocalPorts(stateDir string) (removed []PortRange, err erro
 	return gone.ranges(), nil
 }
 
-// CleanupNeighbors removes the entries that a dead weir left in this namespace, and returns them.
+// CleanupNeighbors removes the entries that a dead weir left in this namespace, and returns them. Those on a device, or a VLAN of it, that an XDP program
+// still stands in front of are another weir's, so it comes after the dead one's program has gone.
 func (h *Host) CleanupNeighbors() (removed []Neighbor, err error) {
 	ns, err := h.Neighbors()
 	if err != nil {
 		return nil, err
 	}
+	theirs, err := h.behindXDP()
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
 	for _, n := range ns {
-		if !n.ours() {
+		if !n.ours() || theirs[n.Ifindex] {
 			continue
 		}
 		if err := h.deleteNeighbor(n.Ifindex, n.Addr); err != nil {

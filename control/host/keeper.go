@@ -35,16 +35,16 @@ type hop struct {
 	addr    netip.Addr
 }
 
-// NewKeeper returns a Keeper that keeps nothing yet. It takes over the entries that a killed weir left in this namespace, so that those
-// nobody asks for again go at the next Retain or Release.
-func (h *Host) NewKeeper() (*Keeper, error) {
+// NewKeeper returns a Keeper that keeps nothing yet. It takes over the entries that a killed weir left on devices that are ours, so that those
+// nobody asks for again go at the next Retain or Release. Those on others may be another weir's.
+func (h *Host) NewKeeper(ours func(ifindex int) bool) (*Keeper, error) {
 	k := &Keeper{h: h, kept: make(map[hop]bool), stop: make(chan struct{}), ended: make(chan struct{})}
 	ns, err := h.Neighbors()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range ns {
-		if n.ours() {
+		if n.ours() && ours(n.Ifindex) {
 			k.kept[hop{n.Ifindex, n.Addr}] = false
 		}
 	}

@@ -68,7 +68,7 @@ func TestKeeperResolvesAndTheKernelKeepsFresh(t *testing.T) {
 			must(t, p.lb.Sysctl("net/"+family+"/neigh/wan/"+key, value))
 		}
 	}
-	k, err := p.h.NewKeeper()
+	k, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	for _, addr := range addrs("198.18.0.2", "2001:db8::2") {
 		must(t, k.Resolve(p.wan, addr))
@@ -103,7 +103,7 @@ func TestKeeperResolvesAndTheKernelKeepsFresh(t *testing.T) {
 
 func TestKeeperLeavesAnOperatorsEntriesAlone(t *testing.T) {
 	p := newPair(t)
-	k, err := p.h.NewKeeper()
+	k, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	for _, tc := range []struct {
 		name, addr, add string
@@ -135,7 +135,7 @@ func TestKeeperLeavesAnOperatorsEntriesAlone(t *testing.T) {
 		}
 	}
 	// Made permanent while we kept it: not ours any more.
-	k, err = p.h.NewKeeper()
+	k, err = p.h.NewKeeper(everywhere)
 	must(t, err)
 	must(t, k.Resolve(p.wan, netip.MustParseAddr("198.18.0.60")))
 	ip(t, p.lb, "neigh replace 198.18.0.60 lladdr 02:00:00:00:00:60 nud permanent dev wan")
@@ -148,7 +148,7 @@ func TestKeeperLeavesAnOperatorsEntriesAlone(t *testing.T) {
 func TestKeeperLetsGoOfWhatTheKernelHadBefore(t *testing.T) {
 	p := newPair(t)
 	ip(t, p.lb, "neigh add 198.18.0.2 lladdr "+peerMAC+" nud reachable dev wan")
-	k, err := p.h.NewKeeper()
+	k, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	must(t, k.Resolve(p.wan, netip.MustParseAddr("198.18.0.2")))
 	if n := entry(t, p.h, "198.18.0.2"); !n.Managed || !n.Valid() {
@@ -162,7 +162,7 @@ func TestKeeperLetsGoOfWhatTheKernelHadBefore(t *testing.T) {
 
 func TestRetainForgetsTheOthers(t *testing.T) {
 	p := newPair(t)
-	k, err := p.h.NewKeeper()
+	k, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	for _, a := range addrs("198.18.0.2", "198.18.0.3") {
 		must(t, k.Resolve(p.wan, a))
@@ -174,15 +174,23 @@ func TestRetainForgetsTheOthers(t *testing.T) {
 	must(t, k.Release())
 }
 
+func everywhere(int) bool { return true }
+
 func TestEntriesOfAKilledWeirAreFoundAgain(t *testing.T) {
 	p := newPair(t)
-	dead, err := p.h.NewKeeper()
+	dead, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	must(t, dead.Resolve(p.wan, netip.MustParseAddr("198.18.0.2"))) // and never released
 	must(t, dead.Resolve(p.wan, netip.MustParseAddr("198.18.0.3")))
 	ip(t, p.lb, "neigh add 198.18.0.50 lladdr 02:00:00:00:00:50 nud permanent dev wan")
 
-	next, err := p.h.NewKeeper()
+	elsewhere, err := p.h.NewKeeper(func(ifindex int) bool { return ifindex != p.wan })
+	must(t, err)
+	must(t, elsewhere.Release())
+	if !entry(t, p.h, "198.18.0.2").Managed {
+		t.Error("a weir on other devices has let go of what this one keeps")
+	}
+	next, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	must(t, next.Retain(func(_ int, a netip.Addr) bool { return a == netip.MustParseAddr("198.18.0.3") }))
 	if entry(t, p.h, "198.18.0.2").Addr.IsValid() || !entry(t, p.h, "198.18.0.3").Managed {
@@ -202,7 +210,7 @@ func TestBeforeLinux516TheKeeperAsksAgainAndAgain(t *testing.T) {
 	p := newPair(t)
 	must(t, p.lb.Sysctl("net/ipv4/neigh/wan/base_reachable_time_ms", "200"))
 	must(t, p.lb.Sysctl("net/ipv4/neigh/wan/delay_first_probe_time", "0"))
-	k, err := p.h.NewKeeper()
+	k, err := p.h.NewKeeper(everywhere)
 	must(t, err)
 	tick := k.AsBefore516()
 	must(t, k.Resolve(p.wan, netip.MustParseAddr("198.18.0.2")))

@@ -48,6 +48,33 @@ func (h *Host) XDP(name string) (id uint32, generic bool, err error) {
 	return id, generic, err
 }
 
+// behindXDP are the devices, by their indices, that an XDP program stands in front of, and their VLANs.
+func (h *Host) behindXDP() (map[int]bool, error) {
+	var all map[int]bool
+	var vlans []*netlink.Vlan
+	err := h.dump(unix.RTM_GETLINK, func() { all, vlans = map[int]bool{}, nil }, func(msg []byte) {
+		if len(msg) < unix.SizeofIfInfomsg || msg[0] != unix.AF_UNSPEC {
+			return
+		}
+		n, err := netlink.LinkDeserialize(nil, msg)
+		if err != nil {
+			return
+		}
+		if x := n.Attrs().Xdp; x != nil && x.Attached {
+			all[n.Attrs().Index] = true
+		}
+		if v, ok := n.(*netlink.Vlan); ok {
+			vlans = append(vlans, v)
+		}
+	}, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	for _, v := range vlans {
+		if all[v.ParentIndex] {
+			all[v.Index] = true
+		}
+	}
+	return all, fail("RTM_GETLINK", "XDP programs", err)
+}
+
 // outputLimit is how long a program of the host's may take to answer.
 const outputLimit = 5 * time.Second
 

@@ -104,7 +104,7 @@ func TestArpIgnoreReallyHidesVIPs(t *testing.T) {
 		v, err := p.h.NewVIPs(nil, t.TempDir()) // no ports: nothing is announced, so the peer has to ask
 		must(t, err)
 		must(t, v.Set(vips(onLinkV4)))
-		k, err := p.peer.Host().NewKeeper()
+		k, err := p.peer.Host().NewKeeper(everywhere)
 		must(t, err)
 		l, err := p.peer.Host().Link("eth0")
 		must(t, err)
