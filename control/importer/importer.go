@@ -149,8 +149,9 @@ const (
 	unsetTimeout = 360
 )
 
-// tidied drops what weir cannot have: VIPs and servers that are no unicast address of a network, and servers twice over.
+// tidied drops what weir cannot have: VIPs and servers that are no unicast address of a network, servers that are VIPs, and servers twice over.
 func (r *reader) tidied(services []service) (kept []service) {
+	vips := map[netip.Addr]bool{} // of all services
 	for _, s := range services {
 		s.vips = slices.DeleteFunc(s.vips, func(a netip.Addr) bool {
 			why := config.NotUnicast(a)
@@ -162,40 +163,51 @@ func (r *reader) tidied(services []service) (kept []service) {
 			}
 			return why != ""
 		})
-		if len(s.vips) == 0 {
-			for _, b := range s.backends {
-				r.notef(b.pos, nil, "%s: its service is left out", hostPort(b.address, b.port))
-			}
+		for _, a := range s.vips {
+			vips[a] = true
+		}
+		if len(s.vips) > 0 {
+			kept = append(kept, s)
 			continue
 		}
-		type identity struct {
-			address netip.Addr
-			port    uint16
-		}
-		seen := map[identity]bool{}
-		var backends []backend
 		for _, b := range s.backends {
-			id := identity{b.address, b.port}
-			if id.port == 0 {
-				id.port = s.port
-			}
-			at := hostPort(b.address, b.port)
-			switch why := config.NotUnicast(b.address); {
-			case why != "":
-				r.notef(b.pos, &s.comments, "%s: %s cannot be a backend; left out", at, why)
-			case slices.Contains(s.vips, b.address):
-				r.notef(b.pos, &s.comments, "%s: the VIP itself cannot be a backend; left out", at)
-			case seen[id]:
-				r.notef(b.pos, &s.comments, "%s: another backend is the same server (port 0 is the client's port); left out", at)
-			default:
-				seen[id] = true
-				backends = append(backends, b)
-			}
+			r.notef(b.pos, nil, "%s: its service is left out", hostPort(b.address, b.port))
 		}
-		s.backends = backends
-		kept = append(kept, s)
+	}
+	for i := range kept {
+		r.tidyServers(&kept[i], vips)
 	}
 	return kept
+}
+
+func (r *reader) tidyServers(s *service, vips map[netip.Addr]bool) {
+	type identity struct {
+		address netip.Addr
+		port    uint16
+	}
+	seen := map[identity]bool{}
+	var backends []backend
+	for _, b := range s.backends {
+		id := identity{b.address, b.port}
+		if id.port == 0 {
+			id.port = s.port
+		}
+		at := hostPort(b.address, b.port)
+		switch why := config.NotUnicast(b.address); {
+		case why != "":
+			r.notef(b.pos, &s.comments, "%s: %s cannot be a backend; left out", at, why)
+		case slices.Contains(s.vips, b.address):
+			r.notef(b.pos, &s.comments, "%s: the VIP itself cannot be a backend; left out", at)
+		case vips[b.address]:
+			r.notef(b.pos, &s.comments, "%s: the VIP of another service cannot be a backend; left out", at)
+		case seen[id]:
+			r.notef(b.pos, &s.comments, "%s: another backend is the same server (port 0 is the client's port); left out", at)
+		default:
+			seen[id] = true
+			backends = append(backends, b)
+		}
+	}
+	s.backends = backends
 }
 
 // reader collects what is said of an input.
