@@ -23,23 +23,9 @@ func (p *Program) Add(r *Rules) error {
 	if err != nil {
 		return err
 	}
-	var puts image
-	for id := range tables {
-		n := len(p.held[id])
-		pairs(p.held[id], want[id], func(held, want *entry) {
-			switch {
-			case held == nil:
-				n++
-				puts[id] = append(puts[id], *want)
-			case want != nil && held.value|want.value != held.value:
-				// Bits of both; the number of a device or prefix above them is the same as long as an entry names it.
-				puts[id] = append(puts[id], entry{held.key, held.value | want.value})
-			}
-		})
-		if size := int(p.maps.tables[id].MaxEntries()); n > size {
-			return fmt.Errorf("steer: %s: %d entries are needed while old and new rules hold together, the map has room for %d (restart to enlarge it, max_entries is %d)",
-				tables[id].name, n, size, p.opts.MaxEntries)
-		}
+	puts, err := p.beside(want)
+	if err != nil {
+		return err
 	}
 	before := p.wanted
 	for id := range tables {
@@ -53,6 +39,28 @@ func (p *Program) Add(r *Rules) error {
 	p.heart.grace.Store(uint64(max(r.Grace, 0)))
 	p.heart.unusual.Store(uint64(max(r.Unusual, 0)))
 	return nil
+}
+
+// beside is what must be put so that the tables hold what is wanted besides what they hold. The error says that there is no room for both.
+func (p *Program) beside(want image) (puts image, err error) {
+	for id := range tables {
+		n := len(p.held[id])
+		pairs(p.held[id], want[id], func(held, want *entry) {
+			switch {
+			case held == nil:
+				n++
+				puts[id] = append(puts[id], *want)
+			case want != nil && held.value|want.value != held.value:
+				// Bits of both; the number of a device or prefix above them is the same as long as an entry names it.
+				puts[id] = append(puts[id], entry{held.key, held.value | want.value})
+			}
+		})
+		if size := int(p.maps.tables[id].MaxEntries()); n > size {
+			return puts, fmt.Errorf("steer: %s: %d entries are needed while old and new rules hold together, the map has room for %d (restart to enlarge it, max_entries is %d)",
+				tables[id].name, n, size, p.opts.MaxEntries)
+		}
+	}
+	return puts, nil
 }
 
 // Remove takes away what the rules last added do not say. It also ends a start: programs that a predecessor left on devices that have

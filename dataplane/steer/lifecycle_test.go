@@ -125,14 +125,14 @@ func TestAdoptionOrNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Destroy()
+	defer func() { p.Destroy() }()
 	older := filepath.Join(id, "v1")
 	if err := os.Rename(filepath.Join(id, layoutDir()), older); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
 		if x, err := Load(Options{Path: id, Adopt: true}); !errors.Is(err, ErrMaps) {
-			t.Errorf("%v with maps of another layout: %v", x, err)
+			t.Errorf("taken over: %v, with maps of another layout: %v", x != nil, err)
 		}
 		if _, err := os.Stat(filepath.Join(id, layoutDir())); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("maps of ours are there: %v", err)
@@ -146,6 +146,41 @@ func TestAdoptionOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.Close()
+	// The maps have room for 1024: for as many as a predecessor has or a successor wants, not always for both.
+	rules := func(from, to int) *Rules {
+		r := &Rules{}
+		for i := from; i < to; i++ {
+			r.Services = append(r.Services, Service{One(far4), packet.ProtoTCP, uint16(i), uint16(i)})
+		}
+		return r
+	}
+	if err := p.Add(rules(1, 701)); err != nil {
+		t.Fatal(err)
+	}
+	if x, err := Load(Options{Path: id, Adopt: true, Rules: rules(401, 1101)}); !errors.Is(err, ErrMaps) || !strings.Contains(err.Error(), "1100 entries are needed") {
+		t.Errorf("taken over: %v, with room for half of the rules: %v", x != nil, err)
+	}
+	x, err = Load(Options{Path: id, Adopt: true, Rules: rules(301, 1001)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Close()
+	// One that starts after a crash makes maps of its own then.
+	p.Close()
+	x, err = Load(Options{Path: id, Rules: rules(401, 1101)})
+	if err != nil || x.Adopted() {
+		t.Fatalf("%v, adopted %v", err, x.Adopted())
+	}
+	if err := x.Add(rules(401, 1101)); err != nil {
+		t.Error(err)
+	}
+	if _, err := x.Remove(); err != nil || len(x.held[tablePorts]) != 700 {
+		t.Errorf("%v, %d entries", err, len(x.held[tablePorts]))
+	}
+	x.Close()
+	if p, err = Load(Options{Path: id, Adopt: true, Rules: rules(401, 1101)}); err != nil {
+		t.Fatal(err) // by the defer above all is removed
+	}
 }
 
 // TestAPredecessorChangesItsMind takes over from a weir that changes the rules after its successor has looked: what it added is removed, what it removed is there again.

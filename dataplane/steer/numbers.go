@@ -1,6 +1,10 @@
 package steer
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // maxNets is how many prefixes there can be: what a value in nets has bits for.
 const maxNets = 1 << (32 - slotShift)
@@ -16,6 +20,12 @@ type numbers struct {
 
 func newNumbers(o Options) numbers {
 	return numbers{devices: o.Devices, slots: map[int]uint32{}, nets: map[string]uint32{}}
+}
+
+func (n *numbers) clone() numbers {
+	c := *n
+	c.slots, c.nets, c.free = maps.Clone(n.slots), maps.Clone(n.nets), slices.Clone(n.free)
+	return c
 }
 
 // slot is the device's; a new device gets a free one.

@@ -90,12 +90,17 @@ func (p *pins) adoptMaps(o Options, need image) (mapSet, error) {
 			return mapSet{}, fmt.Errorf("open pinned map %s: %w", filepath.Join(p.maps, n.name), err)
 		}
 		m.close()
-		if _, err := os.Stat(p.maps); err == nil {
-			p.maps += stagingSuffix
-		}
+		p.stage()
 		return mapSet{}, nil
 	}
 	return m, nil
+}
+
+// stage turns to the staging directory if the name of the maps is taken.
+func (p *pins) stage() {
+	if _, err := os.Stat(p.maps); err == nil {
+		p.maps += stagingSuffix
+	}
 }
 
 func (p *pins) pinMaps(m *mapSet) error {

@@ -27,7 +27,7 @@ type Options struct {
 	Queues     int // receive queues of a device, 64
 }
 
-// ErrMaps says that there are no maps to take over: they have another layout, or are too small for the rules.
+// ErrMaps says that there are no maps to take over: they have another layout, or are too small for the rules, or for these and the predecessor's together.
 var ErrMaps = errors.New("the steering program's maps have another layout, or are too small")
 
 func (o Options) withDefaults() Options {
@@ -98,13 +98,17 @@ func Load(o Options) (*Program, error) {
 }
 
 func (p *Program) open(need image) (err error) {
-	if p.maps, err = p.pins.adoptMaps(p.opts, need); err != nil {
+	why, err := p.adopt(need)
+	if err != nil {
 		return err
 	}
-	if p.maps.heartbeat == nil && p.opts.Adopt {
-		return ErrMaps // pins of ours would be what is found next time, and taken for those in use
-	}
 	if p.maps.heartbeat == nil {
+		switch { // with Adopt, pins of ours would be what is found next time, and taken for those in use
+		case p.opts.Adopt && why != nil:
+			return fmt.Errorf("%w: %w", ErrMaps, why)
+		case p.opts.Adopt:
+			return ErrMaps
+		}
 		p.replaced = true
 		if p.maps, err = makeMaps(p.opts, need); err != nil {
 			return err
@@ -112,8 +116,6 @@ func (p *Program) open(need image) (err error) {
 		if err = p.pins.pinMaps(&p.maps); err != nil {
 			return err
 		}
-	} else if err = p.readHeld(); err != nil {
-		return err
 	}
 	p.wanted = p.held // until Add says otherwise
 	if p.heart, err = mapHeartbeat(p.maps.heartbeat); err != nil {
@@ -126,6 +128,29 @@ func (p *Program) open(need image) (err error) {
 		p.tc = nil // only ports that ask for it suffer
 	}
 	return p.pins.pinProgram(p.xdp)
+}
+
+// adopt takes over the maps of a predecessor, with what they hold, if there are some that fit and have room for the rules besides: both must hold for a while.
+// If not it leaves no maps, and why may say the reason.
+func (p *Program) adopt(need image) (why, err error) {
+	if p.maps, err = p.pins.adoptMaps(p.opts, need); err != nil || p.maps.heartbeat == nil {
+		return nil, err
+	}
+	if err := p.readHeld(); err != nil {
+		return nil, err
+	}
+	numbers := p.numbers.clone()
+	want, why := imageOf(p.opts.Rules, &numbers)
+	if why == nil {
+		_, why = p.beside(want)
+	}
+	if why == nil {
+		return nil, nil
+	}
+	err = p.maps.close()
+	p.maps, p.held, p.numbers = mapSet{}, image{}, newNumbers(p.opts)
+	p.pins.stage()
+	return why, err
 }
 
 // load generates a program, and has the kernel verify it. It uses no helper that is for GPL programs only.
