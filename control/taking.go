@@ -394,7 +394,7 @@ func (p *ports) assume(from *predecessor, cfg *config.Config, x *compiled, cpus 
 	}
 	p.program, err = steer.Load(steer.Options{Path: path, Rules: x.rules, Queues: p.queueRoom(), Adopt: true})
 	if errors.Is(err, steer.ErrMaps) {
-		return nil, fmt.Errorf("%w for this configuration: %w", err, errRestart)
+		return nil, fmt.Errorf("this configuration: %w: %w", err, errRestart)
 	}
 	if err != nil {
 		return nil, err

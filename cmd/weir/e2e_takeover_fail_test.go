@@ -269,8 +269,15 @@ func TestTakeoverRefused(t *testing.T) {
 	needsPins(t)
 	b := newBed(t, options{})
 	b.listen(0, 8000, echo)
-	services := "services:\n" + b.service(vip4, "port: 80, protocol: tcp", 8000, 1, 0, 0)
+	of := func(from, to int) (all string) {
+		for port := from; port <= to; port++ {
+			all += b.service(vip4, fmt.Sprintf("port: %d, protocol: tcp", port), 8000, 1, 0, 0)
+		}
+		return all
+	}
+	services := "services:\n" + of(80, 179)
 	good := b.config(services)
+	crowd := "services:\n" + of(1001, 2000) // the steering program's maps have room for 1024
 	lonely := launch(t, b.lb, b.dir, good, "--takeover")
 	if code := lonely.wait(handTime); code != 5 || !strings.Contains(lonely.log.String(), "no weir answers") {
 		t.Errorf("with nobody to take over from it ends with %d: %s", code, lonely.log)
@@ -282,6 +289,8 @@ func TestTakeoverRefused(t *testing.T) {
 		code         int
 		says         string
 	}{
+		// First, as it gets as far as the table's file, which is gone with the subtest.
+		{"no room for old and new services together", b.config(crowd), 1, "entries are needed while old and new rules hold together"},
 		{"a broken file", "version: 1\nservices: 7\n", 3, "services"},
 		{"another number of workers", b.config("engine: {workers: 2}", services), 1, "workers: it has 1, here it is 2"},
 		{"a table of another size", b.config("conntrack: {max_connections: 4096}", services), 1, "conntrack.max_connections: it has 1048576, here it is 4096"},
@@ -305,6 +314,9 @@ func TestTakeoverRefused(t *testing.T) {
 	if r := d.try("reload"); r.code != 0 {
 		t.Errorf("a reload afterwards: %v", r)
 	}
+	d.kill() // a start makes room
+	b.start(b.config(crowd))
+	works(t, b.client, hostPort(vip4, 1001), 1)
 }
 
 // upgraded sends SIGUSR2 to the weir of a pid that serves d's socket, and waits until its child has taken over.

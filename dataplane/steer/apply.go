@@ -25,7 +25,7 @@ func (p *Program) Add(r *Rules) error {
 	}
 	puts, err := p.beside(want)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (restart to enlarge it, max_entries is %d)", err, p.opts.MaxEntries)
 	}
 	before := p.wanted
 	for id := range tables {
@@ -56,8 +56,7 @@ func (p *Program) beside(want image) (puts image, err error) {
 			}
 		})
 		if size := int(p.maps.tables[id].MaxEntries()); n > size {
-			return puts, fmt.Errorf("steer: %s: %d entries are needed while old and new rules hold together, the map has room for %d (restart to enlarge it, max_entries is %d)",
-				tables[id].name, n, size, p.opts.MaxEntries)
+			return puts, fmt.Errorf("steer: %s: %d entries are needed while old and new rules hold together, the map has room for %d", tables[id].name, n, size)
 		}
 	}
 	return puts, nil
