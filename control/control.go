@@ -305,13 +305,17 @@ func (c *Control) loop(ctx context.Context) error {
 			again = time.After(d)
 		}
 		c.pulse.now()
+		hups := c.options.Reload
+		if c.frozen {
+			hups = nil // nobody would hear that it was refused: it waits, for this process or the next
+		}
 		select {
 		case <-ctx.Done():
 			c.stopping.Store(true)
 			c.notified(c.options.Manager.Stopping())
 			c.log.Info("stopping")
 			return nil
-		case <-c.options.Reload:
+		case <-hups:
 			c.reload(false)
 		case do := <-c.asks:
 			do()

@@ -198,6 +198,11 @@ func (c *Control) surrenderTo(conn *handover.Conn, alive int, ready readyMessage
 	}
 	_ = c.listener.Close()                           // what is still to be accepted is the successor's to answer
 	c.notified(c.options.Manager.MainPID(ready.PID)) // before it says anything itself: who is not the main process is not listened to
+	select {
+	case <-c.options.Reload: // it came after the successor had read the file
+		_ = unix.PidfdSendSignal(alive, unix.SIGHUP, nil, 0)
+	default:
+	}
 	_ = conn.Send(time.Second, "farewell", nothing{})
 	c.log.Info("handed over", "kind", "takeover", "to", ready.PID, "version", ready.Version, "took", time.Since(begun).Round(time.Microsecond))
 	return nil
