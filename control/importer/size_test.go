@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestLargeInput: eight times as many servers take some eight times as long, not sixty-four: a short sequence of keepalived's writes tens of thousands.
+// TestLargeInput: sixteen times as many servers take some sixteen times as long, not 256 times: a short sequence of keepalived's writes tens of
+// thousands. The limit is far from both, since a shared machine slows down whatever takes long.
 func TestLargeInput(t *testing.T) {
 	sequence := func(n int) string {
 		return fmt.Sprintf("virtual_server 198.18.0.1 80 {\n~SEQ(I, 1, %d) real_server 198.18.1.1 $I { weight 1 }\n}\n", n)
@@ -40,20 +41,19 @@ func TestLargeInput(t *testing.T) {
 		{"ipvsadm's servers", rules, ipvsadm},
 	} {
 		took := func(n int) time.Duration {
-			least := time.Hour
-			for range 3 {
-				at := time.Now()
-				if r := x.do(x.text(n)); len(r.Config) == 0 {
-					t.Fatalf("%s: %d came to nothing: %v", x.name, n, r.Errors[:min(len(r.Errors), 3)])
-				}
-				least = min(least, time.Since(at))
+			at := time.Now()
+			if r := x.do(x.text(n)); len(r.Config) == 0 {
+				t.Fatalf("%s: %d came to nothing: %v", x.name, n, r.Errors[:min(len(r.Errors), 3)])
 			}
-			return least
+			return time.Since(at)
 		}
-		few, many := took(2000), took(16000)
-		t.Logf("%s: 2,000 in %v, 16,000 in %v", x.name, few, many)
-		if many > 24*few {
-			t.Errorf("%s: 2,000 in %v, 16,000 in %v", x.name, few, many)
+		few, many := min(took(2000), took(2000), took(2000)), time.Duration(0)
+		for tries := 0; tries == 0 || many > 128*few && tries < 3; tries++ {
+			many = took(32000)
+			t.Logf("%s: 2,000 in %v, 32,000 in %v", x.name, few, many)
+		}
+		if many > 128*few {
+			t.Errorf("%s: 2,000 in %v, 32,000 in %v, three times", x.name, few, many)
 		}
 	}
 }

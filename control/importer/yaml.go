@@ -26,14 +26,23 @@ type timeout struct {
 	seconds int
 }
 
-// yaml prints the document. yaml.v3 makes the text, so that it is quoted where YAML would read something else.
+// yaml prints the document. yaml.v3 makes the text, so that it is quoted where YAML would read something else. It gets one service after the other,
+// as it keeps in memory all that it was ever given.
 func (d *document) yaml() []byte {
+	var b bytes.Buffer
 	root := mapping()
 	root.add("version", number(1))
 	root.Content[0].HeadComment = d.head()
 	root.add("ports", d.portList())
-	if len(d.services) > 0 {
-		root.add("services", sequence(d.services, (*service).yaml))
+	b.Write(encode(root))
+	for i := range d.services {
+		one := mapping()
+		one.add("services", sequence(d.services[i:i+1], (*service).yaml))
+		text := encode(one)
+		if i > 0 {
+			text = bytes.TrimPrefix(text, []byte("services:\n"))
+		}
+		b.Write(text)
 	}
 	if len(d.timeouts) > 0 {
 		t := mapping()
@@ -43,12 +52,18 @@ func (d *document) yaml() []byte {
 		}
 		c := mapping()
 		c.add("timeouts", t)
-		root.add("conntrack", c)
+		last := mapping()
+		last.add("conntrack", c)
+		b.Write(encode(last))
 	}
+	return b.Bytes()
+}
+
+func encode(n node) []byte {
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
-	if err := e.Encode(root.Node); err != nil {
+	if err := e.Encode(n.Node); err != nil {
 		panic(fmt.Sprintf("importer: our own nodes do not encode: %v", err))
 	}
 	return b.Bytes()
