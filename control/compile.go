@@ -55,6 +55,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	r.ports, r.gateways = s.ports, s.gateways
 	fresh := 0
 	for i := range cfg.Services {
+		config.Breathe(i, 16)
 		c := &cfg.Services[i]
 		for _, key := range keysOf(c) {
 			svc := r.services[key]
@@ -88,6 +89,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	rules.Services = make([]steer.Service, 0, len(cfg.Services))
 	services = make([]dataplane.Service, 0, len(cfg.Services))
 	for i := range cfg.Services {
+		config.Breathe(i, 16)
 		c := &cfg.Services[i]
 		var timeouts *conntrack.Timeouts // of all its VIPs
 		for _, key := range keysOf(c) {
@@ -121,6 +123,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 
 	gone := r.ended
 	for id := range before {
+		config.Breathe(id, 256)
 		b := r.ids[id]
 		if b == nil || r.live[id] {
 			continue
@@ -168,21 +171,16 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 		snap.Local[a] = struct{}{}
 	}
 	nats, tunnels := map[steer.NAT]bool{}, map[steer.Tunnel]bool{}
-	servers := make(map[steer.Server]bool, len(r.ids))
 	rules.Servers = make([]steer.Server, 0, len(r.ids))
 	for id, b := range r.ids {
+		config.Breathe(id, 256)
 		if b == nil {
 			continue
 		}
 		snap.Backends[id] = b.snapshot
 		snap.Backends[id].Live = b.live && b.snapshot.Live
 		// What a removed server answers, or one that was reached in another way, is still ours until its last connection is gone.
-		for _, x := range b.ways.servers {
-			if !servers[x] {
-				servers[x] = true
-				rules.Servers = append(rules.Servers, x) // in the order of IDs, which is nearly that of addresses
-			}
-		}
+		rules.Servers = append(rules.Servers, b.ways.servers...)
 		for _, x := range b.ways.nats {
 			nats[x.NAT] = nats[x.NAT] || x.configured
 		}
@@ -208,7 +206,11 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	for x := range tunnels {
 		rules.Tunnels = append(rules.Tunnels, x)
 	}
-	// In one order, so that they are the same as before wherever they say the same.
+	// In one order, so that they are the same as before wherever they say the same. Servers are nearly in it: IDs are given in the file's.
+	slices.SortFunc(rules.Servers, func(a, b steer.Server) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
+	rules.Servers = slices.Compact(rules.Servers)
 	slices.SortFunc(rules.NAT, func(a, b steer.NAT) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
 	})

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,7 @@ type Control struct {
 	file     *config.Config // as it was loaded; guarded by mu, as what follows
 	edits    []config.Edit  // changes of it that are in force
 	outside  outside        // ports, but in tests
+	rest     rest
 
 	compared lastDiff
 
@@ -213,6 +215,7 @@ func (c *Control) start(cfg *config.Config) error {
 	if c.release, err = confine(workers); err != nil {
 		c.log.Warn("control may run on the workers' cores", "err", err)
 	}
+	runtime.GC() // while there is no worker to stop
 	if c.runners, err = c.ports.begin(cfg, x, workers); err != nil {
 		return err
 	}
@@ -438,6 +441,7 @@ func (c *Control) republish(why string) {
 		}
 		err = c.ports.rebind(c.cfg, x)
 	}
+	c.rest.take()
 	if c.behind = err != nil; c.behind {
 		c.log.Error("snapshot", "why", why, "err", err)
 		return

@@ -133,6 +133,7 @@ func (c *Control) swap(cfg, file *config.Config, edits []config.Edit, lines line
 		c.log.Error("vips", "kind", "host", "err", err)
 		o.Diagnostics = append(o.Diagnostics, "warning: "+err.Error())
 	}
+	c.rest.take()
 	return o
 }
 

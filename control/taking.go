@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -218,6 +219,7 @@ func (c *Control) makeReady(p *predecessor, cfg *config.Config) (x *compiled, po
 	if c.release, err = confine(cpus); err != nil {
 		c.log.Warn("control may run on the workers' cores", "err", err)
 	}
+	runtime.GC() // while there is no worker to stop
 	if c.runners, err = c.ports.assume(p, with, x, cpus); err != nil {
 		return nil, nil, err
 	}

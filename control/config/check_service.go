@@ -30,6 +30,7 @@ func (d *decoder) checkServices(segments map[uint32]*Segment) {
 		}
 	}
 	for i := range c.Services {
+		Breathe(i, 16)
 		s := &c.Services[i]
 		if s.Name != "" && s.Given("name") {
 			if first := names[s.Name]; first != nil {
@@ -231,6 +232,7 @@ func (d *decoder) checkIdentities() {
 	}
 	granted := map[key][]claim{} // in the order of ports; none overlaps with another
 	for i := range d.config.Services {
+		Breathe(i, 16)
 		s := &d.config.Services[i]
 		if s.Protocol == "" || s.Port == (PortRange{}) {
 			continue

@@ -174,6 +174,7 @@ func (id serviceID) String() string {
 // eachIdentity gives f those of a configuration with their services, in the order of the file.
 func eachIdentity(c *Config, f func(serviceID, *Service)) {
 	for i := range c.Services {
+		Breathe(i, 16)
 		s := &c.Services[i]
 		for _, vip := range s.VIPs {
 			f(serviceID{s.Protocol, vip, s.Port, s.VNI}, s)

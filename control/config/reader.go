@@ -97,6 +97,7 @@ func (r *Reader) services(d *decoder, cut cutting, now *reading) bool {
 	}
 	var p plain
 	for i, item := range cut.items {
+		Breathe(i, 16)
 		path := "services[" + strconv.Itoa(i) + "]"
 		now.lines[i] = item.line
 		if was, ok := r.last.at[string(item.text)]; ok && usable {
