@@ -1,10 +1,10 @@
 package control
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
-	"weir/control/config"
 	"weir/dataplane"
 )
 
@@ -13,17 +13,68 @@ func (p *ports) keep() {
 	if p.keeper == nil {
 		return
 	}
-	need := p.needed()
+	need, lost := p.needed(), 0
 	for hop := range need {
-		if hop.ifindex != 0 {
-			if err := p.keeper.Resolve(hop.ifindex, hop.addr); err != nil {
-				p.log.Debug("resolve", "address", hop.addr, "err", err)
-			}
+		kept := p.keeper.Keeps(hop.ifindex, hop.addr)
+		if hop.ifindex == 0 || kept && p.mirror.Keeps(hop.ifindex, hop.addr) {
+			continue
 		}
+		if kept {
+			lost++
+		}
+		if err := p.keeper.Resolve(hop.ifindex, hop.addr); err != nil {
+			p.log.Debug("resolve", "address", hop.addr, "err", err)
+		}
+	}
+	if p.crowd.note(lost, time.Now()) {
+		p.log.Warn("the kernel's neighbour table is too small for all servers and routers on our links: it drops some to take others, which packets then wait for",
+			"kind", "host", "needed", len(need), "dropped", lost, "cure", fmt.Sprintf("sysctl -w net.ipv4.neigh.default.gc_thresh3=%d net.ipv4.neigh.default.gc_thresh2=%d (IPv6: net.ipv6.neigh)", 4*len(need), 2*len(need)))
 	}
 	p.wanted.expire(time.Now(), p.answered())
 	p.retain(need)
 }
+
+// crowd is what is known of the kernel's neighbour table being too small (gc_thresh3, 1024 of all namespaces together): each next hop that it is asked
+// for then pushes out another, of which an event tells, for which it is asked again. So it is asked less and less often.
+type crowd struct {
+	at    time.Time     // when many were lost last
+	pause time.Duration // from then on
+	owed  bool          // something has changed meanwhile
+}
+
+const (
+	// manyLost next hops at once are lost with their device, too, but then not again and again.
+	manyLost     = 64
+	crowdedFor   = 10 * time.Second
+	leastPause   = time.Second
+	longestPause = time.Minute
+)
+
+// note takes in how many next hops were found lost that were kept. It reports true when a crowd begins.
+func (c *crowd) note(lost int, now time.Time) (begins bool) {
+	c.owed = false
+	if lost < manyLost {
+		return false
+	}
+	again := !c.at.IsZero() && now.Sub(c.at) < crowdedFor+2*c.pause
+	c.at = now
+	if !again {
+		c.pause = 0
+		return false
+	}
+	begins = c.pause == 0
+	c.pause = min(max(2*c.pause, leastPause), longestPause)
+	return begins
+}
+
+// waits reports whether the kernel is to be left alone for now, though something has changed.
+func (c *crowd) waits(now time.Time) bool {
+	c.owed = now.Sub(c.at) < c.pause
+	return c.owed
+}
+
+// due reports whether that is over.
+func (c *crowd) due(now time.Time) bool { return c.owed && now.Sub(c.at) >= c.pause }
 
 // letGo lets go of next hops that workers wanted and that are wanted no more.
 func (p *ports) letGo() {
@@ -43,7 +94,7 @@ func (p *ports) needed() map[hopKey]bool {
 			}
 		}
 	}
-	for _, a := range append(stations(p.cfg), p.leaving()...) {
+	for _, a := range append(p.cfg.Stations(), p.leaving()...) {
 		if port := p.onLink(a); port >= 0 {
 			need[hopKey{state.Ports.Ifindex(port), a}] = true
 		}
@@ -103,27 +154,6 @@ func (p *ports) retain(need map[hopKey]bool) {
 	}); err != nil {
 		p.log.Debug("neighbours", "err", err)
 	}
-}
-
-// stations are the servers and VTEPs that packets are sent to. Servers in a segment are their gateway's to resolve.
-func stations(cfg *config.Config) (all []netip.Addr) {
-	for i := range cfg.Services {
-		for j := range cfg.Services[i].Backends {
-			if b := &cfg.Services[i].Backends[j]; b.Address.IsValid() && b.VNI == 0 {
-				all = append(all, b.Address)
-			}
-		}
-	}
-	for i := range cfg.VXLAN.Segments {
-		s := &cfg.VXLAN.Segments[i]
-		for j := range s.Peers {
-			all = append(all, s.Peers[j].Address)
-		}
-		for _, f := range s.FDB {
-			all = append(all, f.VTEP)
-		}
-	}
-	return all
 }
 
 // wanted are next hops that workers asked for, by when they did last. Whoever may send packets through us, or has us answer some, decides which these

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,6 +46,32 @@ func TestWantedNextHops(t *testing.T) {
 	}
 }
 
+// TestCrowd: a neighbour table that is too small is not asked again and again, a device that goes down and comes back is no such thing.
+func TestCrowd(t *testing.T) {
+	start := time.Unix(1e9, 0)
+	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+	var c crowd
+	if c.waits(at(0)) || c.due(at(0)) || c.note(1, at(0)) || c.note(manyLost, at(0)) || c.waits(at(0.1)) {
+		t.Error("one loss is no crowd")
+	}
+	if !c.note(manyLost, at(1)) || !c.waits(at(1.1)) || c.due(at(1.9)) || !c.due(at(2.1)) {
+		t.Error("twice within seconds is one, for a second")
+	}
+	now := 2.1
+	for _, pause := range []float64{2, 4, 8, 16, 32, 60, 60} {
+		if c.note(manyLost, at(now)) || c.due(at(now)) || !c.waits(at(now+pause-0.1)) || c.due(at(now+pause-0.1)) || !c.due(at(now+pause+0.1)) {
+			t.Errorf("want a pause of %v s", pause)
+		}
+		now += pause + 0.1
+	}
+	if c.note(0, at(now)); c.waits(at(now + 61)) {
+		t.Error("it waits though the table has become large enough")
+	}
+	if now += 200; c.note(manyLost, at(now)) || c.waits(at(now+0.1)) {
+		t.Error("a loss much later is a first one")
+	}
+}
+
 // TestDeadNextHopsAreLetGo: the kernel is made to ask for a next hop that a worker wants, and no longer when nobody answers.
 func TestDeadNextHopsAreLetGo(t *testing.T) {
 	b := newBindBed(t)
@@ -75,6 +102,45 @@ func TestDeadNextHopsAreLetGo(t *testing.T) {
 	p.letGo()
 	if managed() || len(p.wanted) != 0 {
 		t.Errorf("the kernel still asks for it, %d are wanted", len(p.wanted))
+	}
+	b.must(p.unbind())
+	b.must(p.close())
+}
+
+// TestLostNextHops: an entry that somebody deletes is asked for again, one that is there is left to the kernel, which probes it by itself.
+func TestLostNextHops(t *testing.T) {
+	b := newBindBed(t)
+	p := b.start(b.config("198.18.0.1", "50000-50099", "bind_vips: false"))
+	server := netip.MustParseAddr("198.18.0.10")
+	managed := func() bool {
+		ns, err := b.space.Host().Neighbors()
+		b.must(err)
+		return slices.ContainsFunc(ns, func(n host.Neighbor) bool { return n.Addr == server && n.Managed })
+	}
+	if !managed() {
+		t.Skip("this kernel does not keep entries for us (before 5.16)")
+	}
+	look := func() { // as after an event
+		t.Helper()
+		p.note(host.Event{Change: host.ChangeAll})
+		_, err := p.refresh()
+		b.must(err)
+	}
+	for range 2 {
+		look()
+		if ifindex := p.mirror.State().Ports.Ifindex(0); !p.keeper.Keeps(ifindex, server) || !p.mirror.Keeps(ifindex, server) {
+			t.Error("it is not known to be kept, and would be asked for at each change")
+		}
+		if out, err := b.space.Command("ip", "neigh", "del", server.String(), "dev", "wan").CombinedOutput(); err != nil {
+			t.Fatalf("ip neigh del: %v: %s", err, out)
+		}
+		if managed() {
+			t.Fatal("it was not deleted")
+		}
+		look()
+		if !managed() {
+			t.Error("it was not asked for again")
+		}
 	}
 	b.must(p.unbind())
 	b.must(p.close())

@@ -48,6 +48,7 @@ type ports struct {
 	rings   []*ring          // every AF_XDP queue
 	queues  [][]driver.Queue // by worker, by port
 	wanted  wanted
+	crowd   crowd
 	missing map[string]string // what is wrong with a device now, so that it is logged once
 	guarded map[int]guard     // by port: where our program was attached last
 	plain   map[int]int       // by port: the device made anew whose offloads were switched off last
@@ -387,7 +388,7 @@ func (p *ports) note(e host.Event) { p.mirror.Note(e) }
 func (p *ports) refresh() (changed bool, err error) {
 	before := p.mirror.State()
 	changed, err = p.mirror.Refresh()
-	if changed {
+	if changed && !p.crowd.waits(time.Now()) {
 		p.keep()
 	}
 	// A device that goes down loses its IPv6 addresses, VIPs among them, and an address that comes or goes moves IPv6 VIPs.
@@ -414,6 +415,9 @@ func (p *ports) tend() {
 	p.countQueues()
 	p.register()
 	p.renew()
+	if p.crowd.due(time.Now()) {
+		p.keep()
+	}
 	p.letGo()
 	p.tendLive()
 	p.tendUnderlay()

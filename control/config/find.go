@@ -134,3 +134,24 @@ func printableText(s string) string {
 	}
 	return s
 }
+
+// Stations are the servers and VTEPs that packets are sent to. Servers in a segment are their gateway's to resolve.
+func (c *Config) Stations() (all []netip.Addr) {
+	for i := range c.Services {
+		for j := range c.Services[i].Backends {
+			if b := &c.Services[i].Backends[j]; b.Address.IsValid() && b.VNI == 0 {
+				all = append(all, b.Address)
+			}
+		}
+	}
+	for i := range c.VXLAN.Segments {
+		s := &c.VXLAN.Segments[i]
+		for j := range s.Peers {
+			all = append(all, s.Peers[j].Address)
+		}
+		for _, f := range s.FDB {
+			all = append(all, f.VTEP)
+		}
+	}
+	return all
+}

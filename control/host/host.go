@@ -200,12 +200,12 @@ func (h *Host) request(typ uint16, flags int, each func(msg []byte), body ...nl.
 		}
 		return true
 	})
-	if err != nil { // there may be more to come on it
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) { // which only the kernel's answer says, else there may be more to come on it
 		s.Close()
 		return err
 	}
 	h.returned(s)
-	return nil
+	return err
 }
 
 // dump reads a whole table of the kernel. reset is called before each attempt, so that a dump which was interrupted by a change leaves

@@ -70,6 +70,14 @@ func (k *Keeper) Each(f func(ifindex int, addr netip.Addr)) {
 	}
 }
 
+// Keeps reports whether a next hop is kept, or was until somebody took it away.
+func (k *Keeper) Keeps(ifindex int, addr netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, kept := k.kept[hop{ifindex, addr}]
+	return kept
+}
+
 // Resolve makes the kernel resolve addr on the device and keep it resolved until Release or Forget. It does not wait for the answer,
 // which comes as an event of the watch. It may be called again at any time.
 func (k *Keeper) Resolve(ifindex int, addr netip.Addr) error {

@@ -303,6 +303,12 @@ func TestMachine(t *testing.T) {
 			file(clock+"current_clocksource", "hpet\n")
 			file(clock+"available_clocksource", "tsc hpet acpi_pm\n")
 		}},
+		{name: "more servers than neighbours", check: "gc_thresh", level: Warning, says: "3 servers and VTEPs of ipv4", cures: true,
+			text: strings.Replace(twoArms, "[{address: 198.18.1.10}]", "[{address: 198.18.1.10}, {address: 198.18.1.11}, {address: 198.18.1.12}, {address: 198.19.1.10}]", 1),
+			set: func(*Options) {
+				file("proc/sys/net/ipv4/neigh/default/gc_thresh2", "2\n")
+				file("proc/sys/net/ipv4/neigh/default/gc_thresh3", "4\n")
+			}},
 		{name: "irqbalance", check: "irqbalance", level: Hint, says: "IRQBALANCE_BANNED_CPULIST", set: func(*Options) { file("proc/4711/comm", "irqbalance\n") }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,12 +2,16 @@ package live
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"weir/control/host"
 )
 
 // Machine is what does not belong to a network namespace.
@@ -51,6 +55,7 @@ func (x *examination) machine() {
 		x.memory()
 	}
 	x.processors()
+	x.neighbours()
 }
 
 // Kernels, and what needs them: docs/hardware.md.
@@ -133,5 +138,33 @@ func (x *examination) processors() {
 			x.host(Hint, "irqbalance", "irqbalance moves interrupts onto workers' cores (or have it leave them alone: IRQBALANCE_BANNED_CPULIST)", "systemctl stop irqbalance")
 			break
 		}
+	}
+}
+
+// neighbours compares the servers and VTEPs on the ports' links, which weir has the kernel keep resolved, with what its neighbour tables hold. Their
+// sizes are the machine's, for all namespaces together; where they cannot be read, in a container, there is nothing to say.
+func (x *examination) neighbours() {
+	needed := [2]map[netip.Addr]bool{{}, {}} // by family
+	for _, a := range x.Config.Stations() {
+		if !slices.ContainsFunc(x.links, func(l host.Link) bool {
+			return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+		}) {
+			continue
+		}
+		if a.Is4() {
+			needed[0][a] = true
+		} else {
+			needed[1][a] = true
+		}
+	}
+	for i, family := range []string{"ipv4", "ipv6"} {
+		path, n := x.Machine.Root+"/proc/sys/net/"+family+"/neigh/default/gc_thresh", len(needed[i])
+		text, err := os.ReadFile(path + "2")
+		swept, bad := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || bad != nil || n <= swept {
+			continue
+		}
+		x.host(Warning, "gc_thresh", fmt.Sprintf("%d servers and VTEPs of %s are on the ports' links, but from %d neighbours on (net.%s.neigh.default.gc_thresh2) the kernel drops those that only weir uses: packets then wait for them again and again",
+			n, family, swept, family), fmt.Sprintf("echo %d > %s3", 4*n, path), fmt.Sprintf("echo %d > %s2", 2*n, path))
 	}
 }
