@@ -172,10 +172,14 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 	}
 	nats, tunnels := map[steer.NAT]bool{}, map[steer.Tunnel]bool{}
 	rules.Servers = make([]steer.Server, 0, len(r.ids))
+	r.leaving = nil
 	for id, b := range r.ids {
 		config.Breathe(id, 256)
 		if b == nil {
 			continue
+		}
+		if !b.live || b.ways.former {
+			r.leaving = append(r.leaving, uint32(id))
 		}
 		snap.Backends[id] = b.snapshot
 		snap.Backends[id].Live = b.live && b.snapshot.Live

@@ -19,6 +19,7 @@ type registry struct {
 	services map[serviceKey]*service
 	backends map[backendKey]*backend
 	ids      []*backend                     // by ID; nil: free
+	leaving  []uint32                       // IDs of backends that were removed, or have a former way, as of the latest compile
 	free     []uint32                       // IDs below len(ids) that are free, the last is given out first
 	overlay  *overlay                       // nil until there is a segment
 	paths    map[netip.Addr]*dataplane.Path // to servers behind tunnels, by their address
@@ -220,21 +221,24 @@ func (b *backend) idle() bool { return !b.uncounted && b.load.Active()+b.load.In
 // collect gives back the IDs of backends that were removed before a moment and have no connection left. It reports whether it freed
 // any, or found one whose former ways no connection goes by: the next snapshot can do without. counts is as for backend.
 func (r *registry) collect(before time.Time, counts func(id uint32) dataplane.Traffic) (freed bool) {
-	for key, b := range r.backends {
+	stay := r.leaving[:0]
+	for _, id := range r.leaving {
+		b := r.ids[id]
 		if b.live {
-			freed = freed || b.ways.former && b.ways.since.Before(before) && b.idle()
+			freed = freed || b.ways.since.Before(before) && b.idle()
+		}
+		if b.live || b.removed.After(before) || !b.idle() || b.load.Persistent() != 0 {
+			stay = append(stay, id)
 			continue
 		}
-		if b.removed.After(before) || !b.idle() || b.load.Persistent() != 0 {
-			continue
-		}
-		if s := r.services[key.service]; s != nil {
+		if s := r.services[b.key.service]; s != nil {
 			s.retired = s.retired.Plus(counts(b.id).Minus(b.base))
 		}
-		delete(r.backends, key)
+		delete(r.backends, b.key)
 		r.ids[b.id] = nil
 		r.free = append(r.free, b.id)
 		freed = true
 	}
+	r.leaving = stay
 	return freed
 }

@@ -9,13 +9,21 @@ import (
 	"weir/control/live"
 )
 
-// hostLinks are the addresses that the host has on its ports' devices.
+// hostLinks are the addresses that the host has on its ports' devices. Without access ports they are not read: there may be ten thousand VIPs among
+// them.
 func (p *ports) hostLinks() []config.Link {
 	links := make([]config.Link, len(p.cfg.Ports))
+	if !slices.ContainsFunc(p.cfg.VXLAN.Segments, func(s config.Segment) bool { return len(s.Access) > 0 }) {
+		return links
+	}
+	all, err := p.host.Links()
+	if err != nil {
+		return links // it is looked at again soon
+	}
 	for i := range p.cfg.Ports {
-		if name := p.cfg.Ports[i].Interface; name != "" {
-			if l, err := p.host.Link(name); err == nil {
-				links[i].Addresses = l.Addresses
+		for j := range all {
+			if all[j].Name == p.cfg.Ports[i].Interface {
+				links[i].Addresses = all[j].Addresses
 			}
 		}
 	}
