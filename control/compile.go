@@ -66,7 +66,7 @@ func (r *registry) compile(cfg *config.Config, generation uint64, s *surrounding
 			if svc != nil && svc.from != nil {
 				continue
 			}
-			for _, b := range backendsOf(c, key) {
+			for b := range backendsOf(c, key) {
 				if r.backends[b.key] == nil {
 					fresh++
 				}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,14 +41,13 @@ func (r *registry) compileService(c *config.Service, key serviceKey, timeouts *c
 		return svc.made, nil
 	}
 	r.touchService(svc)
-	svc.name, svc.ids = c.Name, nil
-	var real, backup roll
-	for _, x := range backendsOf(c, key) {
+	svc.name, svc.ids = c.Name, make([]uint32, 0, len(c.Backends))
+	real, backup := newRoll(len(c.Backends)), roll{}
+	for x := range backendsOf(c, key) {
 		b, err := r.backend(x.key, s.counts)
 		if err != nil {
 			return dataplane.Service{}, err
 		}
-		r.touch(b)
 		for len(r.live) <= int(b.id) {
 			r.live = append(r.live, false)
 		}
@@ -112,6 +112,10 @@ type roll struct {
 	dests []sched.Dest
 	ids   []uint32
 	parts []int32 // tenths of its weight that each is to have
+}
+
+func newRoll(n int) roll {
+	return roll{make([]sched.Dest, 0, n), make([]uint32, 0, n), make([]int32, 0, n)}
 }
 
 func (l *roll) add(b *backend) {
@@ -274,7 +278,12 @@ func cookiesOf(c *config.Service) dataplane.Cookies {
 
 // challenges reports whether the service of key has a server whose answers pass us by.
 func challenges(c *config.Service, key serviceKey) bool {
-	return slices.ContainsFunc(backendsOf(c, key), func(x configured) bool { return forwardOf(x.config.Forward) != dataplane.ForwardNAT })
+	for x := range backendsOf(c, key) {
+		if forwardOf(x.config.Forward) != dataplane.ForwardNAT {
+			return true
+		}
+	}
+	return false
 }
 
 // configured is one backend of the configuration with its identity.
@@ -292,14 +301,15 @@ func keysOf(c *config.Service) (keys []serviceKey) {
 }
 
 // backendsOf are the backends of the service key that can be reached from its VIP: those of its family.
-func backendsOf(c *config.Service, key serviceKey) (all []configured) {
-	for i := range c.Backends {
-		b := &c.Backends[i]
-		if b.Serves(key.vip) {
-			all = append(all, configured{backendKey{service: key, address: b.Address.Unmap(), port: b.Port, vni: b.VNI}, b})
+func backendsOf(c *config.Service, key serviceKey) iter.Seq[configured] {
+	return func(yield func(configured) bool) {
+		for i := range c.Backends {
+			b := &c.Backends[i]
+			if b.Serves(key.vip) && !yield(configured{backendKey{service: key, address: b.Address.Unmap(), port: b.Port, vni: b.VNI}, b}) {
+				return
+			}
 		}
 	}
-	return all
 }
 
 // optionsOf is how a service's scheduler is set up.

@@ -131,9 +131,11 @@ func (c *core) servicesSince(zeroed bool) []ServiceView {
 				since := s.zeroed
 				v.Traffic, v.Zeroed = v.Traffic.Minus(s.zero), &since
 			}
-			for n, x := range backendsOf(cfg, key) {
+			n := 0
+			for x := range backendsOf(cfg, key) {
+				to := &v.Backends[n] // they are in the same order
+				n++
 				if b := c.reg.backends[x.key]; b != nil {
-					to := &v.Backends[n]
 					to.Active, to.Inactive, to.Persistent, to.Traffic = b.load.Active(), b.load.Inactive(), b.load.Persistent(), counts[b]
 					if zeroed {
 						to.Traffic = to.Traffic.Minus(b.zero)

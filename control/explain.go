@@ -204,7 +204,7 @@ func (c *core) backendRef(x *dataplane.Explanation) *BackendRef {
 	if of := c.bearer(x.Backend); of != nil {
 		ref.Name = of.name
 		if s := c.reg.services[of.key.service]; s != nil && s.from != nil {
-			for _, y := range backendsOf(s.from, of.key.service) {
+			for y := range backendsOf(s.from, of.key.service) {
 				if y.key == of.key {
 					ref.Forward = y.config.Forward
 				}

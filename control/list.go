@@ -32,7 +32,7 @@ func serviceView(c *config.Service, key serviceKey) ServiceView {
 			v.Persistence.Prefix = p.Prefix6
 		}
 	}
-	for _, x := range backendsOf(c, key) {
+	for x := range backendsOf(c, key) {
 		b := x.config
 		v.Backends = append(v.Backends, BackendView{
 			Name: b.Name, Address: x.key.address, Port: x.key.port, VNI: x.key.vni, Forward: b.Forward, Weight: int32(b.Weight), Configured: int32(b.Weight), State: up.String(),

@@ -107,7 +107,7 @@ func (l *liveRows) shown(i int) shownService {
 		views[addressOf(backendKey{row.key, b.Address, b.Port, b.VNI})] = b
 	}
 	configs := map[string]configured{}
-	for _, x := range backendsOf(s.config, row.key) {
+	for x := range backendsOf(s.config, row.key) {
 		configs[addressOf(x.key)] = x
 	}
 	for _, j := range l.some(s) {

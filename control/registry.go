@@ -190,10 +190,11 @@ func (r *registry) path(to netip.Addr) *dataplane.Path {
 	return p
 }
 
-// backend returns the backend with key: the live one, the one that was removed but still has connections, or a new one. counts gives
+// backend returns the backend with key, to be changed: the live one, the one that was removed but still has connections, or a new one. counts gives
 // an ID's counters as they stand, so that a new bearer starts from zero.
 func (r *registry) backend(key backendKey, counts func(id uint32) dataplane.Traffic) (*backend, error) {
 	if b := r.backends[key]; b != nil {
+		r.touch(b)
 		return b, nil
 	}
 	b := &backend{key: key, load: new(sched.Load), cursor: new(dataplane.Cursor)}

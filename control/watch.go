@@ -160,7 +160,7 @@ func usesOf(s *config.Service, key serviceKey) (uses []use) {
 	if !checked {
 		return nil
 	}
-	for _, x := range backendsOf(s, key) {
+	for x := range backendsOf(s, key) {
 		if c, ok := checkOf(x.config); ok {
 			uses = append(uses, use{c, x.key})
 		}

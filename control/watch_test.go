@@ -53,7 +53,7 @@ func TestWatchAgainstTwin(t *testing.T) {
 					if s.Passive != nil {
 						passive++
 					}
-					for _, x := range backendsOf(s, key) {
+					for x := range backendsOf(s, key) {
 						if c, ok := checkOf(x.config); ok {
 							want[c] = append(want[c], x.key)
 						}
