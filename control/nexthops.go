@@ -15,11 +15,12 @@ func (p *ports) keep() {
 	}
 	need, lost := p.needed(), 0
 	for hop := range need {
-		kept := p.keeper.Keeps(hop.ifindex, hop.addr)
-		if hop.ifindex == 0 || kept && p.mirror.Keeps(hop.ifindex, hop.addr) {
+		asked := p.keeper.Keeps(hop.ifindex, hop.addr)
+		there, kept := p.mirror.Keeps(hop.ifindex, hop.addr)
+		if hop.ifindex == 0 || asked && kept {
 			continue
 		}
-		if kept {
+		if asked && !there {
 			lost++
 		}
 		if err := p.keeper.Resolve(hop.ifindex, hop.addr); err != nil {

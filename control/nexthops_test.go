@@ -128,7 +128,8 @@ func TestLostNextHops(t *testing.T) {
 	}
 	for range 2 {
 		look()
-		if ifindex := p.mirror.State().Ports.Ifindex(0); !p.keeper.Keeps(ifindex, server) || !p.mirror.Keeps(ifindex, server) {
+		ifindex := p.mirror.State().Ports.Ifindex(0)
+		if there, kept := p.mirror.Keeps(ifindex, server); !there || !kept || !p.keeper.Keeps(ifindex, server) {
 			t.Error("it is not known to be kept, and would be asked for at each change")
 		}
 		if out, err := b.space.Command("ip", "neigh", "del", server.String(), "dev", "wan").CombinedOutput(); err != nil {

@@ -59,8 +59,12 @@ func (h *Host) NewMirror(ports []Port) (*Mirror, error) {
 // State is the host as of the last Refresh.
 func (m *Mirror) State() State { return m.state }
 
-// Keeps reports whether a next hop is an entry that a [Keeper] of ours made and the kernel keeps fresh by itself, as far as events have told.
-func (m *Mirror) Keeps(ifindex int, addr netip.Addr) bool { return m.neigh[hop{ifindex, addr}].ours() }
+// Keeps reports whether the kernel has an entry for a next hop, and whether it is one that a [Keeper] of ours made and the kernel keeps fresh by itself
+// (Linux 5.16), as far as events have told.
+func (m *Mirror) Keeps(ifindex int, addr netip.Addr) (there, kept bool) {
+	n, there := m.neigh[hop{ifindex, addr}]
+	return there, n.ours()
+}
 
 // SetPorts makes the ports others: State is the host's as it is by them now. On an error it is what it was, and the next Refresh tries again.
 func (m *Mirror) SetPorts(ports []Port) error {
